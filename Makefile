@@ -1,0 +1,63 @@
+# Everything a contributor types. `make help` lists it. Needs Python >= 3.11; no root, no C compiler (with one, it is faster).
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PY := .venv/bin/python
+RUNS ?= 50000
+ARGS ?=
+
+# Stamps carry the content of their inputs, so a change of branch or of file times alone costs nothing.
+sum = $(shell cat $(1) 2>/dev/null | cksum | cut -d' ' -f1)
+DEPS_STAMP := .venv/.deps-$(call sum,requirements-dev.lock .ci/venv)
+EDITABLE_STAMP := .venv/.editable-$(call sum,pyproject.toml hatch_build.py)
+# Two `make setup` at once take turns.
+ONE_AT_A_TIME := $(shell command -v flock >/dev/null 2>&1 && echo "flock .venv/.turn")
+
+.PHONY: help setup proto demo test check bench fuzz lock image clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: ## create .venv and generated code (instant when nothing changed)
+	@mkdir -p .venv && $(ONE_AT_A_TIME) $(MAKE) .setup
+
+.PHONY: .setup
+.setup:
+	@if [ ! -e $(DEPS_STAMP) ] || ! [ -x $(PY) ] || ! $(PY) -c 'import hatchling' 2>/dev/null; then \
+	    .ci/venv; rm -f .venv/.deps-* .venv/.editable-*; touch $(DEPS_STAMP); fi
+	@$(PY) hatch_build.py
+	@if [ ! -e $(EDITABLE_STAMP) ]; then \
+	    PATH="$$PWD/.venv/bin:$$PATH"; \
+	    if $(PY) -m pip --version >/dev/null 2>&1; then $(PY) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	    else uv pip install -q --python $(PY) --no-deps --no-build-isolation -e .; fi; \
+	    rm -f .venv/.editable-*; touch $(EDITABLE_STAMP); fi
+
+proto: setup ## compile proto/ to replica/v1 and hosting/v1
+
+demo: setup ## the whole story: copy, kill, answer, return (ARGS="--json" and others pass through)
+	@.venv/bin/zaibei demo $(ARGS)
+
+test: setup ## all tests (ARGS="tests/unit -k name" narrows)
+	@$(PY) -m pytest $(ARGS)
+
+check: setup ## style, types, import order, wire contract, dependencies
+	@.ci/check
+
+bench: setup ## the table of speeds, peers side by side where installed
+	@$(PY) -m ops.bench $(ARGS)
+
+fuzz: setup ## atheris over every decoder (RUNS=200000 for longer)
+	@shopt -s nullglob; for harness in tests/fuzz/*_fuzz.py; do echo "fuzz: $$harness"; $(PY) "$$harness" -runs=$(RUNS) $(ARGS); done
+
+lock: ## pin every dependency again (needs uv)
+	@command -v uv >/dev/null || { echo "lock: uv is needed once, for this target only (pip install uv)"; exit 1; }
+	@uv pip compile -q pyproject.toml --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header $(ARGS) -o requirements.lock
+	@uv pip compile -q pyproject.toml --group dev --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header $(ARGS) -o requirements-dev.lock
+
+image: setup ## accept a change of the wire contract (needs a new record in ops/docs/decisions/)
+	@.ci/image
+
+clean: ## remove what builds and tests made, keep data
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build replica/v1 hosting/v1 replica/native/*.so replica/native/.built

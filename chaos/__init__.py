@@ -1,0 +1,1 @@
+"""Drills: faults with their heals, workloads, checkers and verdicts."""

@@ -1,0 +1,1 @@
+"""Resolution: from a question to the values that may leave."""

@@ -1,0 +1,1 @@
+"""The operator's side: commands, metrics, reports and documents."""

@@ -1,0 +1,1 @@
+"""The command zaibei, one file per noun."""

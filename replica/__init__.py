@@ -1,0 +1,1 @@
+"""The copy: what a registry told us, kept provably and given back."""

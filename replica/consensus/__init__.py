@@ -1,0 +1,1 @@
+"""The journal and the log of every source's group."""

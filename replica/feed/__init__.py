@@ -1,0 +1,1 @@
+"""Sessions that bring a source's changes in, and offer ours in the same way."""

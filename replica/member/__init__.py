@@ -1,0 +1,1 @@
+"""Joins the rooms of replica into one running member."""

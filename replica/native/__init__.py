@@ -1,0 +1,1 @@
+"""Per-record loops in C, each with a pure-Python twin."""

@@ -1,0 +1,1 @@
+"""One RocksDB per source: records, position and digest move together."""

@@ -1,0 +1,1 @@
+"""Decides who answers for a source, and when it is given back."""
