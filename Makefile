@@ -60,4 +60,4 @@ image: setup ## accept a change of the wire contract (needs a new record in ops/
 	@.ci/image
 
 clean: ## remove what builds and tests made, keep data
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build replica/v1 hosting/v1 replica/native/*.so replica/native/.built
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build replica/v1 hosting/v1 replica/native/*.so replica/native/_native.stamp

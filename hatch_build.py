@@ -13,8 +13,8 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PROTO_STAMP = "replica/v1/.inputs"
-NATIVE_STAMP = "replica/native/.built"
 PACKAGE_DOC = '"""Code generated from proto/; do not edit."""\n'
 
 
@@ -122,41 +121,21 @@ def build_native(root: Path) -> Path | None:
     Args:
         root: the project's directory.
     Returns:
-        The shared library, or None when there is nothing to compile or nothing to compile it with.
+        The shared library, or None when there is nothing to compile or nothing to compile it with (said in one line).
     """
     recipe = root / "replica/native/build.py"
     if not recipe.exists():
         return None
-    missing = missing_for_native()
-    if missing:
-        say(f"native: {missing} is missing, so the slower pure-Python twin will be used")
-        return None
-    folder = recipe.parent
-    sources = [path for path in sorted(folder.iterdir()) if path.suffix in (".c", ".h") and path.name != "_native.c"]
-    digest = digest_of([recipe, *sources], root) + f" {sysconfig.get_config_var('SOABI')}"
-    built = sorted(folder.glob("_native*.so"))
-    stamp = root / NATIVE_STAMP
-    if built and stamp.exists() and stamp.read_text() == digest:
-        return built[0]
     spec = importlib.util.spec_from_file_location("zaibei_native_build", recipe)
     if spec is None or spec.loader is None:
         raise SystemExit(f"native: cannot load {recipe}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    library: Path | None = module.build()
-    if library is not None:
-        replace_text(stamp, digest)
+    with warnings.catch_warnings(record=True) as said:
+        library: Path | None = module.build()  # keeps its own stamp and returns at once when nothing changed
+    for warning in said:
+        sys.stderr.write(f"native: {warning.message}\n")
     return library
-
-
-def missing_for_native() -> str:
-    """Name what keeps this machine from compiling C for this Python; empty when nothing does."""
-    chosen = os.environ.get("CC", "").split()
-    if not any(shutil.which(name) for name in (chosen[:1] or ["cc", "gcc", "clang"])):
-        return "a C compiler (Debian: gcc)"
-    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
-        return "Python.h (Debian: python3-dev)"
-    return ""
 
 
 def digest_of(paths: Iterable[Path], root: Path) -> str:
@@ -165,10 +144,6 @@ def digest_of(paths: Iterable[Path], root: Path) -> str:
         body = path.read_bytes()
         total.update(f"{path.relative_to(root)} {len(body)}\n".encode() + body)
     return total.hexdigest()
-
-
-def say(line: str) -> None:
-    sys.stderr.write(line + "\n")
 
 
 if __name__ == "__main__":
