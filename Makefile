@@ -8,8 +8,9 @@ PY := .venv/bin/python
 RUNS ?= 50000
 ARGS ?=
 
-# Stamps carry the content of their inputs, so a change of branch or of file times alone costs nothing.
-sum = $(shell cat $(1) 2>/dev/null | cksum | cut -d' ' -f1)
+# Stamps carry the content of their inputs and the place, so that a change of branch or of file times costs nothing and a copied
+# tree does not run its original.
+sum = $(shell (echo "$(CURDIR)"; cat $(1) 2>/dev/null) | cksum | cut -d' ' -f1)
 DEPS_STAMP := .venv/.deps-$(call sum,requirements-dev.lock .ci/venv)
 EDITABLE_STAMP := .venv/.editable-$(call sum,pyproject.toml hatch_build.py)
 # Two `make setup` at once take turns.
@@ -60,4 +61,4 @@ image: setup ## accept a change of the wire contract (needs a new record in ops/
 	@.ci/image
 
 clean: ## remove what builds and tests made, keep data
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build replica/v1 hosting/v1 replica/native/*.so replica/native/_native.stamp
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build replica/v1 hosting/v1 replica/native/*.so replica/native/_native*.stamp
