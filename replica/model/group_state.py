@@ -1,0 +1,82 @@
+"""The committed state of one source's group, as a value that rooms may read without asking the store again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from replica.model.brake import BrakeWindows
+from replica.model.digest import ContentDigest
+from replica.model.position import ORIGIN, Position
+from replica.model.states import Authority, FeedState, Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A batch or side generation that waits for two people. `ident` names it to them: hex of epoch and seq it follows."""
+
+    ident: str
+    follows: Position
+    reason: str
+    batch: bytes  # serialized Batch; empty when a side generation is held
+    side: int
+    held_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OverlaySites:
+    """Sites answered for a prefix instead of what the copy holds."""
+
+    prefix: bytes  # key part
+    sites: tuple[bytes, ...]  # HS_SITE data octets
+    serial: int
+    act: str
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SideGeneration:
+    """A generation being loaded beside the live one."""
+
+    number: int
+    position: Position  # of the snapshot; moves on when its entries are applied
+    staged: bool
+    first_index: int  # journal index of its LoadBegin: entries from here are kept until switch or abort
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """Everything entries decided, at one applied index.
+
+    Args:
+        position: of the live generation (ORIGIN before the first load).
+        granted: newest granted epoch's start position; None before first contact.
+        grant_taken: the source confirmed that grant durably.
+        counts: live records per prefix part (record kinds by their prefix; `p…` parts for routes; b"b"+kind for documents).
+        verified: outcome of the last certificate comparison; None: never.
+    """
+
+    source: str
+    index: int = 0
+    generation: int = 0
+    ready: bool = False
+    position: Position = ORIGIN
+    granted: Position | None = None
+    grant_taken: bool = False
+    feed: FeedState = FeedState.FLOWING
+    feed_code: str = ""
+    feed_reason: str = ""
+    hold: Hold | None = None
+    side: SideGeneration | None = None
+    authority: Authority = Authority.SOURCE
+    authority_act: str = ""
+    overlays: tuple[OverlaySites, ...] = ()
+    serial_highest: int = 0  # highest overlay serial ever used, withdrawals included
+    ownership_version: int = 0
+    prefixes: tuple[bytes, ...] = ()
+    case_sensitive: tuple[bytes, ...] = ()
+    mode: Mode = Mode.RECORDS
+    records: int = 0
+    quarantined: int = 0
+    brake: BrakeWindows = field(default_factory=BrakeWindows)
+    certificate: ContentDigest | None = None
+    verified: bool | None = None
