@@ -49,7 +49,7 @@ def build_protos(root: Path) -> list[Path]:
     sources = sorted((root / "proto").rglob("*.proto"))
     if not sources:
         return []
-    digest = digest_of([*sources, root / "hatch_build.py"], root)
+    digest = digest_of([*sources, root / "pyproject.toml", root / "hatch_build.py"], root)
     outputs = outputs_if_current(root, digest)
     if outputs:
         return outputs
