@@ -89,7 +89,7 @@ class Identifier:
     route: bool = False
 
     def key(self, *, case_sensitive: bool = False) -> bytes:
-        """Store key. `case_sensitive` is the policy of the longest matching prefix; it matters for Handle and VAA suffixes alone."""
+        """Store key. `case_sensitive`: policy of the longest matching prefix, of weight for Handle and VAA suffixes alone."""
         if self.route:
             return ROUTE + self.prefix + END
         if self.prefix[0] == 0x68 and (not case_sensitive or self.prefix.startswith(b"h0\x01")):
