@@ -43,8 +43,8 @@ def test_each_code_type_is_known_by_its_prefix(name: str, code: CodeType, prefix
     "name",
     [
         "", "/", "/x", "88..8/x", ".88/x", "88./x", "0.NA/", "0.NA/88..1", "oid:3.1", "oid:1.02", "oid:1..2", "oid:1.x", "oid:",
-        "ecode:9/2086/1", "ecode:1/20x6/1", "ecode:1/2086", "gs1:01/09506000134353", "gs1:01/9506", "gs1:99/12", "did:bid", "did::x",
-        "did:BID:x", "did:bid:", "9" * 2049, ".".join("1" * 65) + "/x",
+        "ecode:9/2086/1", "ecode:1/20x6/1", "ecode:1/2086", "gs1:01/09506000134353", "gs1:01/9506", "gs1:99/12", "did:bid",
+        "did::x", "did:BID:x", "did:bid:", "9" * 2049, ".".join("1" * 65) + "/x",
     ],
 )  # fmt: skip
 def test_what_is_no_identifier_is_refused_with_a_reason(name: str) -> None:
