@@ -31,6 +31,7 @@ class Code(StrEnum):
     DAMAGED = "damaged"  # stored octets fail their checks
     NOT_FOUND = "not_found"
     NOT_AUTHORISED = "not_authorised"
+    REFUSED = "refused"  # a rule of ours says no, or the world changed since the plan; nothing was done
     CONFLICT = "conflict"
     UNREACHABLE = "unreachable"
     UNKNOWN = "unknown"  # the outcome is not known
