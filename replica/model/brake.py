@@ -4,9 +4,9 @@ Counted per *level*: the records of one prefix itself (key part and 0x00), each 
 Two sliding windows: 1 minute in slots of 10 s, 24 hours in slots of 1 h. A level's window begins with the first counted change in
 it, and each slot keeps how many live records the level had then; 30 % of that, and at least 100 records, trip the brake.
 
-The feed decides with `trips` at admission, from counts not below what the batch can do; the store counts with `add` at apply, from
-what it really did (it reads the old values anyway), so `AppendBatch.brake` may stay empty. Both pass the live counts from *before*
-the batch.
+The feed decides with `trips` at admission, from counts not below what the batch can do; the store counts with `add` at apply,
+from what it really did (it reads the old values anyway), so `AppendBatch.brake` may stay empty. Both pass the live counts from
+*before* the batch.
 """
 
 from __future__ import annotations
