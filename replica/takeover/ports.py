@@ -1,0 +1,131 @@
+"""What takeover needs from the member around it, with the twins its tests use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from replica.model.errors import ZaibeiError
+from replica.model.group_state import GroupState, OverlaySites
+from replica.model.identifier import prefix_key
+from replica.model.outcome import Outcome, OutcomeKind, Proposal
+from replica.model.states import Authority
+from replica.takeover.detector import Observation
+from replica.v1 import entry_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the node itself answers: "udp", "tcp"; a numeric IPv4 or IPv6 address."""
+
+    protocol: str
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.protocol}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSites:
+    """What the node has published for one prefix, from the record of that prefix; ttl_s None: unknown."""
+
+    sites: tuple[bytes, ...] = ()
+    ttl_s: int | None = None
+
+
+class SourcePort(Protocol):
+    """One source as the member knows it. All calls but `published` are cheap and never wait."""
+
+    def state(self) -> GroupState:
+        """Committed and applied state of the group."""
+        ...
+
+    def age_ms(self) -> int | None:
+        """Age of the applied position (SEMANTICS 4); None: unknown."""
+        ...
+
+    def leads(self) -> bool:
+        """This member leads the group: it decides and publishes."""
+        ...
+
+    def propose(self, entry: entry_pb2.Entry) -> Proposal:
+        """Raises ZaibeiError(BUSY, STOPPING, DISK_FULL, DISK_FAILED, DAMAGED); then nothing was proposed."""
+        ...
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Resolution endpoints of the node, from its description or our configuration."""
+        ...
+
+    def observations(self) -> Sequence[Observation]:
+        """Evidence of other members that is still current."""
+        ...
+
+    async def published(self, prefix: bytes) -> PublishedSites:
+        """The node's own sites of a prefix, without overlays. Raises ZaibeiError when the answer is not known."""
+        ...
+
+
+@dataclass(slots=True)
+class MemorySource:
+    """The twin: applies takeover's entries to a GroupState at once, as the store does.
+
+    Args:
+        trouble: raised by `propose` while set.
+    """
+
+    current: GroupState
+    age: int | None = 0
+    leading: bool = True
+    nodes: dict[bytes, PublishedSites] = field(default_factory=dict)
+    where: tuple[Endpoint, ...] = ()
+    others: tuple[Observation, ...] = ()
+    trouble: ZaibeiError | None = None
+    entries: list[entry_pb2.Entry] = field(default_factory=list)
+
+    def state(self) -> GroupState:
+        return self.current
+
+    def age_ms(self) -> int | None:
+        return self.age
+
+    def leads(self) -> bool:
+        return self.leading
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        return self.where
+
+    def observations(self) -> Sequence[Observation]:
+        return self.others
+
+    async def published(self, prefix: bytes) -> PublishedSites:
+        return self.nodes.get(prefix, PublishedSites())
+
+    def propose(self, entry: entry_pb2.Entry) -> Proposal:
+        if self.trouble is not None:
+            raise self.trouble
+        self.entries.append(entry)
+        self.current = applied(self.current, entry)
+        loop = asyncio.get_running_loop()
+        proposal = Proposal(loop.create_future(), loop.create_future())
+        proposal.committed.set_result(self.current.index)
+        proposal.applied.set_result(Outcome(OutcomeKind.APPLIED))
+        return proposal
+
+
+def applied(state: GroupState, entry: entry_pb2.Entry) -> GroupState:
+    """What authority and overlay entries do to a group's state; the store does the same on every member."""
+    state = replace(state, index=state.index + 1)
+    if entry.WhichOneof("body") == "authority":
+        return replace(state, authority=Authority(entry.authority.kind), authority_act=entry.authority.act)
+    if entry.WhichOneof("body") != "overlay":
+        return state
+    overlay = entry.overlay
+    prefix = prefix_key(overlay.prefix)
+    kept = tuple(old for old in state.overlays if (old.prefix, old.shadow) != (prefix, overlay.shadow))
+    if not overlay.withdrawn:
+        kept += (OverlaySites(prefix, tuple(overlay.sites), overlay.serial, overlay.act, overlay.shadow),)
+    return replace(state, overlays=kept, serial_highest=max(state.serial_highest, overlay.serial))
