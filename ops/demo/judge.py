@@ -1,0 +1,208 @@
+"""The verdict: reads only the history that outside clients wrote, never asks the system under test.
+
+| figure | meaning |
+| --- | --- |
+| rto_first_ms | fault -> first right answer through the caching recursive node with TTL 0 |
+| rto_steady_ms | fault -> start of the first 5 s in which at least 99.9 % of its answers were right |
+| rto_port_ms | fault -> end of the first right answer of a client that knows our address |
+| rto_hedged_ms | longest lookup of the hedging client that began in the 5 s after the fault |
+| rto_national_ms | as rto_first_ms, through the recursive node that keeps sites for national_ttl_s, its cache never flushed |
+
+A lookup has *failed* when its identifier was covered by a quorum receipt before the lookup began and no right answer came within
+3 s; over 1 s it is *slow*. A prober that was itself more than 100 ms late makes the run inconclusive, never a pass.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+FAILED_MS = 3_000  # 500 + 1000 + 1500: the schedule of a standard client
+SLOW_MS = 1_000
+RTO_FIRST_MS_MAX = 1_000
+STEADY_WINDOW_MS = 5_000
+STEADY_SHARE_MIN = 0.999
+STEADY_LOOKUPS_MIN = 20  # fewer in a window prove nothing
+PROBER_LATE_MS_MAX = 100
+ANSWERED_BEFORE_MS_MAX = 1_000
+NS_PER_MS = 1_000_000
+
+
+class Verdict(StrEnum):
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Lane(StrEnum):
+    """How a client asks."""
+
+    RECURSIVE = "recursive"  # through the recursive node, TTL 0
+    NATIONAL = "national"  # through the recursive node, TTL as stated
+    HEDGED = "hedged"
+    PORT = "port"
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """One lookup of one client. Times are CLOCK_MONOTONIC nanoseconds of this machine.
+
+    Args:
+        protocol: "udp", "tcp" or "http"; `source`: who owns the name.
+        right: the answer was the one registered; `covered`: a quorum receipt covered the name before the lookup began.
+        note: response code or error, for people.
+    """
+
+    lane: Lane
+    protocol: str
+    source: str
+    name: str
+    began_ns: int
+    ended_ns: int
+    right: bool
+    covered: bool = True
+    note: str = ""
+
+    @property
+    def took_ms(self) -> float:
+        return (self.ended_ns - self.began_ns) / NS_PER_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A SIGKILL of a source's processes, at the moment after the signal was sent."""
+
+    source: str
+    at_ns: int
+    answered_by_source_ns: int | None  # newest right answer that the source itself gave before the fault
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Everything the judge may look at."""
+
+    lookups: Sequence[Lookup]
+    kills: Sequence[Kill]
+    prober_late_ms: float
+    records: int
+    changes: int
+    receipted_lost: Sequence[str]  # receipted names whose right record our copy or the returned source lacks
+    source_lost: int
+    digest_equal: bool | None
+    national_ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Figures and verdict. None: could not be measured."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    figures: dict[str, float | int | bool | None]
+    slow: tuple[Lookup, ...] = field(default=())
+
+
+def judge(history: History) -> Judgement:
+    """Measure and decide; the worst finding wins, and what could not be measured is inconclusive."""
+    failed = [one for one in history.lookups if one.lane == Lane.HEDGED and one.covered and not _answered(one)]
+    slow = tuple(one for one in history.lookups if one.lane == Lane.HEDGED and one.right and one.took_ms > SLOW_MS)
+    first = _worst([_first_right(history, kill, Lane.RECURSIVE) for kill in history.kills])
+    figures: dict[str, float | int | bool | None] = {
+        "records": history.records,
+        "changes": history.changes,
+        "rto_first_ms": first,
+        "rto_steady_ms": _worst([_steady(history, kill) for kill in history.kills]),
+        "rto_port_ms": _worst([_first_right(history, kill, Lane.PORT) for kill in history.kills]),
+        "rto_hedged_ms": _worst([_hedged(history, kill) for kill in history.kills]),
+        "rto_national_ms": _worst([_first_right(history, kill, Lane.NATIONAL) for kill in history.kills]),
+        "national_ttl_s": history.national_ttl_s,
+        "acked_lost": len(history.receipted_lost),
+        "source_lost": history.source_lost,
+        "failed_resolutions": len(failed),
+        "slow_resolutions": len(slow),
+        "lookups": len(history.lookups),
+        "digest_equal": history.digest_equal,
+        "prober_late_ms": round(history.prober_late_ms, 1),
+    }
+    faults, doubts = _findings(history, figures, failed)
+    verdict = Verdict.FAIL if faults else Verdict.INCONCLUSIVE if doubts else Verdict.PASS
+    if (
+        doubts
+        and history.prober_late_ms > PROBER_LATE_MS_MAX
+        and not history.receipted_lost
+        and history.digest_equal is not False
+    ):
+        verdict = Verdict.INCONCLUSIVE  # a late prober sees faults that are its own; loss and a wrong digest stay faults
+    return Judgement(verdict, tuple(faults + doubts), figures, slow)
+
+
+def _findings(
+    history: History, figures: dict[str, float | int | bool | None], failed: Sequence[Lookup]
+) -> tuple[list[str], list[str]]:
+    faults, doubts = [], []
+    if history.receipted_lost:
+        faults.append(f"{len(history.receipted_lost)} receipted changes are lost, the first is {history.receipted_lost[0]}")
+    if failed:
+        faults.append(f"{len(failed)} lookups of the hedging client failed, the first for {failed[0].name}: {failed[0].note}")
+    if history.digest_equal is False:
+        faults.append("source and copy differ at the end")
+    if history.digest_equal is None:
+        doubts.append("the digests could not be compared")
+    first = figures["rto_first_ms"]
+    if first is not None and first >= RTO_FIRST_MS_MAX:
+        faults.append(f"rto_first {first} ms is not below {RTO_FIRST_MS_MAX} ms")
+    doubts += [f"{name} could not be measured" for name, value in figures.items() if name.startswith("rto_") and value is None]
+    if history.prober_late_ms > PROBER_LATE_MS_MAX:
+        doubts.append(f"the prober itself was {history.prober_late_ms:.0f} ms late: this machine was too busy to judge")
+    for kill in history.kills:
+        before = kill.answered_by_source_ns
+        if before is None or kill.at_ns - before > ANSWERED_BEFORE_MS_MAX * NS_PER_MS:
+            doubts.append(f"{kill.source} itself had answered nobody in the second before it was killed: nothing was measured")
+    if not history.kills:
+        doubts.append("no node was killed")
+    return faults, doubts
+
+
+def _answered(lookup: Lookup) -> bool:
+    return lookup.right and lookup.took_ms <= FAILED_MS
+
+
+def _worst(values: Sequence[float | None]) -> float | None:
+    """The longest; None as soon as one is unknown, and for none at all."""
+    known = [value for value in values if value is not None]
+    return max(known) if known and len(known) == len(values) else None
+
+
+def _of(history: History, kill: Kill, lane: Lane) -> list[Lookup]:
+    """Lookups of a lane for the killed source that began after the fault, by start."""
+    chosen = [one for one in history.lookups if one.lane == lane and one.source == kill.source and one.began_ns >= kill.at_ns]
+    return sorted(chosen, key=lambda one: one.began_ns)
+
+
+def _first_right(history: History, kill: Kill, lane: Lane) -> float | None:
+    """ms from the fault to the end of the first right answer to a lookup that began after it."""
+    ends = [one.ended_ns for one in _of(history, kill, lane) if one.right]
+    return round((min(ends) - kill.at_ns) / NS_PER_MS, 1) if ends else None
+
+
+def _hedged(history: History, kill: Kill) -> float | None:
+    window = [one for one in _of(history, kill, Lane.HEDGED) if one.began_ns - kill.at_ns <= STEADY_WINDOW_MS * NS_PER_MS]
+    return round(max(one.took_ms for one in window), 1) if window else None
+
+
+def _steady(history: History, kill: Kill) -> float | None:
+    """ms from the fault to the start of the first whole window in which nearly all lookups were right."""
+    lookups = _of(history, kill, Lane.RECURSIVE)
+    starts = [one.began_ns for one in lookups]
+    wrong = [0]
+    for one in lookups:
+        wrong.append(wrong[-1] + (not one.right))
+    for place, began in enumerate(starts):
+        end = bisect_left(starts, began + STEADY_WINDOW_MS * NS_PER_MS)
+        count = end - place
+        whole = starts[-1] >= began + STEADY_WINDOW_MS * NS_PER_MS
+        if whole and count >= STEADY_LOOKUPS_MIN and (wrong[end] - wrong[place]) <= (1 - STEADY_SHARE_MIN) * count:
+            return round((began - kill.at_ns) / NS_PER_MS, 1)
+    return None

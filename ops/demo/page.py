@@ -1,0 +1,104 @@
+"""The demo's page: one self-contained HTML file with the timeline as a picture. No script, no request to anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from ops.demo.judge import NS_PER_MS, SLOW_MS, Judgement, Lane, Lookup, Verdict
+
+WIDTH, LEFT, LANE_HEIGHT, TOP = 1_160, 150, 66, 58
+_COLOUR = {Verdict.PASS: "#1a7f37", Verdict.FAIL: "#cf222e", Verdict.INCONCLUSIVE: "#9a6700"}
+_LANES = {
+    Lane.HEDGED: "hedging client",
+    Lane.RECURSIVE: "recursive, TTL 0",
+    Lane.NATIONAL: "recursive, TTL kept",
+    Lane.PORT: "our address",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that happened. `kind`: "fault", "act" (ours), "return" or "note"."""
+
+    at_ns: int
+    kind: str
+    text: str
+
+
+def page(judged: Judgement, moments: Sequence[Moment], lookups: Sequence[Lookup], machine: str) -> str:
+    """The whole page as text."""
+    figures = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(_figure(value))}</td></tr>" for name, value in judged.figures.items()
+    )
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in judged.reasons)
+    start = min([moment.at_ns for moment in moments] + [one.began_ns for one in lookups], default=0)
+    story = "".join(
+        f'<tr class="{escape(one.kind)}"><td>{(one.at_ns - start) / NS_PER_MS / 1000:.3f} s</td><td>{escape(one.text)}</td></tr>'
+        for one in sorted(moments, key=lambda one: one.at_ns)
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>zaibei demo: {judged.verdict.value}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; margin: 2em auto; max-width: {WIDTH}px; color: #1f2328; background: #fff }}
+h1 span {{ color: {_COLOUR[judged.verdict]} }} table {{ border-collapse: collapse; margin: 1em 0 }}
+td {{ padding: .15em .8em .15em 0; border-bottom: 1px solid #d8dee4; vertical-align: top }} td + td {{ font-variant-numeric: tabular-nums }}
+tr.fault td {{ color: #cf222e }} tr.act td {{ color: #0550ae }} tr.return td {{ color: #1a7f37 }} svg text {{ font: 12px system-ui, sans-serif }}
+</style></head><body>
+<h1>Main job: <span>{judged.verdict.value}</span></h1>
+<p>A node's registry is copied, the node dies, its identifiers go on being answered, it comes back with nothing lost.
+Every dot is one lookup of an outside client: green right, red not right, height = how long it took (top line: {SLOW_MS} ms).</p>
+{_picture(moments, lookups, start)}
+<ul>{reasons}</ul><h2>Figures</h2><table>{figures}</table><h2>What happened</h2><table>{story}</table>
+<p>{escape(machine)}</p></body></html>
+"""
+
+
+def _figure(value: float | int | bool | None) -> str:
+    if value is None:
+        return "not measured"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}"
+
+
+def _picture(moments: Sequence[Moment], lookups: Sequence[Lookup], start: int) -> str:
+    end = max([moment.at_ns for moment in moments] + [one.ended_ns for one in lookups], default=start + 1)
+    scale = (WIDTH - LEFT - 20) / max(1, end - start)
+    height = TOP + LANE_HEIGHT * len(_LANES) + 30
+
+    def x(at_ns: int) -> float:
+        return round(LEFT + (at_ns - start) * scale, 1)
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="timeline of lookups and faults">']
+    for place, (lane, title) in enumerate(_LANES.items()):
+        base = TOP + LANE_HEIGHT * (place + 1) - 12
+        parts.append(f'<text x="0" y="{base - 14}">{escape(title)}</text>')
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 20}" y1="{base}" y2="{base}" stroke="#d8dee4"/>')
+        parts += [_dot(one, x(one.began_ns), base) for one in _thinned([one for one in lookups if one.lane == lane])]
+    for moment in moments:
+        if moment.kind != "note":
+            colour = {"fault": "#cf222e", "act": "#0550ae"}.get(moment.kind, "#1a7f37")
+            at = x(moment.at_ns)
+            parts.append(
+                f'<line x1="{at}" x2="{at}" y1="{TOP - 6}" y2="{height - 26}" stroke="{colour}" stroke-dasharray="3 3"/>'
+            )
+            parts.append(f'<text x="{at + 3}" y="{TOP - 10}" fill="{colour}" transform="rotate(-20 {at + 3} {TOP - 10})">')
+            parts.append(f"{escape(moment.text[:38])}</text>")
+    step_s = max(1, round((end - start) / 1e9 / 12))
+    for second in range(0, int((end - start) / 1e9) + 1, step_s):
+        parts.append(f'<text x="{x(start + second * 1_000_000_000)}" y="{height - 8}" fill="#656d76">{second} s</text>')
+    return "".join(parts) + "</svg>"
+
+
+def _dot(one: Lookup, at: float, base: int) -> str:
+    up = min(1.0, one.took_ms / SLOW_MS) * (LANE_HEIGHT - 26)
+    colour = "#2da44e" if one.right else "#cf222e"
+    return f'<circle cx="{at}" cy="{base - 3 - up:.1f}" r="{1.6 if one.right else 2.6}" fill="{colour}"/>'
+
+
+def _thinned(lookups: Sequence[Lookup], most: int = 1_500) -> list[Lookup]:
+    """Every lookup that was not right or took long, and evenly chosen others: the picture stays small and hides no fault."""
+    step = max(1, len(lookups) // most)
+    return [one for place, one in enumerate(lookups) if place % step == 0 or not one.right or one.took_ms > SLOW_MS / 4]

@@ -1,0 +1,82 @@
+"""The demo's judge: every promise can fail, and what was not seen is never a pass."""
+
+from dataclasses import replace
+
+import pytest
+
+from ops.demo.judge import NS_PER_MS, History, Kill, Lane, Lookup, Verdict, judge
+
+AT = 10_000 * NS_PER_MS
+
+
+def lookups(lane: Lane, down_ms: int, *, took_ms: int = 2, until_ms: int = 8_000) -> list[Lookup]:
+    return [
+        Lookup(lane, "tcp", "a", "88.118/x", AT + ms * NS_PER_MS, AT + (ms + took_ms) * NS_PER_MS, right=ms < 0 or ms >= down_ms)
+        for ms in range(-500, until_ms, 50)
+    ]
+
+
+def good(**changes: object) -> History:
+    history = History(
+        lookups=lookups(Lane.RECURSIVE, 600)
+        + lookups(Lane.PORT, 0)
+        + lookups(Lane.HEDGED, 0, took_ms=60)
+        + lookups(Lane.NATIONAL, 7_000),
+        kills=[Kill("a", AT, AT - 10 * NS_PER_MS)],
+        prober_late_ms=3.0,
+        records=1,
+        changes=1,
+        receipted_lost=[],
+        source_lost=0,
+        digest_equal=True,
+        national_ttl_s=10,
+    )
+    return replace(history, **changes)  # type: ignore[arg-type]
+
+
+def test_a_good_run_passes_and_its_figures_are_what_clients_saw() -> None:
+    judged = judge(good())
+    assert (judged.verdict, judged.reasons) == (Verdict.PASS, ())
+    figures = judged.figures
+    assert (figures["rto_first_ms"], figures["rto_steady_ms"]) == (602.0, 600.0)
+    assert (figures["rto_port_ms"], figures["rto_hedged_ms"], figures["rto_national_ms"]) == (2.0, 60.0, 7_002.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "word"),
+    [
+        ({"receipted_lost": ["88.118/y"]}, Verdict.FAIL, "lost"),
+        ({"digest_equal": False}, Verdict.FAIL, "differ"),
+        ({"digest_equal": None}, Verdict.INCONCLUSIVE, "could not be compared"),
+        ({"prober_late_ms": 101.0}, Verdict.INCONCLUSIVE, "late"),
+        ({"prober_late_ms": 101.0, "receipted_lost": ["88.118/y"]}, Verdict.FAIL, "lost"),
+        ({"kills": []}, Verdict.INCONCLUSIVE, "no node"),
+        ({"kills": [Kill("a", AT, AT - 1_001 * NS_PER_MS)]}, Verdict.INCONCLUSIVE, "answered nobody"),
+        ({"kills": [Kill("a", AT, None)]}, Verdict.INCONCLUSIVE, "answered nobody"),
+        ({"lookups": lookups(Lane.RECURSIVE, 1_000) + lookups(Lane.PORT, 0)}, Verdict.FAIL, "rto_first"),
+        ({"lookups": lookups(Lane.RECURSIVE, 100)}, Verdict.INCONCLUSIVE, "rto_port_ms could not"),
+        ({"lookups": []}, Verdict.INCONCLUSIVE, "could not be measured"),
+    ],
+)
+def test_what_is_wrong_fails_and_what_was_not_seen_is_inconclusive(
+    changes: dict[str, object], verdict: Verdict, word: str
+) -> None:
+    judged = judge(good(**changes))
+    assert judged.verdict == verdict
+    assert any(word in reason for reason in judged.reasons)
+
+
+def test_a_failed_lookup_counts_only_when_the_name_was_receipted_before() -> None:
+    lost = Lookup(Lane.HEDGED, "udp", "a", "88.118/new", AT, AT + 3_000 * NS_PER_MS, right=False)
+    late = replace(lost, right=True, ended_ns=AT + 3_001 * NS_PER_MS)
+    slow = replace(lost, right=True, ended_ns=AT + 1_500 * NS_PER_MS)
+    for extra, failed in ((lost, 1), (late, 1), (replace(lost, covered=False), 0), (slow, 0)):
+        judged = judge(good(lookups=[*good().lookups, extra]))
+        assert judged.figures["failed_resolutions"] == failed
+        assert judged.verdict == (Verdict.FAIL if failed else Verdict.PASS)
+    assert judge(good(lookups=[*good().lookups, slow])).slow == (slow,)
+
+
+def test_steady_needs_a_whole_window() -> None:
+    short = lookups(Lane.RECURSIVE, 600, until_ms=4_000)
+    assert judge(good(lookups=short)).figures["rto_steady_ms"] is None
