@@ -1,0 +1,186 @@
+"""Every key of the file in one table: what reads it, its default, and the sentence that teaches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ops.config import read
+from ops.config.read import Reader
+
+REQUIRED = "(required)"
+HANDLE_PORT, HTTP_PORT, GRPC_PORT, FEED_PORT, BEATS_PORT, METRICS_PORT = 2641, 8000, 2642, 2643, 2644, 9464
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key. `default` is what tomllib would have given; REQUIRED: none."""
+
+    name: str
+    reader: Reader
+    default: object
+    help: str
+    example: str = ""  # TOML of a value, where the default does not teach
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table, or with `many` an array of tables."""
+
+    name: str
+    many: bool
+    help: str
+    keys: tuple[Key, ...]
+
+    def key(self, name: str) -> Key | None:
+        return next((key for key in self.keys if key.name == name), None)
+
+
+def _loopback(port: int) -> list[str]:
+    return [f"127.0.0.1:{port}", f"[::1]:{port}"]
+
+
+_listen = read.listed(read.listen_address, '["127.0.0.1:2641", "[::1]:2641"]')
+_prefixes = read.listed(read.prefix, '["88.118"]')
+
+MEMBER = Section(
+    "member",
+    False,
+    "This process.",
+    (
+        Key("name", read.name, "member-1", "Name of this member; goes into its certificate at first start."),
+        Key("data", read.text, "./zaibei-data", "Folder of all data; relative to this file. One process per folder."),
+        Key(
+            "machine",
+            read.text,
+            "",
+            "Two observers count as two only on different machines. Default: the host's name.",
+            '"dr-host-1"',
+        ),
+        Key("log", read.choice("text", "json"), "text", 'How log lines are written to standard error: "text" or "json".'),
+        Key("log_level", read.choice("debug", "info", "warning", "error"), "info", "Lowest level that is written."),
+    ),
+)
+LISTEN = Section(
+    "listen",
+    False,
+    "Where servers listen. Port 0: any free port. Everything is on loopback until you say otherwise.",
+    (
+        Key("handle", _listen, _loopback(HANDLE_PORT), "Handle protocol, UDP and TCP."),
+        Key("http", _listen, _loopback(HTTP_PORT), "JSON API: /api/handles/..., /api/site, /healthz."),
+        Key("grpc", _listen, _loopback(GRPC_PORT), "gRPC: batch resolve, health, reflection."),
+        Key("feed", _listen, _loopback(FEED_PORT), "The feed: sources push here, mutual TLS with pinned certificates."),
+        Key("beats", _listen, _loopback(BEATS_PORT), "Authenticated UDP beats of armed sources."),
+        Key("metrics", _listen, _loopback(METRICS_PORT), "Prometheus metrics, /metrics. An empty list: none."),
+        Key("fronts", read.whole(0, 64), 0, "0: answers come from this process; N: N answering processes beside it."),
+        Key("allow_public", read.flag, False, "Must be true before any server listens beyond loopback."),
+    ),
+)
+SITE = Section(
+    "site",
+    False,
+    "How clients are told about us (HS_SITE).",
+    (
+        Key("description", read.text, "zaibei disaster recovery site", "Text in the published site."),
+        Key(
+            "addresses",
+            read.listed(read.published, '["203.0.113.5"]'),
+            [],
+            "Addresses clients reach us at, with a Handle port where it differs. Default: those listened on.",
+            '["203.0.113.5", "[2001:db8::5]:2641"]',
+        ),
+        Key("http_port", read.whole(0, 65_535), 0, "Published port of the JSON API. 0: the one listened on."),
+        Key("ttl_s", read.whole(1, 86_400), 60, "Seconds clients may keep our site; at most 300 to be takeover-ready."),
+    ),
+)
+LIMITS = Section(
+    "limits",
+    False,
+    "Budgets of the whole member, shared by all sources.",
+    (
+        Key("memory_mb", read.whole(64, 1_048_576), 512, "Block cache and write buffers of all stores together."),
+        Key("open_files", read.whole(128, 1_048_576), 512, "Files all stores together keep open."),
+        Key(
+            "journal_keep_mb", read.whole(64, 1_048_576), 2_048, "Journal kept for members that are behind; beyond it: snapshot."
+        ),
+        Key("disk_reserve_mb", read.whole(16, 1_048_576), 256, "Intake stops while less is free on the disk; answers go on."),
+        Key("connections_max", read.whole(16, 1_000_000), 4_096, "Client connections (TCP, HTTP, gRPC) together."),
+        Key("feed_streams_max", read.whole(1, 10_000), 64, "Feed streams at once, in and out."),
+    ),
+)
+SOURCE = Section(
+    "source",
+    True,
+    "A registry we copy. `zaibei source identity` on its side prints name, fingerprint and certificate.",
+    (
+        Key("name", read.name, REQUIRED, "Name in its certificate.", '"node-a"'),
+        Key(
+            "fingerprint",
+            read.fingerprint,
+            REQUIRED,
+            "Compare it with its operator by another way than this file.",
+            '"sha256:..."',
+        ),
+        Key("certificate", read.certificate, "", "The pinned certificate: PEM, or base64 of DER in one line.", '"MIIB..."'),
+        Key("certificate_file", read.text, "", "The same in a file, instead of certificate.", '"node-a.pem"'),
+        Key("prefixes", _prefixes, REQUIRED, "What it may write: these prefixes and all below them.", '["88.118"]'),
+        Key("case_sensitive", _prefixes, [], "Prefixes whose suffixes keep their case; all others are folded.", '["88.118.7"]'),
+        Key(
+            "mode",
+            read.choice("records", "routes", "mixed"),
+            "records",
+            "records: we answer; routes: we refer; mixed: by prefix.",
+        ),
+        Key(
+            "pull",
+            read.listed(read.peer_address, '["node-a.example:2643"]'),
+            [],
+            "Where we fetch from. Empty: it connects to us and pushes.",
+            '["node-a.example:2643"]',
+        ),
+        Key("horizon_s", read.whole(2, 86_400), 300, "Without a takeover, a copy older than this is no longer answered."),
+        Key("armed", read.flag, True, "Beats every 50 ms, so that its death is seen at once; false: every 500 ms."),
+        Key(
+            "takeover",
+            read.choice("automatic", "manual", "never"),
+            "manual",
+            "Who starts answering in its place: the detector, an operator, or nobody.",
+        ),
+        Key(
+            "probe_name",
+            read.text,
+            "",
+            "An identifier its node always answers; default: the record of its first prefix.",
+            '"88.118/ALIVE"',
+        ),
+        Key(
+            "probes",
+            read.listed(read.probe, '[{ protocol = "tcp", address = "192.0.2.7", port = 2641 }]'),
+            [],
+            "Where its node answers. Default: what it says of itself.",
+            '[{ protocol = "tcp", address = "192.0.2.7", port = 2641 }]',
+        ),
+    ),
+)
+RECURSIVE = Section(
+    "recursive",
+    True,
+    "A recursive node that is told when we answer in a source's place.",
+    (
+        Key("name", read.name, REQUIRED, "Your name for it.", '"national"'),
+        Key("url", read.url, REQUIRED, "Its control API.", '"https://resolver.example/control"'),
+        Key("token_file", read.text, "", "File with its bearer token, mode 0600.", '"national.token"'),
+        Key("flush", read.flag, True, "Also empty its cache for the prefix."),
+    ),
+)
+OPERATOR = Section(
+    "operator",
+    True,
+    "A person whose signature counts. Release or discard of what is held needs two of them.",
+    (
+        Key("name", read.name, REQUIRED, "The person's name.", '"li.wei"'),
+        Key("public_key", read.public_key, REQUIRED, "As `zaibei operator add` prints it.", '"<64 hex digits>"'),
+    ),
+)
+
+SECTIONS = MappingProxyType({section.name: section for section in (MEMBER, LISTEN, SITE, LIMITS, SOURCE, RECURSIVE, OPERATOR)})

@@ -1,0 +1,94 @@
+"""A configuration for people and programs: effective values, each with its origin; and the commented example file. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ops.config.schema import REQUIRED, SECTIONS, Key
+from ops.config.values import MemberConfig
+
+
+def document(config: MemberConfig) -> dict[str, Any]:
+    """The configuration as a JSON document with the file's own names. No secret is in it: those stay in their files."""
+    member, listen, site = config.member, config.listen, config.site
+    return {
+        "member": {
+            "name": member.name,
+            "data": str(member.data),
+            "machine": member.machine,
+            "log": member.log,
+            "log_level": member.log_level,
+        },
+        "listen": {
+            **{name: [str(a) for a in getattr(listen, name)] for name in ("handle", "http", "grpc", "feed", "beats", "metrics")},
+            "fronts": listen.fronts,
+            "allow_public": listen.allow_public,
+        },
+        "site": {
+            "description": site.description,
+            "addresses": [{"host": a.host, "handle_port": a.handle_port, "http_port": a.http_port} for a in site.addresses],
+            "ttl_s": site.ttl_s,
+        },
+        "limits": {key.name: getattr(config.limits, key.name) for key in SECTIONS["limits"].keys},
+        "source": [
+            {
+                "name": source.name,
+                "fingerprint": source.fingerprint,
+                "prefixes": list(source.prefixes),
+                "case_sensitive": list(source.case_sensitive),
+                "mode": source.mode.name.lower(),
+                "pull": [str(address) for address in source.pull],
+                "horizon_s": source.horizon_s,
+                "armed": source.armed,
+                "takeover": str(source.takeover),
+                "probe_name": source.probe_name,
+                "probes": [{"protocol": p.protocol, "address": p.address, "port": p.port} for p in source.probes],
+            }
+            for source in config.sources
+        ],
+        "recursive": [
+            {"name": r.name, "url": r.url, "token_file": str(r.token_file) if r.token_file else "", "flush": r.flush}
+            for r in config.recursives
+        ],
+        "operator": [{"name": o.name, "public_key": o.public_key.hex()} for o in config.operators],
+    }
+
+
+def rows(config: MemberConfig, origins: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """(path, value, origin) of every effective value, in the order of the file."""
+    for section, content in document(config).items():
+        tables = (
+            [(section, content)] if isinstance(content, dict) else [(f"{section}[{at}]", t) for at, t in enumerate(content, 1)]
+        )
+        for prefix, table in tables:
+            for name, value in table.items():
+                path = f"{prefix}.{name}"
+                yield path, _plain(value), origins.get(path, "derived")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_plain(item)}" for name, item in value.items())
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def example() -> str:
+    """The example file: every key with its sentence; defaults stand as comments, so that the file as it is means the defaults."""
+    out = ["# zaibei: one member. Every line that is commented out shows its default.", ""]
+    for section in SECTIONS.values():
+        out.append(f"# {section.help}")
+        out.append(f"#[[{section.name}]]" if section.many else f"[{section.name}]")
+        out.extend(f"#{key.name} = {_toml(key)}  # {key.help}" for key in section.keys)
+        out.append("")
+    return "\n".join(out)
+
+
+def _toml(key: Key) -> str:
+    """The default as TOML, or the example where there is none."""
+    if key.default is REQUIRED or (key.example and not key.default):
+        return key.example
+    return json.dumps(key.default, ensure_ascii=False)

@@ -1,0 +1,171 @@
+"""The configuration as values: what the member's composition is built from. Names carry their units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from ops.config.address import Address
+from replica.model.identity import Peer, Pins
+from replica.model.states import Mode
+
+ADMIN_SOCKET_FILE = "admin.sock"
+LOCK_FILE = "lock"
+IDENTITY_FOLDER = "identity"
+
+
+class TakeoverPolicy(StrEnum):
+    """Who may start a resolution takeover of a source."""
+
+    AUTOMATIC = "automatic"  # the detector, by SEMANTICS 6
+    MANUAL = "manual"  # an operator's plan only
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberPart:
+    """`[member]`. `machine`: observers on different machines count as two."""
+
+    name: str
+    data: Path
+    machine: str
+    log: str
+    log_level: str
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.data / ADMIN_SOCKET_FILE
+
+    @property
+    def lock_file(self) -> Path:
+        return self.data / LOCK_FILE
+
+    @property
+    def identity_folder(self) -> Path:
+        return self.data / IDENTITY_FOLDER
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """`[listen]`. `handle` is served over UDP and TCP; `fronts` 0: in the member's own process, N: owner and N fronts."""
+
+    handle: tuple[Address, ...]
+    http: tuple[Address, ...]
+    grpc: tuple[Address, ...]
+    feed: tuple[Address, ...]
+    beats: tuple[Address, ...]
+    metrics: tuple[Address, ...]
+    fronts: int
+    allow_public: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An address clients are told; a port of 0 means the one that is bound."""
+
+    host: str
+    handle_port: int
+    http_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """`[site]`: how the cluster names itself to clients (HS_SITE)."""
+
+    description: str
+    addresses: tuple[Published, ...]
+    ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Where to ask whether a node itself still answers."""
+
+    protocol: str
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`[[source]]`.
+
+    Args:
+        peer: the pin: name, certificate, fingerprint, key parts of its prefixes.
+        prefixes: as written, in the order written.
+        case_sensitive: prefixes below which suffixes keep their case.
+        pull: where to pull from; empty: it pushes to us.
+        horizon_s: how old a copy may be and still be answered before a takeover.
+        armed: beats every 50 ms instead of 500.
+        probes: empty: those of its own Description.
+    """
+
+    name: str
+    peer: Peer
+    prefixes: tuple[str, ...]
+    case_sensitive: tuple[str, ...]
+    mode: Mode
+    pull: tuple[Address, ...]
+    horizon_s: int
+    armed: bool
+    takeover: TakeoverPolicy
+    probe_name: str
+    probes: tuple[Probe, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.peer.fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Recursive:
+    """`[[recursive]]`: a recursive node we may tell about a takeover. The token is read from the file when it is used."""
+
+    name: str
+    url: str
+    token_file: Path | None
+    flush: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorKey:
+    """`[[operator]]`: a person whose signature counts; raw Ed25519 public key, 32 octets."""
+
+    name: str
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`[limits]` of the whole member."""
+
+    memory_mb: int
+    open_files: int
+    journal_keep_mb: int
+    disk_reserve_mb: int
+    connections_max: int
+    feed_streams_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberConfig:
+    """One member's whole configuration, checked."""
+
+    member: MemberPart
+    listen: Listen
+    site: Site
+    limits: Limits
+    sources: tuple[Source, ...] = ()
+    recursives: tuple[Recursive, ...] = ()
+    operators: tuple[OperatorKey, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)  # legal, but worth a look
+
+    def pins(self) -> Pins:
+        """Every peer this member trusts."""
+        return Pins(tuple(source.peer for source in self.sources))
+
+    def operator_keys(self) -> Mapping[str, bytes]:
+        """Name -> public key of the operators whose signatures count."""
+        return {operator.name: operator.public_key for operator in self.operators}

@@ -1,0 +1,1 @@
+"""People whose signatures count: their keys, and decisions that need two of them."""
