@@ -10,6 +10,14 @@ from ops.demo.judge import NS_PER_MS, SLOW_MS, Judgement, Lane, Lookup, Verdict
 
 WIDTH, LEFT, LANE_HEIGHT, TOP = 1_160, 150, 66, 58
 _COLOUR = {Verdict.PASS: "#1a7f37", Verdict.FAIL: "#cf222e", Verdict.INCONCLUSIVE: "#9a6700"}
+_STYLE = """
+body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; margin: 2em auto; max-width: 1160px; color: #1f2328 }
+table { border-collapse: collapse; margin: 1em 0 }
+td { padding: .15em .8em .15em 0; border-bottom: 1px solid #d8dee4; vertical-align: top }
+td + td { font-variant-numeric: tabular-nums }
+tr.fault td { color: #cf222e } tr.act td { color: #0550ae } tr.return td { color: #1a7f37 }
+svg text { font: 12px system-ui, sans-serif }
+"""
 _LANES = {
     Lane.HEDGED: "hedging client",
     Lane.RECURSIVE: "recursive, TTL 0",
@@ -40,13 +48,8 @@ def page(judged: Judgement, moments: Sequence[Moment], lookups: Sequence[Lookup]
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>zaibei demo: {judged.verdict.value}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; margin: 2em auto; max-width: {WIDTH}px; color: #1f2328; background: #fff }}
-h1 span {{ color: {_COLOUR[judged.verdict]} }} table {{ border-collapse: collapse; margin: 1em 0 }}
-td {{ padding: .15em .8em .15em 0; border-bottom: 1px solid #d8dee4; vertical-align: top }} td + td {{ font-variant-numeric: tabular-nums }}
-tr.fault td {{ color: #cf222e }} tr.act td {{ color: #0550ae }} tr.return td {{ color: #1a7f37 }} svg text {{ font: 12px system-ui, sans-serif }}
-</style></head><body>
-<h1>Main job: <span>{judged.verdict.value}</span></h1>
+<style>{_STYLE}</style></head><body>
+<h1>Main job: <span style="color: {_COLOUR[judged.verdict]}">{judged.verdict.value}</span></h1>
 <p>A node's registry is copied, the node dies, its identifiers go on being answered, it comes back with nothing lost.
 Every dot is one lookup of an outside client: green right, red not right, height = how long it took (top line: {SLOW_MS} ms).</p>
 {_picture(moments, lookups, start)}
