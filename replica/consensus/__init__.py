@@ -1,1 +1,16 @@
-"""The journal and the log of every source's group."""
+"""The journal and the group log: what is committed, in which order, and what a restart may trust.
+
+Way of the data: `GroupLog.propose` -> `Journal` (one flush for all groups) -> `ApplyThread` -> `StateMachine` (a store).
+
+| file | purpose |
+| --- | --- |
+| port.py | the ports: StateMachine, Consensus, Journal and Apply, and the values they speak |
+| record.py | octets of the journal's rows |
+| recovery.py | pure: what to do at a start with what the journal and the store hold |
+| walk.py | pure: which entries of a group are sound |
+| group.py | GroupLog, the log of a group with one member |
+| memory.py | memory twins of the ports |
+| edge_journal.py, journal_group.py, journal_ops.py, edge_rows.py, edge_rocks.py, edge_disk.py | the journal on RocksDB |
+| edge_apply.py | the one thread that applies |
+| edge_metrics.py | what is measured |
+"""

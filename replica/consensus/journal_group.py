@@ -1,0 +1,120 @@
+"""A group's part of the journal: the bookkeeping of what is held, without a file in sight."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from replica.consensus.journal_ops import Append, DropAfter, DropTo, Op
+from replica.consensus.port import HardState, JournalListener, Recovered
+from replica.consensus.record import ENTRY_OVERHEAD_OCTETS, Marks
+from replica.model.errors import Code, ZaibeiError, require
+from replica.model.outcome import LogEntry
+
+WEIGHT_OCTETS_MIN = 256 * 1024  # neighbours are counted together up to here
+
+
+class JournalOwner(Protocol):
+    """What a part needs of the journal."""
+
+    def put(self, op: Op) -> None: ...
+
+    def read(self, number: int, first: int, last: int, octets_max: int) -> list[LogEntry]: ...
+
+
+class GroupPart:
+    """Satisfies GroupJournal. Appends and truncations come from one thread, `note_flushed` and marks from the journal's."""
+
+    def __init__(
+        self, journal: JournalOwner, name: str, number: int, listener: JournalListener, recovered: Recovered, octets: int
+    ) -> None:
+        self.name, self.number, self.listener = name, number, listener
+        self._journal, self._recovered = journal, recovered
+        self._floor = (recovered.floor, recovered.floor_term)  # one value: the journal's thread reads it
+        self._last = recovered.last
+        self._spans = deque(recovered.spans)
+        self._weights: deque[tuple[int, int]] = deque([(recovered.last, octets)] if octets else [])  # (last index, octets)
+        self._octets = octets
+        self.flushed_index = max(recovered.flushed, recovered.floor)
+        self._marked = recovered.flushed
+
+    @property
+    def recovered(self) -> Recovered:
+        return self._recovered
+
+    @property
+    def octets(self) -> int:
+        return self._octets
+
+    # --------------------------------------------------------------------------------------------------- for the group
+    def append(self, entries: Sequence[LogEntry], hard: HardState | None = None) -> None:
+        """See GroupJournal."""
+        octets = 0
+        for entry in entries:
+            require(entry.index == self._last + 1, f"{self.name}: entry {entry.index} does not follow {self._last}")
+            self._last = entry.index
+            if not self._spans or self._spans[-1][1] != entry.term:
+                self._spans.append((entry.index, entry.term))
+            octets += len(entry.data) + ENTRY_OVERHEAD_OCTETS
+        self._weigh(self._last, octets)
+        self._journal.put(Append(self.number, tuple(entries), hard, octets))
+
+    def restart_at(self, index: int, term: int) -> None:
+        """See GroupJournal."""
+        self._journal.put(DropTo(self.number, 0, index, term, index, all_rows=True))
+        self._floor = (index, term)
+        self._last = self.flushed_index = self._marked = index
+        self._spans.clear()
+        self._weights.clear()
+        self._octets = 0
+
+    def cut_after(self, index: int) -> None:
+        """See GroupJournal."""
+        require(self._floor[0] <= index <= self._last, f"{self.name}: cannot cut behind {index}")
+        self._journal.put(DropAfter(self.number, index))
+        self._last = index
+        while self._spans and self._spans[-1][0] > index:
+            self._spans.pop()
+
+    def truncate(self, index: int) -> None:
+        """See GroupJournal."""
+        flushed = self.flushed_index
+        if not self._floor[0] < index <= min(self._last, flushed):
+            return
+        term = self._term_at(index)
+        self._journal.put(DropTo(self.number, self._floor[0], index, term, flushed))
+        self._floor, self._marked = (index, term), flushed
+        while len(self._spans) > 1 and self._spans[1][0] <= index + 1:
+            self._spans.popleft()
+        while self._weights and self._weights[0][0] <= index:
+            self._octets -= self._weights.popleft()[1]
+
+    def read(self, first: int, octets_max: int) -> list[LogEntry]:
+        """See GroupJournal."""
+        if not self._floor[0] < first <= self._last:
+            held = f"{self._floor[0] + 1} to {self._last}"
+            raise ZaibeiError(Code.NOT_FOUND, f"the journal holds entries {held} of group {self.name}, not {first}")
+        return self._journal.read(self.number, first, self._last, octets_max)
+
+    def _term_at(self, index: int) -> int:
+        return max((span for span in self._spans if span[0] <= index), default=self._floor)[1]
+
+    def _weigh(self, index: int, octets: int) -> None:
+        self._octets += octets
+        if self._weights and self._weights[-1][1] < WEIGHT_OCTETS_MIN:
+            self._weights[-1] = (index, self._weights[-1][1] + octets)
+        else:
+            self._weights.append((index, octets))
+
+    # ------------------------------------------------------------------------------------------------- for the journal
+    @property
+    def marks_due(self) -> bool:
+        return self.flushed_index > self._marked
+
+    def take_marks(self) -> Marks:
+        self._marked = flushed = self.flushed_index
+        return Marks(*self._floor, flushed)
+
+    def note_flushed(self, index: int) -> None:
+        self.flushed_index = max(self.flushed_index, index)
