@@ -241,7 +241,7 @@ class TakeoverRunner:
         """Run what was looked at, and wait until it is committed.
 
         Raises:
-            ZaibeiError(CONFLICT): the world changed since the plan, or the act is refused; nothing changed.
+            ZaibeiError(REFUSED): the world changed since the plan, or the act is refused; nothing changed.
             ZaibeiError(UNKNOWN): ordered, not committed in time; `status` tells.
         """
         state = self._source.state()
@@ -249,11 +249,11 @@ class TakeoverRunner:
             return {"source": state.source, "action": action, "act": state.authority_act, "changed": False}
         plan = self.plan(action)
         if plan.refusal:
-            raise ZaibeiError(Code.CONFLICT, f"refused: {plan.refusal}")
+            raise ZaibeiError(Code.REFUSED, plan.refusal)
         if plan.token != token:
-            raise ZaibeiError(Code.CONFLICT, "the world changed since that plan: look at a new one")
+            raise ZaibeiError(Code.REFUSED, "the world changed since that plan: look at a new one")
         if not self._source.leads():
-            raise ZaibeiError(Code.CONFLICT, "this member does not lead the group: ask the leader", retry=True)
+            raise ZaibeiError(Code.REFUSED, "this member does not lead the group: ask the leader", retry=True)
         self.machine.order = plan.order(reason)
         self.poke()
         for _ in range(int(ORDER_S_MAX / 0.02)):
@@ -266,13 +266,13 @@ class TakeoverRunner:
         """Publish a shadow prefix through every adapter, see it confirmed, withdraw it. The real prefixes are not touched.
 
         Raises:
-            ZaibeiError(CONFLICT): no shadow prefix or own site is configured, or the shadow prefix is a real one.
+            ZaibeiError(REFUSED): no shadow prefix or own site is configured, or the shadow prefix is a real one.
         """
         shadow, state = self._config.shadow_prefix, self._source.state()
         if not shadow or not self._config.own_site:
-            raise ZaibeiError(Code.CONFLICT, "a rehearsal needs a shadow prefix and an own site in the configuration")
+            raise ZaibeiError(Code.REFUSED, "a rehearsal needs a shadow prefix and an own site in the configuration")
         if handle_prefix_key(shadow.encode()) in state.prefixes:
-            raise ZaibeiError(Code.CONFLICT, f"{shadow} is a real prefix of {state.source}: a rehearsal takes another")
+            raise ZaibeiError(Code.REFUSED, f"{shadow} is a real prefix of {state.source}: a rehearsal takes another")
         async with self._rehearsing:
             try:
                 detail = await self._rehearse(shadow)

@@ -39,11 +39,11 @@ class TakeoverService:
         return self._runner(source).plan(_known(action)).view()
 
     async def run(self, source: str, action: str, token: str, reason: str) -> dict[str, object]:
-        """Run a plan that still holds. Raises ZaibeiError(NOT_FOUND, CONFLICT, UNKNOWN)."""
+        """Run a plan that still holds. Raises ZaibeiError(NOT_FOUND, REFUSED, UNKNOWN)."""
         return await self._runner(source).run_plan(_known(action), token, reason)
 
     async def rehearse(self, source: str) -> dict[str, object]:
-        """Publish and withdraw a shadow prefix. Raises ZaibeiError(NOT_FOUND, CONFLICT)."""
+        """Publish and withdraw a shadow prefix. Raises ZaibeiError(NOT_FOUND, REFUSED)."""
         return (await self._runner(source).rehearse()).view()
 
     def _runner(self, source: str) -> Runner:
