@@ -45,8 +45,7 @@ class TakeoverAdmin(Protocol):
 
 def _ask(context: click.Context) -> TakeoverAdmin:
     """`context.obj` is the admin client, or a mapping that makes it under "admin" when first used."""
-    found = context.obj["admin"]() if isinstance(context.obj, Mapping) else context.obj
-    return found  # type: ignore[no-any-return]
+    return context.obj["admin"]() if isinstance(context.obj, Mapping) else context.obj  # type: ignore[no-any-return]
 
 
 class _Group(click.Group):
