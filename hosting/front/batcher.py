@@ -1,0 +1,201 @@
+"""Gathers the questions of one loop tick and answers them with one call of the port.
+
+Sinks (one per socket or connection) call `ask` while they read; the batch goes out when the loop has run what was ready, and
+each sink gets its answers back in one go, then `finish`. At most `in_flight_max` calls are under way; what comes meanwhile makes the
+next batch, so a slow owner makes batches larger and never a queue of calls. Nothing here reads a socket; the one clock it is
+given tells a pause of this very process (SEMANTICS 4: requests that waited over a pause are not answered as if nothing had been).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from hosting.answer.heads import Heads
+from hosting.answer.port import AnswerPort, Found
+from hosting.answer.question import Answer, Question
+from hosting.answer.resolve import Plan, answer_plan, answer_record, plan
+from hosting.answer.standing import TRY_ANOTHER, Standing, no_standing, standing_of
+from replica.model.errors import ZaibeiError
+from replica.model.identifier import NAME_OCTETS_MAX
+
+
+
+class Sink(Protocol):
+    """Where answers go. Both calls come from the event loop and must not block."""
+
+    def answered(self, context: Any, question: Question, answer: Answer) -> None:
+        """One answer; `context` is what was given to `ask`."""
+        ...
+
+    def finish(self) -> None:
+        """All answers of a batch were given: write them out."""
+        ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the batcher did; read by metrics."""
+
+    questions: int = 0
+    batches: int = 0
+    overflowed: int = 0
+    paused: int = 0
+    failed_reads: int = 0
+    by_code: dict[int, int] = field(default_factory=dict)
+
+
+class _Lane:
+    """The questions of one batch to one source: the short ones first, then those with plans of several keys."""
+
+    __slots__ = ("jobs", "keys", "plan_jobs", "plan_keys")
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.jobs: list[tuple[Sink, Any, Question, bytes]] = []
+        self.plan_keys: list[bytes] = []
+        self.plan_jobs: list[tuple[Sink, Any, Question, Plan]] = []
+
+
+class Batcher:
+    """See the module.
+
+    Args:
+        port: whoever owns the stores.
+        paused: True while requests that are read now may have waited over a pause of this process (`PauseWatch.paused`).
+        in_flight_max: calls of the port under way at once; 2 keep a socket port busy.
+        waiting_max: questions waiting for their call; more are refused with 2 (datagrams: dropped).
+    """
+
+    def __init__(
+        self,
+        port: AnswerPort,
+        paused: Callable[[], bool] = lambda: False,
+        *,
+        in_flight_max: int = 2,
+        waiting_max: int = 20_000,
+    ) -> None:
+        self.port = port
+        self.counters = Counters()
+        self._paused = paused
+        self._in_flight_max, self._waiting_max = in_flight_max, waiting_max
+        self._heads = Heads()
+        self._lanes: dict[str, _Lane] = {}
+        self._waiting = 0
+        self._scheduled = False
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def ask(self, sink: Sink, context: Any, question: Question) -> bool:
+        """Take a question; its answer comes through the sink, at once when no store is needed for it.
+
+        Returns:
+            False: refused, nothing will come (too many are waiting, or the request may have waited over a pause of ours).
+        """
+        if self._waiting >= self._waiting_max:
+            self.counters.overflowed += 1
+            return False
+        if not self._scheduled:  # first question of a tick
+            if self._paused():
+                self.counters.paused += 1
+                return False
+            try:
+                self._heads.catch_up(self.port.catalog())
+            except ZaibeiError as exc:
+                self.counters.failed_reads += 1
+                self._answer_now(sink, context, question, Answer(TRY_ANOTHER, f"{exc.trouble.message}; ask another site".encode()))
+                return True
+            self._schedule()
+        self._waiting += 1
+        prefix, slash, suffix = question.handle.partition(b"/")
+        head = self._heads.find(prefix)
+        if head is not None and slash and len(question.handle) <= NAME_OCTETS_MAX:
+            lane = self._lanes.get(head.source)
+            if lane is None:
+                lane = self._lanes[head.source] = _Lane()
+            lane.keys.append(head.start + (suffix.upper() if head.fold else suffix))
+            lane.jobs.append((sink, context, question, head.prefix))
+        else:
+            self._ask_slowly(sink, context, question)
+        return True
+
+    def _ask_slowly(self, sink: Sink, context: Any, question: Question) -> None:
+        todo = plan(question, self._heads.catalog)
+        if isinstance(todo, Answer):
+            self._waiting -= 1
+            self._answer_now(sink, context, question, todo)
+            return
+        lane = self._lanes.setdefault(todo.source, _Lane())
+        lane.plan_keys.extend(todo.keys)
+        lane.plan_jobs.append((sink, context, question, todo))
+
+    def _answer_now(self, sink: Sink, context: Any, question: Question, answer: Answer) -> None:
+        self.counters.questions += 1
+        self._count(answer.code)
+        sink.answered(context, question, answer)
+        asyncio.get_running_loop().call_soon(sink.finish)
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if not self._lanes or len(self._calls) >= self._in_flight_max:
+            return  # a call that ends flushes again
+        lanes, self._lanes = self._lanes, {}
+        call = asyncio.get_running_loop().create_task(self._call(lanes))
+        self._calls.add(call)
+        call.add_done_callback(self._ended)
+
+    def _ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if self._lanes and not self._scheduled:
+            self._flush()
+
+    async def _call(self, lanes: dict[str, _Lane]) -> None:
+        found: Found = {}
+        why = "not held here"
+        try:
+            found = await self.port.get_many({source: lane.keys + lane.plan_keys for source, lane in lanes.items()})
+        except ZaibeiError as exc:
+            self.counters.failed_reads += 1
+            why = exc.trouble.message
+        finally:
+            self._waiting -= sum(len(lane.jobs) + len(lane.plan_jobs) for lane in lanes.values())
+        sinks: set[Sink] = set()
+        self.counters.batches += 1
+        for source, lane in lanes.items():
+            values, view = found.get(source, ((), None))
+            standing = no_standing(f"{source}: {why}") if view is None else standing_of(view)
+            self._deliver(lane, values, standing, sinks)
+        for sink in sinks:
+            sink.finish()
+
+    def _deliver(self, lane: _Lane, values: Sequence[bytes | None], standing: Standing, sinks: set[Sink]) -> None:
+        self.counters.questions += len(lane.jobs) + len(lane.plan_jobs)
+        by_code = self.counters.by_code
+        if standing.view is None:
+            refusal = Answer(TRY_ANOTHER, standing.text.encode(), standing)
+            for sink, context, question, _ in (*lane.jobs, *lane.plan_jobs):
+                self._count(TRY_ANOTHER)
+                sinks.add(sink)
+                sink.answered(context, question, refusal)
+            return
+        for (sink, context, question, prefix), value in zip(lane.jobs, values):
+            answer = answer_record(question, value, standing, prefix)
+            by_code[answer.code] = by_code.get(answer.code, 0) + 1
+            sinks.add(sink)
+            sink.answered(context, question, answer)
+        at = len(lane.keys)
+        own_site = self._heads.catalog.own_site
+        for sink, context, question, todo in lane.plan_jobs:
+            answer = answer_plan(question, todo, values[at : at + len(todo.keys)], standing, own_site)
+            at += len(todo.keys)
+            self._count(answer.code)
+            sinks.add(sink)
+            sink.answered(context, question, answer)
+
+    def _count(self, code: int) -> None:
+        self.counters.by_code[code] = self.counters.by_code.get(code, 0) + 1

@@ -1,0 +1,217 @@
+"""hosting.v1.Resolver: batches of identifiers for programs, columns in and columns out, with position and freshness.
+
+A batch of 100 is one read of the port: the call itself (grpc.aio, about 200 µs) is paid once for all of them. Messages are
+parsed and serialized by the generated code outside of any per-identifier object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc
+
+from hosting.answer.heads import Heads
+from hosting.answer.question import Answer, Question
+from hosting.answer.resolve import Plan, answer_plan, answer_record, plan
+from hosting.answer.standing import FOUND, TRY_ANOTHER, Standing, freshness_of, no_standing, standing_of
+from hosting.front.service import FrontService
+from hosting.v1 import resolve_pb2, resolve_pb2_grpc
+from replica.model.errors import ZaibeiError
+from replica.model.identifier import NAME_OCTETS_MAX
+from replica.model.states import Freshness
+
+IDENTIFIERS_MAX: Final = 1_000
+FILTERS_MAX: Final = 2_048
+REQUEST_OCTETS_MAX: Final = 4 * 1024 * 1024
+RESPONSE_OCTETS_MAX: Final = 64 * 1024 * 1024
+VALUES_OCTETS_MAX: Final = 32 * 1024 * 1024  # of one batch; identifiers beyond it are answered 2, ask them alone
+VOUCHES_MAX: Final = 255
+AGE_UNKNOWN: Final = 2**64 - 1
+
+_FRESHNESS: Final = {
+    Freshness.FRESH: resolve_pb2.Vouch.FRESHNESS_FRESH,
+    Freshness.STALE_BOUNDED: resolve_pb2.Vouch.FRESHNESS_STALE_BOUNDED,
+    Freshness.DEGRADED: resolve_pb2.Vouch.FRESHNESS_DEGRADED,
+    Freshness.EXPIRED: resolve_pb2.Vouch.FRESHNESS_EXPIRED,
+}
+
+
+def vouch_of(standing: Standing) -> resolve_pb2.Vouch:
+    """Who vouches, as a message; an empty source name where nobody does."""
+    view = standing.view
+    if view is None:
+        return resolve_pb2.Vouch(age_ms=AGE_UNKNOWN)
+    return resolve_pb2.Vouch(
+        source=view.source,
+        position=view.position.to_wire(),
+        freshness=_FRESHNESS[freshness_of(view, standing.row)],
+        age_ms=AGE_UNKNOWN if view.age_ms is None else view.age_ms,
+        degraded=standing.row.degraded,
+        authoritative=standing.row.authoritative,
+    )
+
+
+class _Batch:
+    """The answers of one batch, filled in any order."""
+
+    def __init__(self, names: Sequence[bytes]) -> None:
+        self.codes = [TRY_ANOTHER] * len(names)
+        self.values = [b""] * len(names)
+        self.places = bytearray(len(names))
+        self.vouches = [resolve_pb2.Vouch(age_ms=AGE_UNKNOWN)]
+        self.messages: list[bytes] = [b""] * len(names)
+        self.octets = 0
+
+    def put(self, at: int, place: int, answer: Answer) -> None:
+        code, octets = answer.code, answer.octets
+        if code not in (FOUND, 302, 303):
+            self.messages[at] = octets
+        elif self.octets + len(octets) > VALUES_OCTETS_MAX:
+            code = TRY_ANOTHER
+        else:
+            self.values[at] = octets
+            self.octets += len(octets)
+        self.codes[at] = code
+        self.places[at] = place
+
+
+class Resolver(resolve_pb2_grpc.ResolverServicer):
+    """The servicer; runs on the event loop of the front."""
+
+    def __init__(self, service: FrontService) -> None:
+        self._service = service
+        self._heads = Heads()
+        self.identifiers = 0
+
+    async def Resolve(  # type: ignore[override]
+        self, request: resolve_pb2.ResolveRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> resolve_pb2.ResolveResponse:
+        batch = await self._answer([request.identifier.encode()], request.indexes, request.types, context)
+        answer = resolve_pb2.Answer(
+            response_code=batch.codes[0], values=batch.values[0], message=batch.messages[0].decode("utf-8", "replace")
+        )
+        return resolve_pb2.ResolveResponse(answer=answer, vouch=batch.vouches[batch.places[0]])
+
+    async def BatchResolve(  # type: ignore[override]
+        self, request: resolve_pb2.BatchResolveRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> resolve_pb2.BatchResolveResponse:
+        batch = await self._answer(request.identifiers[:], request.indexes, request.types, context)
+        return resolve_pb2.BatchResolveResponse(
+            response_codes=struct.pack(f">{len(batch.codes)}H", *batch.codes),
+            values=batch.values,
+            vouches=batch.vouches,
+            vouch_places=bytes(batch.places),
+        )
+
+    async def _answer(
+        self, names: Sequence[bytes], indexes: Sequence[int], types: Sequence[str], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> _Batch:
+        if not 1 <= len(names) <= IDENTIFIERS_MAX or len(indexes) + len(types) > FILTERS_MAX:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"1 to {IDENTIFIERS_MAX} identifiers, and at most {FILTERS_MAX} indexes and types",
+            )
+        batch = _Batch(names)
+        if self._service.watch.paused():
+            batch.messages = [b"this member stood still; ask another site"] * len(names)
+            return batch
+        self.identifiers += len(names)
+        try:
+            self._heads.catch_up(self._service.port.catalog())
+            await self._read(names, Question(b"", tuple(indexes), tuple(name.encode() for name in types)), batch)
+        except ZaibeiError as exc:
+            batch.messages = [f"{exc.trouble.message}; ask another site".encode()] * len(names)
+        return batch
+
+    async def _read(self, names: Sequence[bytes], blank: Question, batch: _Batch) -> None:
+        """Plan every name, read all keys at once, answer. `blank` carries the filters, which all names share."""
+        keys: dict[str, list[bytes]] = {}
+        jobs: dict[str, list[tuple[int, bytes | Plan]]] = {}
+        find, catalog = self._heads.find, self._heads.catalog
+        for at, name in enumerate(names):
+            prefix, slash, suffix = name.partition(b"/")
+            head = find(prefix)
+            if head is not None and slash and len(name) <= NAME_OCTETS_MAX:
+                source = head.source
+                if source not in keys:
+                    keys[source], jobs[source] = [], []
+                keys[source].append(head.start + (suffix.upper() if head.fold else suffix))
+                jobs[source].append((at, head.prefix))
+                continue
+            todo = plan(blank._replace(handle=name), catalog)
+            if isinstance(todo, Answer):
+                batch.put(at, 0, todo)
+                continue
+            keys.setdefault(todo.source, []).extend(todo.keys)
+            jobs.setdefault(todo.source, []).append((at, todo))
+        found = await self._service.port.get_many(keys) if keys else {}
+        for source, todos in jobs.items():
+            values, view = found.get(source, ([], None))
+            standing = no_standing(f"{source}: not held here") if view is None else standing_of(view)
+            self._put(batch, blank, todos, values, standing)
+
+    def _put(
+        self,
+        batch: _Batch,
+        blank: Question,
+        todos: Sequence[tuple[int, bytes | Plan]],
+        values: Sequence[bytes | None],
+        standing: Standing,
+    ) -> None:
+        place = 0
+        if len(batch.vouches) <= VOUCHES_MAX:
+            place = len(batch.vouches)
+            batch.vouches.append(vouch_of(standing))
+        if standing.view is None:
+            refusal = Answer(TRY_ANOTHER, standing.text.encode(), standing)
+            for at, _ in todos:
+                batch.put(at, place, refusal)
+            return
+        own_site, start = self._heads.catalog.own_site, 0
+        for at, todo in todos:
+            if isinstance(todo, bytes):
+                batch.put(at, place, answer_record(blank, values[start], standing, todo))
+                start += 1
+                continue
+            batch.put(at, place, answer_plan(blank, todo, values[start : start + len(todo.keys)], standing, own_site))
+            start += len(todo.keys)
+
+
+class GrpcFront:
+    """A grpc.aio server with the Resolver on it."""
+
+    def __init__(self, service: FrontService, hosts: Sequence[tuple[str, int]], *, calls_max: int = 256, reuse_port: bool = False) -> None:
+        self.resolver = Resolver(service)
+        self.addresses: list[tuple[str, int]] = []
+        self._hosts = hosts
+        self._server = grpc.aio.server(
+            maximum_concurrent_rpcs=calls_max,
+            options=[
+                ("grpc.max_receive_message_length", REQUEST_OCTETS_MAX),
+                ("grpc.max_send_message_length", RESPONSE_OCTETS_MAX),
+                ("grpc.so_reuseport", int(reuse_port)),
+            ],
+        )
+        resolve_pb2_grpc.add_ResolverServicer_to_server(self.resolver, self._server)  # type: ignore[no-untyped-call]
+
+    @property
+    def server(self) -> grpc.aio.Server:
+        """For health and reflection, which the composition adds before `start`."""
+        return self._server
+
+    async def start(self) -> None:
+        """Raises OSError: an address cannot be bound."""
+        for host, port in self._hosts:
+            literal = f"[{host}]" if ":" in host else host
+            try:
+                bound = self._server.add_insecure_port(f"{literal}:{port}")
+            except RuntimeError as exc:
+                raise OSError(f"cannot listen on {literal}:{port}: {exc}") from exc
+            self.addresses.append((host, bound))
+        await self._server.start()
+
+    async def stop(self, grace_s: float = 1.0) -> None:
+        await asyncio.shield(self._server.stop(grace_s))

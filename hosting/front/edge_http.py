@@ -1,0 +1,228 @@
+"""The JSON API and the HTTP tunnel of the Handle protocol over uvloop and httptools: keep-alive, pipelining answered in order, limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final
+
+import httptools
+
+from hosting.answer.question import Answer, Question
+from hosting.answer.standing import TRY_ANOTHER, Standing
+from hosting.front.connections import Connections
+from hosting.front.edge_stream import StreamConnection
+from hosting.front.http_pages import (
+    BODY_OCTETS_MAX,
+    HEADER_OCTETS_MAX,
+    TUNNEL_TYPE,
+    URL_OCTETS_MAX,
+    HttpRequest,
+    Look,
+    OwnSite,
+    Page,
+    Ready,
+    Resolve,
+    Tunnel,
+    fault_page,
+    look_at,
+    page_response,
+    read_request,
+    response,
+    vouch_headers,
+)
+from hosting.front.json_answers import answer_json, site_json
+from hosting.front.service import Echo, FrontService
+from replica.model.handle.codes import ResponseCode, http_status
+
+_TOO_BUSY: Final = b"too much is waiting here; ask another site"
+_HEADERS_MAX: Final = 64
+
+
+class _Slot:
+    """The place of one answer in the order of a connection's requests."""
+
+    __slots__ = ("close", "head_only", "look", "octets")
+
+    def __init__(self, close: bool, head_only: bool) -> None:
+        self.close, self.head_only = close, head_only
+        self.look: Look | Echo | None = None
+        self.octets: bytes | None = None
+
+
+class HttpConnection(StreamConnection):
+    """One HTTP peer."""
+
+    def __init__(self, service: FrontService, connections: Connections) -> None:
+        super().__init__(connections)
+        self._service = service
+        self._parser = httptools.HttpRequestParser(self)
+        self._slots: deque[_Slot] = deque()
+        self._closing = False
+        self._vouched: tuple[Standing | None, bytes] = (None, b"")
+        self.on_message_begin()
+
+    # ---------------------------------------------------------------------------------------------- reading
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self.heard(partial=True)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._closing = True  # the request was read and its answer is on its way; the new protocol is not ours
+        except httptools.HttpParserError:
+            if not self._closing:
+                self._refuse(Page(400, b'{"responseCode":4,"message":"not an HTTP request"}'))
+        self.send_ready()
+
+    def eof_received(self) -> bool:
+        return bool(self._slots)  # answer what is under way, then `_ended` closes
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._type = b""
+        self._body: list[bytes] = []
+        self._header_octets = self._header_count = self._body_octets = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        if len(self._url) > URL_OCTETS_MAX:
+            self._refuse(Page(414, b'{"responseCode":4,"message":"the address is too long"}'))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_count += 1
+        self._header_octets += len(name) + len(value)
+        if self._header_octets > HEADER_OCTETS_MAX or self._header_count > _HEADERS_MAX:
+            self._refuse(Page(431, b'{"responseCode":4,"message":"the headers are too long"}'))
+        elif len(name) == 12 and name.lower() == b"content-type":
+            self._type = value.partition(b";")[0].strip().lower()
+        elif len(name) == 6 and name.lower() == b"expect" and self.transport is not None and not self._slots:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self._body_octets += len(body)
+        if self._body_octets > BODY_OCTETS_MAX:
+            self._refuse(Page(413, b'{"responseCode":4,"message":"the body is too long"}'))
+        else:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._closing:
+            return
+        self.finished_one()
+        if self.in_flight >= self.connections.limits.in_flight_max:
+            self._refuse(Page(503, b'{"responseCode":3,"message":"too many requests at once on one connection"}'))
+        method: bytes = self._parser.get_method()
+        slot = _Slot(not self._parser.should_keep_alive(), method == b"HEAD")
+        self._slots.append(slot)
+        self.in_flight += 1
+        wanted = read_request(HttpRequest(method, self._url, self._type, b"".join(self._body)))
+        if isinstance(wanted, Resolve):
+            slot.look = wanted.look
+            if not self._service.batcher.ask(self, slot, wanted.question):
+                self.answered(slot, wanted.question, Answer(TRY_ANOTHER, _TOO_BUSY))
+        elif isinstance(wanted, Page):
+            self._fill(slot, page_response(wanted, close=slot.close, head_only=slot.head_only))
+        elif isinstance(wanted, Tunnel):
+            self._tunnel(slot, wanted)
+        else:
+            self._service.ask_views(self, (slot, wanted))
+        if slot.close:
+            self._closing = True
+
+    def _refuse(self, page: Page) -> None:
+        """Answer once more and close: what follows on this connection cannot be told apart."""
+        if not self._closing:
+            self._closing = True
+            slot = _Slot(close=True, head_only=False)
+            self._slots.append(slot)
+            self.in_flight += 1
+            self._fill(slot, page_response(page, close=True))
+        raise _Refused
+
+    # ---------------------------------------------------------------------------------------------- answering
+    def answered(self, context: Any, question: Question, answer: Answer) -> None:
+        slot: _Slot = context
+        if isinstance(slot.look, Echo):
+            self._fill(slot, _tunnelled(self._service.exchange.answer(slot.look, question, answer, self._service.expires()), slot))
+            return
+        body, kind = answer_json(question, answer), b"application/json;charset=UTF-8"
+        look = slot.look
+        if look is not None and (look.pretty or look.callback):
+            body, kind = look_at(body, look)
+        standing = answer.standing
+        if standing is not self._vouched[0]:
+            self._vouched = (standing, vouch_headers(standing))
+        self._fill(
+            slot, response(http_status(answer.code), body, kind, self._vouched[1], close=slot.close, head_only=slot.head_only)
+        )
+
+    def finish(self) -> None:
+        self.send_ready()
+
+    def views_read(self, context: Any, standings: list[Standing], trouble: str) -> None:
+        """The service read all views: for `OwnSite`, `Ready`, or a tunnelled question for the site."""
+        slot, wanted = context
+        if isinstance(wanted, Ready):
+            ready = any(standing.row.found == 1 for standing in standings)
+            told = b'{"ready":true}' if ready else b'{"ready":false}'
+            page = Page(200 if ready else 503, told)
+        elif isinstance(wanted, OwnSite):
+            page = self._site_page(standings, trouble, wanted.look)
+        else:
+            self._fill(slot, _tunnelled(self._service.site_message(wanted, standings, trouble), slot))
+            self.send_ready()
+            return
+        self._fill(slot, page_response(page, close=slot.close, head_only=slot.head_only))
+        self.send_ready()
+
+    def _site_page(self, standings: list[Standing], trouble: str, look: Look) -> Page:
+        site = self._service.own_site(standings)
+        if trouble or not site:
+            return fault_page(ResponseCode.ERROR, trouble or "this member has no site of its own")
+        body, kind = look_at(site_json(site), look)
+        return Page(200, body, kind)
+
+    def _tunnel(self, slot: _Slot, wanted: Tunnel) -> None:
+        taken = self._service.exchange.take(wanted.message)
+        if taken is None:
+            self._fill(slot, page_response(Page(400, b'{"responseCode":4,"message":"not a Handle message"}'), close=slot.close))
+        elif isinstance(taken, bytes):
+            self._fill(slot, _tunnelled(taken, slot))
+        elif taken[1] is None:
+            self._service.ask_views(self, (slot, taken[0]))
+        else:
+            slot.look = taken[0]
+            if not self._service.batcher.ask(self, slot, taken[1]):
+                self.answered(slot, taken[1], Answer(TRY_ANOTHER, _TOO_BUSY))
+
+    def _fill(self, slot: _Slot, octets: bytes) -> None:
+        slot.octets = octets
+
+    def send_ready(self) -> None:
+        """Write the answers that stand at the front of the order."""
+        slots = self._slots
+        last = None
+        while slots and slots[0].octets is not None:
+            last = slots.popleft()
+            self.outbox.append(last.octets or b"")
+            self.in_flight -= 1
+        self.send_out()
+        if self._closing and not slots and self.transport is not None and (last is None or last.close or not slots):
+            self.transport.close()
+
+
+class _Refused(Exception):
+    """Leaves the parser after a refusal; httptools reports it as a parser error."""
+
+
+def _tunnelled(message: bytes, slot: _Slot) -> bytes:
+    return response(200, message, TUNNEL_TYPE, b"", close=slot.close, head_only=slot.head_only)
+
+
+async def listen_http(service: FrontService, connections: Connections, host: str, port: int, reuse_port: bool) -> asyncio.Server:
+    """Raises OSError: the address cannot be bound."""
+    return await asyncio.get_running_loop().create_server(
+        lambda: HttpConnection(service, connections), host, port, reuse_port=reuse_port, backlog=1_024
+    )

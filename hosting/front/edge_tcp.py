@@ -1,0 +1,91 @@
+"""Handle over TCP: connections kept open for ever, pipelined, answered out of order by request id."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final
+
+from hosting.answer.question import Answer, Question
+from hosting.answer.standing import TRY_ANOTHER, Standing
+from hosting.front.connections import Connections
+from hosting.front.edge_stream import StreamConnection
+from hosting.front.service import FrontService
+from replica.model.handle.message import ProtocolFault
+from replica.model.handle.stream import Deframer
+
+_TOO_BUSY: Final = Answer(TRY_ANOTHER, b"too much is waiting here; ask another site")
+
+
+class TcpConnection(StreamConnection):
+    """One peer. After octets that are no envelope nothing can be told apart any more, and the connection is closed."""
+
+    def __init__(self, service: FrontService, connections: Connections) -> None:
+        super().__init__(connections)
+        self._service = service
+        self._deframer = Deframer()
+        self._backlog: deque[bytes] = deque()
+        self._expires = 0
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._deframer.feed(data)
+        except ProtocolFault:
+            self.connections.cut("malformed", self)
+            return
+        if messages:
+            self.finished_one()
+            self._backlog.extend(messages)
+            self._work()
+        self.heard(partial=self._deframer.held_octets > 0)
+
+    def _work(self) -> None:
+        """Take messages while not too many are under way; `finish` comes back for the rest."""
+        backlog, most = self._backlog, self.connections.limits.in_flight_max
+        take, ask = self._service.exchange.take, self._service.batcher.ask
+        while backlog and self.in_flight < most and self.stalled_since_s is None:
+            taken = take(backlog.popleft())
+            if taken is None:
+                self.connections.cut("malformed", self)
+                return
+            if isinstance(taken, bytes):
+                self.outbox.append(taken)
+                continue
+            echo, question = taken
+            self.in_flight += 1
+            if question is None:
+                self._service.ask_views(self, echo)
+            elif not ask(self, echo, question):
+                self.answered(echo, question, _TOO_BUSY)
+        if self.outbox:
+            self.send_out()
+        else:
+            self.throttle()
+
+    def answered(self, context: Any, question: Question, answer: Answer) -> None:
+        self.in_flight -= 1
+        if not self._expires:
+            self._expires = self._service.expires()
+        self.outbox.append(self._service.exchange.answer(context, question, answer, self._expires))
+
+    def finish(self) -> None:
+        self._expires = 0
+        self.send_out()
+        if self._backlog and self.transport is not None:
+            self._work()
+
+    def views_read(self, context: Any, standings: list[Standing], trouble: str) -> None:
+        self.in_flight -= 1
+        self.outbox.append(self._service.site_message(context, standings, trouble))
+        self.finish()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._work()
+
+
+async def listen_tcp(service: FrontService, connections: Connections, host: str, port: int, reuse_port: bool) -> asyncio.Server:
+    """Raises OSError: the address cannot be bound."""
+    return await asyncio.get_running_loop().create_server(
+        lambda: TcpConnection(service, connections), host, port, reuse_port=reuse_port, backlog=1_024
+    )

@@ -1,0 +1,163 @@
+"""Handle over UDP: datagrams in batches by recvmmsg and sendmmsg, fragments put together and made.
+
+What cannot be answered in time is dropped, never queued: the client asks again after 500 ms. Answers over
+`answer_octets_max` become a short 2 that sends the client to TCP, so that a forged sender's address gains at most
+that much from us (amplification).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hosting.answer.question import Answer, Question
+from hosting.answer.standing import TRY_ANOTHER, Standing
+from hosting.front.service import Echo, FrontService
+from replica.model.handle.fragments import Reassembler, split_message
+from replica.native import Datagrams
+
+DATAGRAM_OCTETS_MAX: Final = 2_048  # clients send at most 512
+_ENVELOPE = 20
+_TRUNCATED = 0x20
+
+
+@dataclass(frozen=True, slots=True)
+class UdpLimits:
+    """Limits of a UDP listener.
+
+    Args:
+        batch_max: datagrams read in one system call and tick.
+        answer_octets_max: longer answers are not given over UDP.
+        receive_buffer_octets: asked of the kernel; what arrives over it is lost there.
+        fragments_max, fragment_octets_max, fragment_age_ms_max: unfinished messages held.
+    """
+
+    batch_max: int = 128
+    answer_octets_max: int = 16_384
+    receive_buffer_octets: int = 4 * 1024 * 1024
+    fragments_max: int = 1_024
+    fragment_octets_max: int = 4 * 1024 * 1024
+    fragment_age_ms_max: int = 3_000
+
+
+@dataclass(slots=True)
+class UdpCounters:
+    received: int = 0
+    sent: int = 0
+    unsent: int = 0
+    malformed: int = 0
+    dropped: int = 0
+    too_long: int = 0
+
+
+class UdpListener:
+    """One bound UDP socket."""
+
+    def __init__(self, service: FrontService, endpoint: socket.socket, limits: UdpLimits) -> None:
+        self.limits = limits
+        self.counters = UdpCounters()
+        self.reassembler = Reassembler(limits.fragments_max, limits.fragment_octets_max, limits.fragment_age_ms_max)
+        self._service = service
+        self._socket = endpoint
+        self._datagrams = Datagrams(endpoint.fileno(), limits.batch_max, DATAGRAM_OCTETS_MAX)
+        self._loop = asyncio.get_running_loop()
+        self._out: list[tuple[bytes, bytes]] = []
+        self._expires = 0
+        self._loop.add_reader(endpoint.fileno(), self._readable)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._socket.getsockname()[:2]
+        return host, port
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket.fileno())
+        self._datagrams.close()
+        self._socket.close()
+
+    def _readable(self) -> None:
+        try:
+            received = self._datagrams.receive()
+        except OSError:
+            return  # an error of an earlier send, reported by the kernel on this socket
+        self.counters.received += len(received)
+        take, ask = self._service.exchange.take, self._service.batcher.ask
+        for data, peer in received:
+            if len(data) > 2 and data[2] & _TRUNCATED:
+                whole = self.reassembler.feed(peer, data, int(self._loop.time() * 1_000))
+                if whole is None:
+                    continue
+                data = whole
+            taken = take(data)
+            if taken is None:
+                self.counters.malformed += 1
+            elif isinstance(taken, bytes):
+                self._send(taken, peer)
+            elif taken[1] is None:
+                self._service.ask_views(self, (taken[0], peer))
+            elif not ask(self, (taken[0], peer), taken[1]):
+                self.counters.dropped += 1
+        if self._out:
+            self.finish()
+
+    def answered(self, context: Any, question: Question, answer: Answer) -> None:
+        echo, peer = context
+        if not self._expires:
+            self._expires = self._service.expires()
+        message = self._service.exchange.answer(echo, question, answer, self._expires)
+        if len(message) > 512:
+            self._send_long(message, echo, question, answer, peer)
+        else:
+            self._out.append((message, peer))
+
+    def _send_long(self, message: bytes, echo: Echo, question: Question, answer: Answer, peer: bytes) -> None:
+        if len(message) > self.limits.answer_octets_max:
+            self.counters.too_long += 1
+            short = Answer(TRY_ANOTHER, b"the answer is too long for UDP; ask over TCP", answer.standing)
+            message = self._service.exchange.answer(echo, question, short, self._expires)
+        self._send(message, peer)
+
+    def _send(self, message: bytes, peer: bytes) -> None:
+        for datagram in split_message(message):
+            self._out.append((datagram, peer))
+
+    def views_read(self, context: Any, standings: list[Standing], trouble: str) -> None:
+        echo, peer = context
+        self._send(self._service.site_message(echo, standings, trouble), peer)
+        self.finish()
+
+    def finish(self) -> None:
+        out, self._out, self._expires = self._out, [], 0
+        if not out or self._socket.fileno() < 0:
+            return
+        try:
+            sent = self._datagrams.send(out)
+        except OSError:
+            sent = 0
+        self.counters.sent += sent
+        self.counters.unsent += len(out) - sent
+
+
+def bind_udp(host: str, port: int, limits: UdpLimits, reuse_port: bool) -> socket.socket:
+    """A bound, non-blocking UDP socket; an IPv6 one serves IPv6 alone, so that both families can have the same port.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    endpoint = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            endpoint.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if reuse_port:
+            endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.receive_buffer_octets)
+        endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.receive_buffer_octets)
+        endpoint.setblocking(False)
+        endpoint.bind((host, port))
+    except OSError:
+        endpoint.close()
+        raise
+    return endpoint

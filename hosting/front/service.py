@@ -1,0 +1,93 @@
+"""What all listeners of a front share: the batcher, the Handle exchange, and the rare questions that need every source's view."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from hosting.answer.port import AnswerPort
+from hosting.answer.sites import site_with_freshness
+from hosting.answer.standing import Standing, no_standing, standing_of
+from hosting.front.batcher import Batcher
+from hosting.front.exchange import Echo, Exchange
+from hosting.front.pause import PauseWatch
+from replica.model.errors import ZaibeiError
+
+__all__ = ["Echo", "FrontService", "ViewSink"]
+
+EXPIRY_S: Final = 43_200  # standard resolvers reject an answer without a future expiration time
+VIEW_CALLS_MAX: Final = 64
+
+
+class ViewSink(Protocol):
+    """Whoever asked for the views of all sources."""
+
+    def views_read(self, context: Any, standings: list[Standing], trouble: str) -> None:
+        """`trouble`: why nothing could be read, empty when all went well."""
+        ...
+
+
+class FrontService:
+    """See the module.
+
+    Args:
+        port: whoever owns the stores.
+        exchange: limits of Handle messages.
+        wall_clock: Unix seconds, for the expiration time of answers.
+    """
+
+    def __init__(
+        self,
+        port: AnswerPort,
+        *,
+        exchange: Exchange | None = None,
+        watch: PauseWatch | None = None,
+        waiting_max: int = 20_000,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.port = port
+        self.exchange = exchange or Exchange()
+        self.watch = watch or PauseWatch()
+        self.batcher = Batcher(port, self.watch.paused, waiting_max=waiting_max)
+        self._wall_clock = wall_clock
+        self._view_calls: set[asyncio.Task[None]] = set()
+
+    def expires(self) -> int:
+        """Expiration time of an answer made now."""
+        return int(self._wall_clock()) + EXPIRY_S
+
+    def ask_views(self, sink: ViewSink, context: Any) -> None:
+        """Read the view of every source; `sink.views_read` is called with them, later or at once."""
+        if len(self._view_calls) >= VIEW_CALLS_MAX:
+            sink.views_read(context, [], "too much is waiting here; ask another site")
+            return
+        call = asyncio.get_running_loop().create_task(self._read_views(sink, context))
+        self._view_calls.add(call)
+        call.add_done_callback(self._view_calls.discard)
+
+    async def _read_views(self, sink: ViewSink, context: Any) -> None:
+        try:
+            sources = sorted({owner.source for _, owner in self.port.catalog().owners.items()})
+            found = await self.port.get_many({source: () for source in sources})
+        except ZaibeiError as exc:
+            sink.views_read(context, [], f"{exc.trouble.message}; ask another site")
+            return
+        standings = [
+            standing_of(found[source][1]) if source in found else no_standing(f"{source}: not held here") for source in sources
+        ]
+        sink.views_read(context, standings, "")
+
+    def own_site(self, standings: list[Standing]) -> bytes:
+        """This cluster's HS_SITE with an attribute for each source's freshness; empty when it has none."""
+        try:
+            site = self.port.catalog().own_site
+        except ZaibeiError:
+            return b""
+        return site_with_freshness(site, [standing for standing in standings if standing.view is not None]) if site else b""
+
+    def site_message(self, echo: Echo, standings: list[Standing], trouble: str) -> bytes:
+        """The answer to GET_SITE_INFO as a whole Handle message."""
+        site = b"" if trouble else self.own_site(standings)
+        return self.exchange.site(echo, site, trouble or "this member has no site of its own", self.expires())
