@@ -70,6 +70,4 @@ class MemoryAnswerPort:
 
     def _fail(self) -> None:
         if self.trouble is not None:
-            raise ZaibeiError(
-                self.trouble.code, self.trouble.message, definite=self.trouble.definite, retry=self.trouble.retry
-            )
+            raise ZaibeiError(self.trouble.code, self.trouble.message, definite=self.trouble.definite, retry=self.trouble.retry)

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hosting.answer.question import Answer, Question
-from hosting.answer.sites import Endpoints, delegation, endpoints_of, merge_overlay, route_referral
+from hosting.answer.sites import SITE_TYPES, Endpoints, delegation, endpoints_of, merge_overlay, route_referral
 from hosting.answer.standing import FOUND, NO_SUCH_NAME, TRY_ANOTHER, Standing
 from replica.model.catalog import Catalog
 from replica.model.errors import ZaibeiError
@@ -41,7 +41,6 @@ from replica.model.states import Mode
 from replica.native import filter_values
 
 NOTHING = bytes(4)  # a count of no values
-_SITE_TYPES = (b"HS_SITE", b"HS_SITE.6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def plan(question: Question, catalog: Catalog) -> Plan | Answer:
     """Find what a question needs.
 
     Returns:
-        A plan, or at once the answer where no source needs to be read: 102 for what is no name, 301 for a prefix that is not ours.
+        A plan, or at once the answer where no source needs to be read: 102 for what is no name, 301 for what is not ours.
     """
     try:
         name = Identifier.parse(question.handle)
@@ -105,7 +104,7 @@ class Head:
 
 
 def head_of(prefix: bytes, catalog: Catalog) -> Head | None:
-    """The short way for names `prefix`/suffix, None where a name needs a plan of its own (prefix records, routes, other codes)."""
+    """The short way for names `prefix`/suffix; None where a name needs a plan (prefix records, routes, other codes)."""
     if b":" in prefix:
         return None
     try:
@@ -162,10 +161,11 @@ def _answer_prefix(question: Question, plan: Plan, values: Sequence[bytes | None
     row, record, overlay = standing.row, values[0], plan.overlay
     if question.authoritative and not row.authoritative:
         return _refused(question, standing)
-    if overlay is not None and (row.found != FOUND or not record):
+    if overlay is not None and not record and row.found == FOUND:
+        return _filtered(merge_overlay(overlay, None), question, standing)
+    if overlay is not None and row.found != FOUND and _sites_alone(question):
         # A committed overlay is our own act and holds whatever the copy of the parent is worth; nothing beside its sites does.
-        if row.found == FOUND or _sites_alone(question):
-            return _filtered(merge_overlay(overlay, None), question, standing)
+        return _filtered(merge_overlay(overlay, None), question, standing)
     if row.found != FOUND:
         return _refused(question, standing)
     if record:
@@ -188,7 +188,7 @@ def own_endpoints(own_site: bytes) -> Endpoints:
 
 
 def _sites_alone(question: Question) -> bool:
-    return bool(question.types) and not question.indexes and all(name.upper() in _SITE_TYPES for name in question.types)
+    return bool(question.types) and not question.indexes and all(name.upper() in SITE_TYPES for name in question.types)
 
 
 def _filtered(record: bytes, question: Question, standing: Standing | None) -> Answer:
@@ -205,7 +205,9 @@ def _emptied(octets: bytes | None, standing: Standing | None) -> Answer:
 
 
 def _referred(question: Question, answer: Answer) -> Answer:
-    return answer if question.refer else Answer(ResponseCode.SERVER_NOT_RESP, b"served elsewhere, and no referral was wanted", answer.standing)
+    if question.refer:
+        return answer
+    return Answer(ResponseCode.SERVER_NOT_RESP, b"served elsewhere, and no referral was wanted", answer.standing)
 
 
 def _refused(question: Question, standing: Standing) -> Answer:

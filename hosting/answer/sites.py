@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from hosting.answer.standing import Standing, freshness_of
 from replica.model.group_state import OverlaySites
-from replica.model.handle.faults import ProtocolFault
-from replica.model.handle.types import Site, decode_site, encode_site
-from replica.model.handle.values import HandleValue, decode_record, encode_record, encode_values
+from replica.model.handle.faults import CodecMisuse, ProtocolFault
+from replica.model.handle.types import (
+    HS_NA_DELEGATE,
+    HS_SERV,
+    HS_SERV_PREFIX,
+    HS_SITE,
+    HS_SITE_6,
+    HS_SITE_PREFIX,
+    decode_site,
+    encode_site,
+)
+from replica.model.handle.values import TTL_RELATIVE, HandleValue, decode_record, encode_record, encode_values
 
 OVERLAY_TTL_S_MAX: Final = 60  # of a published overlay: how long resolvers keep a site that may be withdrawn
 ATTRIBUTES_MAX: Final = 256  # sources named in our own site
@@ -19,9 +29,8 @@ ROUTE_OCTETS_MAX: Final = 16_384  # longer routes are decoded at each use, never
 Endpoints = frozenset[tuple[str, int]]
 """Addresses and ports of one site."""
 
-_SITE = (b"HS_SITE", b"HS_SITE.6")
-_SERVICE = b"HS_SERV"
-_DELEGATION = (b"HS_SITE.PREFIX", b"HS_NA_DELEGATE", b"HS_SERV.PREFIX")
+SITE_TYPES: Final = (HS_SITE, HS_SITE_6)
+_DELEGATION: Final = (HS_SITE_PREFIX, HS_NA_DELEGATE, HS_SERV_PREFIX)
 
 
 class RouteReferral(NamedTuple):
@@ -37,24 +46,20 @@ def endpoints_of(site: bytes) -> Endpoints:
         decoded = decode_site(site)
     except ProtocolFault:
         return frozenset()
-    others = [text for name, text in decoded.attributes if name == "alt_addr" or name.startswith("alt_addr.")]
     return frozenset(
-        (address, interface.port)
-        for server in decoded.servers
-        for interface in server.interfaces
-        for address in (server.address, *others)
+        (host, interface.port) for server in decoded.servers for interface in server.interfaces for host in decoded.hosts(server)
     )
 
 
 def route_referral(route: bytes, ourselves: Endpoints) -> RouteReferral | None:
     """The referral (302) of a prefix's route record; None when it names no site but our own."""
     values = _values(route)
-    sites = tuple(value for value in values if _kind(value) in _SITE and not endpoints_of(value.data) & ourselves)
+    sites = tuple(value for value in values if _kind(value) in SITE_TYPES and not endpoints_of(value.data) & ourselves)
     if sites:
         return RouteReferral(encode_values(sites), b"")
-    if any(_kind(value) in _SITE for value in values):
+    if any(_kind(value) in SITE_TYPES for value in values):
         return None
-    service = next((value.data for value in values if _kind(value) == _SERVICE), b"")
+    service = next((value.data for value in values if _kind(value) == HS_SERV), b"")
     return RouteReferral(encode_values(()), service) if service else None
 
 
@@ -63,7 +68,7 @@ def delegation(route: bytes, ourselves: Endpoints) -> bytes | None:
     found = [
         value
         for value in _values(route)
-        if _kind(value) in _DELEGATION and (_kind(value) == _DELEGATION[2] or not endpoints_of(value.data) & ourselves)
+        if _kind(value) in _DELEGATION and (_kind(value) == HS_SERV_PREFIX or not endpoints_of(value.data) & ourselves)
     ]
     return encode_values(found) if found else None
 
@@ -95,7 +100,7 @@ def merge_overlay(overlay: OverlaySites, record: bytes | None) -> bytes:
     Args:
         record: a stored record that parses, or None where the prefix is known by the overlay alone.
     Returns:
-        A record in format 1; the stored one unchanged when it does not parse.
+        A record in format 1; the stored one unchanged when it does not parse, the overlay alone when there is no room for both.
     """
     if record is None:
         return _merged(overlay, ())
@@ -103,15 +108,18 @@ def merge_overlay(overlay: OverlaySites, record: bytes | None) -> bytes:
         values = decode_record(record).values
     except ProtocolFault:
         return record
-    return _merged(overlay, values)
+    try:
+        return _merged(overlay, values)
+    except CodecMisuse:  # no room beside the stored values: what was decided to be published goes first
+        return _merged(overlay, ())
 
 
 def _merged(overlay: OverlaySites, values: tuple[HandleValue, ...]) -> bytes:
-    stored = [value for value in values if _kind(value) in _SITE]
-    others = [value for value in values if _kind(value) not in _SITE]
-    ttl = min([OVERLAY_TTL_S_MAX, *(value.ttl for value in stored if value.ttl_type == 0)])
+    stored = [value for value in values if _kind(value) in SITE_TYPES]
+    others = [value for value in values if _kind(value) not in SITE_TYPES]
+    ttl = min([OVERLAY_TTL_S_MAX, *(value.ttl for value in stored if value.ttl_type == TTL_RELATIVE)])
     stamp = max((value.timestamp for value in stored), default=0)
-    sites = [HandleValue(0, b"HS_SITE", octets, ttl=ttl, timestamp=stamp) for octets in overlay.sites]
+    sites = [HandleValue(0, HS_SITE, octets, ttl=ttl, timestamp=stamp) for octets in overlay.sites]
     if not (overlay.sites and _is_primary(overlay.sites[0])):
         named = [endpoints_of(octets) for octets in overlay.sites]
         sites += [value for value in stored if value.data not in overlay.sites and endpoints_of(value.data) not in named]
@@ -121,9 +129,7 @@ def _merged(overlay: OverlaySites, values: tuple[HandleValue, ...]) -> bytes:
     for site in sites:
         while index in taken:
             index += 1
-        placed.append(
-            HandleValue(index, site.type, site.data, site.ttl_type, site.ttl, site.permissions, site.timestamp, site.references)
-        )
+        placed.append(replace(site, index=index))
         index += 1
     return encode_record([*others, *placed])
 
@@ -150,5 +156,6 @@ def site_with_freshness(site: bytes, standings: Sequence[Standing]) -> bytes:
         view = standing.view
         if view is not None:
             age = "unknown" if view.age_ms is None else f"{view.age_ms} ms"
-            told.append((f"freshness.{view.source}", f"{freshness_of(view, standing.row)} {view.position.short()} {age}"))
-    return encode_site(with_attributes(decoded, told))
+            text = f"{freshness_of(view, standing.row)} {view.position.short()} {age}"
+            told.append((f"freshness.{view.source}".encode(), text.encode()))
+    return encode_site(replace(decoded, attributes=(*decoded.attributes, *told)))

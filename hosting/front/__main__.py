@@ -1,6 +1,6 @@
 """`python -m hosting.front CONFIG.json`: one front process. Prints one line of JSON with its addresses once it listens.
 
-    {"socket": "/run/zaibei/port", "udp": [["127.0.0.1", 2641]], "tcp": …, "http": …, "grpc": …, "reuse_port": true}
+{"socket": "/run/zaibei/port", "udp": [["127.0.0.1", 2641]], "tcp": …, "http": …, "grpc": …, "reuse_port": true}
 """
 
 from __future__ import annotations

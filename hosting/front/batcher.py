@@ -1,9 +1,9 @@
 """Gathers the questions of one loop tick and answers them with one call of the port.
 
 Sinks (one per socket or connection) call `ask` while they read; the batch goes out when the loop has run what was ready, and
-each sink gets its answers back in one go, then `finish`. At most `in_flight_max` calls are under way; what comes meanwhile makes the
-next batch, so a slow owner makes batches larger and never a queue of calls. Nothing here reads a socket; the one clock it is
-given tells a pause of this very process (SEMANTICS 4: requests that waited over a pause are not answered as if nothing had been).
+each sink gets its answers back in one go, then `finish`. At most `in_flight_max` calls are under way; what comes meanwhile
+makes the next batch, so a slow owner makes batches larger and never a queue of calls. Nothing here reads a socket or a clock;
+`paused` tells a pause of this very process (SEMANTICS 4: requests that waited over one are not answered as if nothing had been).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from hosting.answer.resolve import Plan, answer_plan, answer_record, plan
 from hosting.answer.standing import TRY_ANOTHER, Standing, no_standing, standing_of
 from replica.model.errors import ZaibeiError
 from replica.model.identifier import NAME_OCTETS_MAX
-
 
 
 class Sink(Protocol):
@@ -104,7 +103,9 @@ class Batcher:
                 self._heads.catch_up(self.port.catalog())
             except ZaibeiError as exc:
                 self.counters.failed_reads += 1
-                self._answer_now(sink, context, question, Answer(TRY_ANOTHER, f"{exc.trouble.message}; ask another site".encode()))
+                self._answer_now(
+                    sink, context, question, Answer(TRY_ANOTHER, f"{exc.trouble.message}; ask another site".encode())
+                )
                 return True
             self._schedule()
         self._waiting += 1
@@ -183,7 +184,7 @@ class Batcher:
                 sinks.add(sink)
                 sink.answered(context, question, refusal)
             return
-        for (sink, context, question, prefix), value in zip(lane.jobs, values):
+        for (sink, context, question, prefix), value in zip(lane.jobs, values, strict=False):
             answer = answer_record(question, value, standing, prefix)
             by_code[answer.code] = by_code.get(answer.code, 0) + 1
             sinks.add(sink)

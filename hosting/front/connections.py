@@ -1,4 +1,7 @@
-"""What a stream listener knows of its connections: how many, what they may cost, which have outstayed a limit. Pure: time is passed in."""
+"""What a stream listener knows of its connections: how many, what they cost, which have outstayed a limit.
+
+Pure: time is passed in.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ class StreamLimits:
     Args:
         connections_max: at once; a further one is closed at once.
         in_flight_max: questions of one connection under way; reading stops there and goes on below.
-        idle_s_max: a connection without a word and without questions for longer is closed (national SDKs keep theirs open for ever
-            and beat with the handle `0`).
+        idle_s_max: a connection without a word and without questions for longer is closed (national SDKs keep
+            theirs open for ever and beat with the handle `0`).
         request_s_max: a request must be whole this long after its first octet (slow writers).
         stall_s_max: a peer that does not read its answers for longer is cut off.
         unsent_octets_max: answers one peer may leave unread; `unsent_total_octets_max`: all peers of the listener together.

@@ -86,7 +86,7 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
         self._heads = Heads()
         self.identifiers = 0
 
-    async def Resolve(  # type: ignore[override]
+    async def Resolve(
         self, request: resolve_pb2.ResolveRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> resolve_pb2.ResolveResponse:
         batch = await self._answer([request.identifier.encode()], request.indexes, request.types, context)
@@ -95,7 +95,7 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
         )
         return resolve_pb2.ResolveResponse(answer=answer, vouch=batch.vouches[batch.places[0]])
 
-    async def BatchResolve(  # type: ignore[override]
+    async def BatchResolve(
         self, request: resolve_pb2.BatchResolveRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> resolve_pb2.BatchResolveResponse:
         batch = await self._answer(request.identifiers[:], request.indexes, request.types, context)
@@ -183,7 +183,9 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
 class GrpcFront:
     """A grpc.aio server with the Resolver on it."""
 
-    def __init__(self, service: FrontService, hosts: Sequence[tuple[str, int]], *, calls_max: int = 256, reuse_port: bool = False) -> None:
+    def __init__(
+        self, service: FrontService, hosts: Sequence[tuple[str, int]], *, calls_max: int = 256, reuse_port: bool = False
+    ) -> None:
         self.resolver = Resolver(service)
         self.addresses: list[tuple[str, int]] = []
         self._hosts = hosts
@@ -195,7 +197,7 @@ class GrpcFront:
                 ("grpc.so_reuseport", int(reuse_port)),
             ],
         )
-        resolve_pb2_grpc.add_ResolverServicer_to_server(self.resolver, self._server)  # type: ignore[no-untyped-call]
+        resolve_pb2_grpc.add_ResolverServicer_to_server(self.resolver, self._server)
 
     @property
     def server(self) -> grpc.aio.Server:

@@ -1,4 +1,4 @@
-"""The JSON API and the HTTP tunnel of the Handle protocol over uvloop and httptools: keep-alive, pipelining answered in order, limits."""
+"""The JSON API and the HTTP tunnel of the Handle protocol: keep-alive, pipelining answered in order, limits."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ from hosting.front.http_pages import (
     response,
     vouch_headers,
 )
-from hosting.front.json_answers import answer_json, site_json
-from hosting.front.service import Echo, FrontService
+from hosting.front.json_answers import answer_json, own_site_json
+from hosting.front.service import FrontService
+from replica.model.handle.answers import Peeked
 from replica.model.handle.codes import ResponseCode, http_status
 
 _TOO_BUSY: Final = b"too much is waiting here; ask another site"
@@ -46,7 +47,7 @@ class _Slot:
 
     def __init__(self, close: bool, head_only: bool) -> None:
         self.close, self.head_only = close, head_only
-        self.look: Look | Echo | None = None
+        self.look: Look | Peeked | None = None
         self.octets: bytes | None = None
 
 
@@ -144,8 +145,10 @@ class HttpConnection(StreamConnection):
     # ---------------------------------------------------------------------------------------------- answering
     def answered(self, context: Any, question: Question, answer: Answer) -> None:
         slot: _Slot = context
-        if isinstance(slot.look, Echo):
-            self._fill(slot, _tunnelled(self._service.exchange.answer(slot.look, question, answer, self._service.expires()), slot))
+        if isinstance(slot.look, Peeked):
+            self._fill(
+                slot, _tunnelled(self._service.exchange.answer(slot.look, question, answer, self._service.expires()), slot)
+            )
             return
         body, kind = answer_json(question, answer), b"application/json;charset=UTF-8"
         look = slot.look
@@ -181,7 +184,7 @@ class HttpConnection(StreamConnection):
         site = self._service.own_site(standings)
         if trouble or not site:
             return fault_page(ResponseCode.ERROR, trouble or "this member has no site of its own")
-        body, kind = look_at(site_json(site), look)
+        body, kind = look_at(own_site_json(site), look)
         return Page(200, body, kind)
 
     def _tunnel(self, slot: _Slot, wanted: Tunnel) -> None:

@@ -11,7 +11,6 @@ from hosting.answer.standing import TRY_ANOTHER, Standing
 from hosting.front.connections import Connections
 from hosting.front.edge_stream import StreamConnection
 from hosting.front.service import FrontService
-from replica.model.handle.message import ProtocolFault
 from replica.model.handle.stream import Deframer
 
 _TOO_BUSY: Final = Answer(TRY_ANOTHER, b"too much is waiting here; ask another site")
@@ -28,16 +27,15 @@ class TcpConnection(StreamConnection):
         self._expires = 0
 
     def data_received(self, data: bytes) -> None:
-        try:
-            messages = self._deframer.feed(data)
-        except ProtocolFault:
-            self.connections.cut("malformed", self)
-            return
+        messages = self._deframer.feed(data)
         if messages:
             self.finished_one()
             self._backlog.extend(messages)
             self._work()
-        self.heard(partial=self._deframer.held_octets > 0)
+        if self._deframer.fault is not None:
+            self.connections.cut("malformed", self)
+            return
+        self.heard(partial=self._deframer.octets_held > 0)
 
     def _work(self) -> None:
         """Take messages while not too many are under way; `finish` comes back for the rest."""

@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from hosting.answer.question import Answer, Question
 from hosting.answer.standing import TRY_ANOTHER, Standing
-from hosting.front.service import Echo, FrontService
-from replica.model.handle.fragments import Reassembler, split_message
+from hosting.front.service import FrontService
+from replica.model.handle.answers import Peeked
+from replica.model.handle.codes import DATAGRAM_OCTETS_MAX
+from replica.model.handle.fragments import Reassembler, datagrams
 from replica.native import Datagrams
 
-DATAGRAM_OCTETS_MAX: Final = 2_048  # clients send at most 512
-_ENVELOPE = 20
+RECEIVED_OCTETS_MAX: Final = 2_048  # standard clients send at most 512
 _TRUNCATED = 0x20
 
 
@@ -61,7 +62,7 @@ class UdpListener:
         self.reassembler = Reassembler(limits.fragments_max, limits.fragment_octets_max, limits.fragment_age_ms_max)
         self._service = service
         self._socket = endpoint
-        self._datagrams = Datagrams(endpoint.fileno(), limits.batch_max, DATAGRAM_OCTETS_MAX)
+        self._datagrams = Datagrams(endpoint.fileno(), limits.batch_max, RECEIVED_OCTETS_MAX)
         self._loop = asyncio.get_running_loop()
         self._out: list[tuple[bytes, bytes]] = []
         self._expires = 0
@@ -107,12 +108,12 @@ class UdpListener:
         if not self._expires:
             self._expires = self._service.expires()
         message = self._service.exchange.answer(echo, question, answer, self._expires)
-        if len(message) > 512:
+        if len(message) > DATAGRAM_OCTETS_MAX:
             self._send_long(message, echo, question, answer, peer)
         else:
             self._out.append((message, peer))
 
-    def _send_long(self, message: bytes, echo: Echo, question: Question, answer: Answer, peer: bytes) -> None:
+    def _send_long(self, message: bytes, echo: Peeked, question: Question, answer: Answer, peer: bytes) -> None:
         if len(message) > self.limits.answer_octets_max:
             self.counters.too_long += 1
             short = Answer(TRY_ANOTHER, b"the answer is too long for UDP; ask over TCP", answer.standing)
@@ -120,7 +121,7 @@ class UdpListener:
         self._send(message, peer)
 
     def _send(self, message: bytes, peer: bytes) -> None:
-        for datagram in split_message(message):
+        for datagram in datagrams(message):
             self._out.append((datagram, peer))
 
     def views_read(self, context: Any, standings: list[Standing], trouble: str) -> None:

@@ -1,4 +1,4 @@
-"""Tells that this very process stood still, so that what waited in its sockets meanwhile is not answered as if nothing had been."""
+"""Tells that this very process stood still, so that what waited in its sockets is not answered as if nothing had been."""
 
 from __future__ import annotations
 

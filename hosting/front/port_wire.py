@@ -121,7 +121,13 @@ def encode_found(found: Found, read_ns: int) -> bytes:
     for source, (values, view) in found.items():
         name, told = source.encode(), _encode_view(view)
         lengths = [_ABSENT if value is None else len(value) for value in values]
-        parts += (_U16.pack(len(name)), name, _U32.pack(len(told)), told, struct.pack(f"={len(lengths) + 1}I", len(lengths), *lengths))
+        parts += (
+            _U16.pack(len(name)),
+            name,
+            _U32.pack(len(told)),
+            told,
+            struct.pack(f"={len(lengths) + 1}I", len(lengths), *lengths),
+        )
         parts += [value for value in values if value]
     return b"".join(parts)
 

@@ -11,13 +11,11 @@ from hosting.answer.port import AnswerPort
 from hosting.answer.sites import site_with_freshness
 from hosting.answer.standing import Standing, no_standing, standing_of
 from hosting.front.batcher import Batcher
-from hosting.front.exchange import Echo, Exchange
+from hosting.front.exchange import Exchange, SiteAsked
 from hosting.front.pause import PauseWatch
 from replica.model.errors import ZaibeiError
+from replica.model.handle.codes import EXPIRATION_S
 
-__all__ = ["Echo", "FrontService", "ViewSink"]
-
-EXPIRY_S: Final = 43_200  # standard resolvers reject an answer without a future expiration time
 VIEW_CALLS_MAX: Final = 64
 
 
@@ -34,7 +32,6 @@ class FrontService:
 
     Args:
         port: whoever owns the stores.
-        exchange: limits of Handle messages.
         wall_clock: Unix seconds, for the expiration time of answers.
     """
 
@@ -42,13 +39,12 @@ class FrontService:
         self,
         port: AnswerPort,
         *,
-        exchange: Exchange | None = None,
         watch: PauseWatch | None = None,
         waiting_max: int = 20_000,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.port = port
-        self.exchange = exchange or Exchange()
+        self.exchange = Exchange(self.expires)
         self.watch = watch or PauseWatch()
         self.batcher = Batcher(port, self.watch.paused, waiting_max=waiting_max)
         self._wall_clock = wall_clock
@@ -56,7 +52,7 @@ class FrontService:
 
     def expires(self) -> int:
         """Expiration time of an answer made now."""
-        return int(self._wall_clock()) + EXPIRY_S
+        return int(self._wall_clock()) + EXPIRATION_S
 
     def ask_views(self, sink: ViewSink, context: Any) -> None:
         """Read the view of every source; `sink.views_read` is called with them, later or at once."""
@@ -70,7 +66,7 @@ class FrontService:
     async def _read_views(self, sink: ViewSink, context: Any) -> None:
         try:
             sources = sorted({owner.source for _, owner in self.port.catalog().owners.items()})
-            found = await self.port.get_many({source: () for source in sources})
+            found = await self.port.get_many(dict.fromkeys(sources, ()))
         except ZaibeiError as exc:
             sink.views_read(context, [], f"{exc.trouble.message}; ask another site")
             return
@@ -87,7 +83,7 @@ class FrontService:
             return b""
         return site_with_freshness(site, [standing for standing in standings if standing.view is not None]) if site else b""
 
-    def site_message(self, echo: Echo, standings: list[Standing], trouble: str) -> bytes:
+    def site_message(self, echo: SiteAsked, standings: list[Standing], trouble: str) -> bytes:
         """The answer to GET_SITE_INFO as a whole Handle message."""
         site = b"" if trouble else self.own_site(standings)
-        return self.exchange.site(echo, site, trouble or "this member has no site of its own", self.expires())
+        return self.exchange.site(echo, site, trouble or "this member has no site of its own")
