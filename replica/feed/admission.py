@@ -72,7 +72,7 @@ def judge(raw: bytes, rights: Rights, shard: int = 0) -> Judged:
     batch = open_batch(raw)
     if batch.source != rights.source or batch.shard != shard:
         raise ZaibeiError(
-            Code.WRONG_SOURCE, f"a batch of {batch.source!r}, shard {batch.shard} on the stream of {rights.source!r}, shard {shard}"
+            Code.WRONG_SOURCE, f"a batch of {batch.source!r}/{batch.shard} on the stream of {rights.source!r}/{shard}"
         )
     try:
         scan = native.scan(batch.columns, BATCH_CHANGES_MAX)

@@ -1,4 +1,4 @@
-"""What the pure session asks of its edge, as values. The edge carries them out in order and reports back by the session's methods."""
+"""What the pure session asks of its edge, as values. The edge carries them out in order and reports back by methods."""
 
 from __future__ import annotations
 

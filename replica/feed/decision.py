@@ -75,7 +75,8 @@ def decision_entry(
             )
         names.add(approval.operator)
         keys.add(public)
-    if min(len(names), len(keys)) < APPROVALS_NEEDED:
-        raise ZaibeiError(Code.NOT_AUTHORISED, f"{APPROVALS_NEEDED} different operators must sign, {min(len(names), len(keys))} did")
+    signed = min(len(names), len(keys))
+    if signed < APPROVALS_NEEDED:
+        raise ZaibeiError(Code.NOT_AUTHORISED, f"{APPROVALS_NEEDED} different operators must sign, {signed} did")
     decision = entry_pb2.HoldDecision(hold=plan.hold.ident, release=plan.release, plan=plan.text(), approvals=approvals)
     return entry_pb2.Entry(format=1, admitted_ms=at_ms, decision=decision)

@@ -137,6 +137,9 @@ class BrakeWindows:
     def __len__(self) -> int:
         return sum(map(len, self._parts))
 
+    def __repr__(self) -> str:
+        return f"BrakeWindows({len(self)} levels)"
+
     def add(self, counts: Iterable[Count], at_ms: int, live: Live) -> BrakeWindows:
         """Count a batch that was applied.
 
