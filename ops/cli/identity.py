@@ -1,0 +1,76 @@
+"""`zaibei identity`: who this member is, as its peers must know it."""
+
+from __future__ import annotations
+
+import base64
+
+import click
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ops.cli.style import Console, effective, pairs, styled, target_options
+from ops.config import MemberConfig
+from ops.machine import prepare_folder
+from replica.model.edge_identity import CERTIFICATE_FILE, ensure_identity
+from replica.model.errors import Code, ZaibeiError
+from replica.model.identity import fingerprint, name_of
+
+
+@click.group()
+def identity() -> None:
+    """Who this member is: the certificate and fingerprint its peers pin.
+
+    \b
+    Examples:
+      zaibei identity show
+      zaibei identity create --config zaibei.toml      before the first start
+    """
+
+
+@identity.command()
+@target_options
+@styled
+def show(console: Console) -> None:
+    """Name, fingerprint, certificate, and the block a source puts into its file. The private keys are never shown.
+
+    \b
+    Example:
+      zaibei identity show --data ./zaibei-data
+    """
+    _show(console, effective().config)
+
+
+@identity.command()
+@target_options
+@styled
+def create(console: Console) -> None:
+    """Make the identity before the first start, so that peers can pin it; an existing one stays as it is.
+
+    \b
+    Example:
+      zaibei identity create --config zaibei.toml
+    """
+    config = effective().config
+    prepare_folder(config.member.data)
+    ensure_identity(config.member.identity_folder, config.member.name)
+    _show(console, config)
+
+
+def _show(console: Console, config: MemberConfig) -> None:
+    path = config.member.identity_folder / CERTIFICATE_FILE
+    try:
+        pem = path.read_bytes()
+    except FileNotFoundError:
+        raise ZaibeiError(
+            Code.NOT_FOUND, f"no identity in {path.parent} yet. Next: `zaibei identity create`, or the first `zaibei up` makes it"
+        ) from None
+    name, printed = name_of(pem), fingerprint(pem)
+    certificate = base64.b64encode(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)).decode()
+    feed = [str(address) for address in config.listen.feed if address.port]
+    block = f'[[member]]\nname = "{name}"\nfingerprint = "{printed}"\ncertificate = "{certificate}"\n'
+    console.answer(
+        {"name": name, "fingerprint": printed, "certificate": certificate, "feed": feed, "file": str(path)},
+        pairs([("name", name), ("fingerprint", printed), ("file", path), ("sources push to", " ".join(feed))]),
+        "\nFor a source's file; compare the fingerprint by another way than the file itself:\n",
+        block,
+    )

@@ -1,0 +1,169 @@
+"""`zaibei status`: every source of a member at a glance; what is not known is said to be UNKNOWN."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import click
+import msgspec
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from ops.admin.values import SourceStatus, Status
+from ops.cli.exits import Exit
+from ops.cli.style import Console, admin, styled, table, target_options
+from replica.model.errors import Code, ZaibeiError
+from replica.model.position import Position
+
+WATCH_S_DEFAULT, WATCH_S_MIN = 1.0, 0.2
+COLUMNS = (
+    "source",
+    "feed",
+    "position",
+    "lag",
+    "age",
+    "freshness",
+    "verified",
+    "answers",
+    "takeover-ready",
+    "records",
+    "held",
+    "quarantined",
+)
+FRESHNESS_STYLE = {"fresh": "green", "stale_bounded": "yellow", "degraded": "yellow", "expired": "red"}
+
+
+@click.command()
+@click.argument("source", default="")
+@target_options
+@click.option("--watch", is_flag=True, help="Go on until Ctrl-C; with --json one document a line.")
+@click.option(
+    "--every", type=click.FloatRange(min=WATCH_S_MIN), default=WATCH_S_DEFAULT, show_default=True, help="Seconds between looks."
+)
+@click.option("--check", is_flag=True, help="For monitors: exit 9 when something is wrong, 11 when something is UNKNOWN.")
+@styled
+def status(console: Console, source: str, watch: bool, every: float, check: bool) -> int:
+    """Every source of the running member, or one SOURCE.
+
+    \b
+    lag         changes the source stated that we have not applied
+    age         seconds since our position was known to be the newest
+    verified    the last certificate of the source compared equal with our content
+    answers     who answers for it: itself, or we in its place
+    takeover-ready   a takeover now would be found by clients
+
+    \b
+    Examples:
+      zaibei status
+      zaibei status --watch
+      zaibei status node-a --check --json
+    """
+    if watch:
+        return _watch(console, source, every)
+    found = _look(source)
+    console.answer(msgspec.to_builtins(found), render(found))
+    return verdict(found.sources) if check else Exit.DONE
+
+
+def _look(source: str) -> Status:
+    client = admin()
+    try:
+        found: Status = client.status()
+    finally:
+        client.close()
+    if not source:
+        return found
+    chosen = [one for one in found.sources if one.source == source]
+    if not chosen:
+        names = ", ".join(one.source for one in found.sources) or "none"
+        raise ZaibeiError(Code.NOT_FOUND, f"no source {source!r} at {found.member}; there are: {names}")
+    return dataclasses.replace(found, sources=chosen)
+
+
+def _watch(console: Console, source: str, every: float) -> int:
+    try:
+        if console.as_json or not console.is_terminal:
+            while True:
+                found = _look(source)
+                console.answer(msgspec.to_builtins(found), render(found))
+                time.sleep(every)
+        with Live(render(_look(source)), console=console.rich, auto_refresh=False) as live:
+            while True:
+                time.sleep(every)
+                try:
+                    live.update(render(_look(source)), refresh=True)
+                except ZaibeiError as exc:
+                    live.update(
+                        Text(f"{exc.trouble.message}\nNothing is known while it does not answer.", style="red"), refresh=True
+                    )
+    except KeyboardInterrupt:
+        return Exit.DONE
+
+
+def verdict(sources: Sequence[SourceStatus]) -> Exit:
+    """The worst of all sources: wrong before UNKNOWN before good. No source at all is UNKNOWN: nothing was looked at."""
+    wrong = [
+        one
+        for one in sources
+        if one.feed in ("FORKED", "FENCED", "DIVERGED", "HELD")
+        or one.verified is False
+        or one.takeover_ready is False
+        or not one.ready
+    ]
+    if wrong:
+        return Exit.VERIFICATION_FAILED
+    unknown = [one for one in sources if None in (one.lag_entries, one.lag_s, one.verified, one.takeover_ready)]
+    return Exit.UNKNOWN if unknown or not sources else Exit.DONE
+
+
+def render(found: Status) -> Group:
+    """The table with a line above it, reasons and warnings below."""
+    up_s = max(0, (found.now_ms - found.started_ms) // 1000)
+    head = Text(f"{found.member}  {found.version}  process {found.pid}  on {found.machine}  up {_duration(up_s)}  {found.data}")
+    parts: list[object] = [head]
+    if found.sources:
+        parts.append(table(COLUMNS, [_row(one) for one in found.sources]))
+    else:
+        parts.append(Text("No source yet. Next: add a [[source]] block to the configuration (`zaibei config example`)."))
+    for one in found.sources:
+        if one.feed_reason:
+            parts.append(Text(f"{one.source}: {one.feed}: {one.feed_reason}", style="yellow"))
+        if one.held:
+            parts.append(Text(f"{one.source}: waits for two people. Next: zaibei hold list", style="yellow"))
+    parts.extend(Text(f"! {warning}", style="yellow") for warning in found.warnings)
+    return Group(*parts)  # type: ignore[arg-type]
+
+
+def _row(one: SourceStatus) -> list[object]:
+    return [
+        one.source,
+        Text(one.feed, style="green" if one.feed == "FLOWING" else "red"),
+        _position(one),
+        one.lag_entries,
+        None if one.lag_s is None else f"{one.lag_s:.1f} s",
+        Text(one.freshness, style=FRESHNESS_STYLE.get(one.freshness, "")),
+        one.verified,
+        {"SOURCE": "itself", "RESOLUTION": "we resolve", "REGISTRATION": "we are authority"}.get(one.authority, one.authority),
+        one.takeover_ready,
+        one.records,
+        one.held,
+        one.quarantined,
+    ]
+
+
+def _position(one: SourceStatus) -> object:
+    if not one.ready:
+        return Text("not loaded", style="yellow")
+    try:
+        return Position.parse(one.position).short()
+    except ZaibeiError:
+        return None
+
+
+def _duration(seconds: int) -> str:
+    days, rest = divmod(seconds, 86_400)
+    clock = f"{rest // 3600:02}:{rest % 3600 // 60:02}:{rest % 60:02}"
+    return f"{days} d {clock}" if days else clock

@@ -1,0 +1,101 @@
+"""GET /metrics over HTTP/1.1: small, limited, and away from the event loop while it writes the text."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from ops.config.address import Address
+from replica.model.errors import Code, ZaibeiError
+
+HEAD_OCTETS_MAX = 8 * 1024
+HEAD_S_MAX = 5.0
+WRITE_S_MAX = 10.0
+CONNECTIONS_MAX = 32
+
+log = logging.getLogger("zaibei.metrics")
+
+
+class MetricsServer:
+    """Serves one registry.
+
+    Args:
+        registry: what is shown; addresses: where, port 0 for any free one.
+    """
+
+    def __init__(self, registry: CollectorRegistry, addresses: Sequence[Address]) -> None:
+        self._registry = registry
+        self._wanted = tuple(addresses)
+        self._servers: list[asyncio.Server] = []
+        self._connections = 0
+
+    async def start(self) -> list[Address]:
+        """Listen; returns what is bound. Raises ZaibeiError(CONFLICT) when an address is taken."""
+        bound = []
+        for address in self._wanted:
+            try:
+                server = await asyncio.start_server(self._serve, address.host, address.port, limit=HEAD_OCTETS_MAX)
+            except OSError as exc:
+                await self.stop()
+                raise ZaibeiError(
+                    Code.CONFLICT,
+                    f"metrics cannot listen on {address}: {exc.strerror}. Next: change [listen] metrics, or [] for none",
+                ) from exc
+            self._servers.append(server)
+            host, port = server.sockets[0].getsockname()[:2]
+            bound.append(Address(host, port))
+        return bound
+
+    async def stop(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        try:
+            if self._connections > CONNECTIONS_MAX:
+                writer.write(_answer("503 Service Unavailable", b"too many connections\n"))
+                return
+            async with asyncio.timeout(HEAD_S_MAX):
+                head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(await self._answer_to(head))
+            async with asyncio.timeout(WRITE_S_MAX):
+                await writer.drain()
+        except asyncio.LimitOverrunError:
+            writer.write(_answer("431 Request Header Fields Too Large", b"too large\n"))
+        except (asyncio.IncompleteReadError, TimeoutError, OSError):
+            pass  # gone, silent or not reading: its own affair
+        finally:
+            self._connections -= 1
+            writer.close()
+
+    async def _answer_to(self, head: bytes) -> bytes:
+        line, _, rest = head.partition(b"\r\n")
+        words = line.split(b" ")
+        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
+            return _answer("400 Bad Request", b"not HTTP/1.1\n")
+        if words[0] not in (b"GET", b"HEAD"):
+            return _answer("405 Method Not Allowed", b"GET /metrics\n")
+        if words[1].partition(b"?")[0] != b"/metrics":
+            return _answer("404 Not Found", b"GET /metrics\n")
+        encode, kind = choose_encoder(_accept(rest))
+        body = await asyncio.to_thread(encode, self._registry)
+        return _answer("200 OK", b"" if words[0] == b"HEAD" else body, kind)
+
+
+def _accept(headers: bytes) -> str:
+    for line in headers.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"accept":
+            return value.strip().decode("latin-1")
+    return ""
+
+
+def _answer(status: str, body: bytes, kind: str = "text/plain; charset=utf-8") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
