@@ -55,14 +55,15 @@ class Disk:
 
     def restore_ballast(self) -> bool:
         """Make the ballast where there is ample room; False when there is not. It need not be durable."""
-        if self._ballast.exists() or self.limits.ballast_octets == 0:
+        wanted = self.limits.ballast_octets
+        if wanted == 0 or (self._ballast.exists() and self._ballast.stat().st_size >= wanted):
             return True
-        if self.free_octets() < self.limits.free_octets_resume + self.limits.ballast_octets:
+        if self.free_octets() < self.limits.free_octets_resume + wanted:
             return False
         made = self._ballast.with_name("ballast.new")
         try:
             with made.open("wb") as out:
-                os.posix_fallocate(out.fileno(), 0, self.limits.ballast_octets)
+                os.posix_fallocate(out.fileno(), 0, wanted)
             made.replace(self._ballast)
         except OSError:
             made.unlink(missing_ok=True)

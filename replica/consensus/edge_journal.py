@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import ClassVar
 
 from replica.consensus.edge_disk import Disk, DiskLimits
 from replica.consensus.edge_metrics import JournalMetrics
@@ -71,6 +72,8 @@ class Journal:
         on_failed: called once, on the journal's thread, when it failed for good: the process must stop.
     """
 
+    rows_type: ClassVar[type[JournalRows]] = JournalRows
+
     def __init__(
         self,
         rows: JournalRows,
@@ -116,7 +119,7 @@ class Journal:
         disk = Disk(folder, limits.disk)
         if disk.low:
             disk.release_ballast()
-        journal = cls(JournalRows.open(folder / "db"), disk, limits, on_failed, metrics)
+        journal = cls(cls.rows_type.open(folder / "db"), disk, limits, on_failed, metrics)
         disk.restore_ballast()
         journal._look_at_room()
         journal._thread.start()
@@ -345,7 +348,7 @@ class Journal:
     def _reopen(self) -> None:
         with self._gate:
             self._rows.close()
-            self._rows = JournalRows.open(self._rows.folder)
+            self._rows = self.rows_type.open(self._rows.folder)
         for name, part in list(self._parts.items()):
             found = self._rows.groups.get(name)
             last = found.recovered.last if found else 0

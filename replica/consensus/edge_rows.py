@@ -41,15 +41,15 @@ class JournalRows:
     closed: bool = False
     close_trouble: ZaibeiError | None = None  # why closing failed; for a person
 
-    @staticmethod
-    def open(folder: Path) -> JournalRows:
+    @classmethod
+    def open(cls, folder: Path) -> JournalRows:
         """Open or make the journal, with a new boot number that is flushed, and walk every group.
 
         Raises:
             ZaibeiError: DISK_FULL, DISK_FAILED, DAMAGED, CONFLICT.
         """
         db = edge_rocks.open_rocks(folder)
-        opened = JournalRows(folder, db, record.Meta(0, 1, b""))
+        opened = cls(folder, db, record.Meta(0, 1, b""))
         try:
             row = edge_rocks.values(db, [record.META_KEY])[0]
             old = record.decode_meta(row) if row else record.Meta(0, 1, os.urandom(record.IDENTITY_OCTETS))
