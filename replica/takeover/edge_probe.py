@@ -1,0 +1,112 @@
+"""Connect-and-resolve probes of a node's own Handle endpoints: alive is whoever gives a well-formed answer to our very request.
+
+What the answer says does not matter: a node that says "not found" or "busy" is a node that lives. All endpoints are asked at
+once; one answer is enough, so that a family or a protocol that is down alone does not look like a dead node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Sequence
+
+from replica.model.handle.codes import ENVELOPE_OCTETS, MESSAGE_OCTETS_MAX, EnvelopeFlag, OpCode
+from replica.model.handle.faults import ProtocolFault
+from replica.model.handle.message import Envelope, Header, Message, decode_envelope, decode_message, encode_message
+from replica.model.handle.wire import pack_u32s, string
+from replica.takeover.ports import Endpoint
+
+PROBE_S_MAX = 0.25
+ENDPOINTS_MAX = 8
+
+
+async def probe(endpoints: Sequence[Endpoint], prefix: str, *, limit_s: float = PROBE_S_MAX) -> bool:
+    """Ask all endpoints for the record of a prefix.
+
+    Args:
+        endpoints: "tcp" and "udp" ones count, the first ENDPOINTS_MAX of them; none: nobody can answer.
+        prefix: of the node, as people write it; empty: the root's record.
+        limit_s: of the whole probe.
+    Returns:
+        True as soon as one gave a well-formed answer.
+    """
+    request, number = probe_request(prefix)
+    asked = [endpoint for endpoint in endpoints if endpoint.protocol in ("tcp", "udp")][:ENDPOINTS_MAX]
+    tasks = [asyncio.create_task(_ask(endpoint, request, number)) for endpoint in asked]
+    try:
+        async with asyncio.timeout(limit_s):
+            for task in asyncio.as_completed(tasks):
+                if await task:
+                    return True
+    except TimeoutError:
+        return False
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return False
+
+
+def probe_request(prefix: str) -> tuple[bytes, int]:
+    """Octets of a plain resolution of `0.NA/PREFIX`, and its unguessable request number."""
+    number = secrets.randbelow(2**31 - 1) + 1
+    body = string(f"0.NA/{prefix or '0.NA'}".encode()) + pack_u32s(()) + pack_u32s(())
+    return encode_message(Message(Envelope(number, 0), Header(OpCode.RESOLUTION), body)), number
+
+
+async def _ask(endpoint: Endpoint, request: bytes, number: int) -> bool:
+    try:
+        return await (_ask_tcp if endpoint.protocol == "tcp" else _ask_udp)(endpoint, request, number)
+    except (OSError, EOFError, ProtocolFault):
+        return False
+
+
+async def _ask_tcp(endpoint: Endpoint, request: bytes, number: int) -> bool:
+    reader, writer = await asyncio.open_connection(endpoint.address, endpoint.port)
+    try:
+        writer.write(request)
+        head = await reader.readexactly(ENVELOPE_OCTETS)
+        length = decode_envelope(head).length
+        if length > MESSAGE_OCTETS_MAX:
+            return False
+        message = decode_message(head + await reader.readexactly(length))
+        return message.envelope.request_id == number and message.header.response_code != 0
+    finally:
+        writer.transport.abort()
+
+
+async def _ask_udp(endpoint: Endpoint, request: bytes, number: int) -> bool:
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[bytes] = loop.create_future()
+    family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
+    transport, _ = await loop.create_datagram_endpoint(
+        lambda: _Answer(answer, number), remote_addr=(endpoint.address, endpoint.port), family=family
+    )
+    try:
+        transport.sendto(request)
+        return _alive(await answer, number)
+    finally:
+        transport.close()
+
+
+def _alive(datagram: bytes, number: int) -> bool:
+    envelope = decode_envelope(datagram)
+    if envelope.flags & EnvelopeFlag.TRUNCATED:  # one of several: its envelope is all a probe needs
+        return envelope.request_id == number and len(datagram) > ENVELOPE_OCTETS
+    return decode_message(datagram).envelope.request_id == number
+
+
+class _Answer(asyncio.DatagramProtocol):
+    """The first datagram with our number, or the first error."""
+
+    def __init__(self, answer: asyncio.Future[bytes], number: int) -> None:
+        self._answer, self._number = answer, number.to_bytes(4, "big")
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        if not self._answer.done() and data[8:12] == self._number:
+            self._answer.set_result(data)
+
+    def error_received(self, exc: Exception) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(exc)
