@@ -38,7 +38,7 @@ def _folder_error(data: Path, exc: OSError) -> ZaibeiError:
         return ZaibeiError(Code.INVALID_CONFIG, f"{data} is no folder. Next: name another one with --data or [member] data")
     return ZaibeiError(
         Code.NOT_AUTHORISED,
-        f"cannot write in {data}: {exc.strerror}. Next: give it to this user, or name another folder with --data or [member] data",
+        f"cannot write in {data}: {exc.strerror}. Next: give it to this user, or name another folder with --data",
     )
 
 

@@ -1,8 +1,8 @@
 """What the shell of `zaibei up` gives the composition of a member (ops/up.py), and gets back from it.
 
-The shell reads the configuration, holds the data folder's lock, has the identity, owns event loop and signals. The composition
-builds the rooms and serves, calls `ready` once everything is bound, returns when `stop` is set, and raises ZaibeiError for what it
-cannot do:
+The shell reads the configuration, holds the data folder's lock, has the identity, owns event loop and signals. The
+composition builds the rooms and serves, calls `ready` once everything is bound, returns when `stop` is set, and raises
+ZaibeiError for what it cannot do:
 
     async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None
 """
