@@ -102,9 +102,11 @@ class MemoryJournal:
             handle.listener.refused(error)
 
     def crash(self, rng: Random) -> MemoryDisk:
-        """The machine loses power: of the unflushed writes an arbitrary beginning is on disk."""
-        for _ in range(rng.randint(0, len(self._ops))):
-            group, op = self._ops.popleft()
+        """The machine loses power: of the unflushed writes some are on disk, in order, sometimes with a hole."""
+        kept = [self._ops[place] for place in range(rng.randint(0, len(self._ops)))]
+        if len(kept) > 1 and rng.random() < 0.3:
+            del kept[rng.randrange(len(kept))]
+        for group, op in kept:
             op(self.disk.groups[group])
         self._ops.clear()
         return self.disk

@@ -8,8 +8,8 @@ How a test uses it:
     recording.cut_to_synced()                     # as after a power cut
     recording.unsynced_acks({number: when_ns})    # acknowledgements that were seen before the covering fsync returned
 
-Tokens: an octet string `ZBTK` + 8 digits (`token(7)`) inside the data is recognised in writes and sends, so an acknowledgement of
-it can be matched with the write that carried it and the fsync that covered that write. Put it at the beginning and the end of the data.
+Tokens: an octet string `ZBTK` + 8 digits (`token(7)`) inside the data is recognised in writes and sends, so an acknowledgement
+of it can be matched with the write that carried it and the fsync that covered that write. Put it at both ends of the data.
 Times are CLOCK_MONOTONIC nanoseconds (`time.monotonic_ns()`), comparable between processes of one machine.
 """
 
@@ -195,7 +195,7 @@ class Recording:
         files = []
         for place in range(slots):
             name, dev, ino, baseline, synced, gone, syncs = _SLOT.unpack_from(octets, _HEADER.size + place * _SLOT.size)
-            files.append(File(pid, os.fsdecode(name.rstrip(b"\0")), dev, ino, baseline, synced, bool(gone), syncs))
+            files.append(File(pid, os.fsdecode(name.split(b"\0")[0]), dev, ino, baseline, synced, bool(gone), syncs))
         start = _HEADER.size + slots_max * _SLOT.size
         events = []
         for place in range(count):
@@ -206,8 +206,8 @@ class Recording:
 
     # ----------------------------------------------------------------------------------------------------------- judgements
     def cut_to_synced(self) -> list[Cut]:
-        """After the kill: truncate every file to its length at its last returned fsync. Forgets the records, so that the folder can
-        be used again by a process started afterwards.
+        """After the kill: truncate every file to its length at its last returned fsync. Forgets the records, so that a process
+        started afterwards is recorded anew.
 
         Modelled: appended data that was not synced is gone. Not modelled: overwrites in place, directory entries that were not
         synced, data written through mmap.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -63,10 +63,9 @@ def _reset() -> None:
     CountingRows.reset()
 
 
-async def until(condition: object) -> None:
-    """Wait until a callable is true; the test's own timeout bounds it."""
-    assert callable(condition)
-    while not condition():
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what a thread does; the test's own timeout bounds it."""
+    while not condition():  # noqa: ASYNC110  the journal's thread knows no event loop
         await asyncio.sleep(0.002)
 
 

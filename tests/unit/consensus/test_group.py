@@ -40,7 +40,7 @@ class Rig:
             await asyncio.sleep(0)
             self.journal.flush()
             await asyncio.sleep(0)
-            while self.apply.step():
+            while self.apply.step():  # noqa: ASYNC110  lets the group hear of each outcome
                 await asyncio.sleep(0)
 
     async def started(self) -> StartReport:
