@@ -54,7 +54,7 @@ def _refuse(what: str) -> NoReturn:
 def _parse(octets: bytes) -> Any:
     try:
         return msgspec.json.decode(octets)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ProtocolFault(f"not JSON: {exc}", ResponseCode.PROTOCOL_ERROR) from exc
 
 

@@ -254,8 +254,9 @@ def decode_admin(data: bytes) -> HsAdmin:
     """Inverse of `encode_admin`. Raises ProtocolFault(INVALID_VALUE)."""
     reader = Reader(data, code=ResponseCode.INVALID_VALUE)
     permissions, admin = reader.u16(), Reference(reader.string(), reader.u32())
-    legacy = reader.rest == 2 and reader.take(2) == b"\0\0"
-    reader.done()
+    legacy = data[reader.at :] == b"\0\0"
+    if not legacy:
+        reader.done()
     return HsAdmin(permissions, admin, legacy)
 
 
