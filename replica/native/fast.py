@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import threading
@@ -85,7 +86,8 @@ def delta(keys: Sequence[bytes], ops: bytes, values: Sequence[bytes], olds: Sequ
 
 
 def apply_delta(sums: bytearray, blob: bytes) -> None:
-    status = lib.zb_apply_delta(_sums(sums), blob, len(blob))
+    _check_sums(sums)
+    status = lib.zb_apply_delta(_from_buffer("uint8_t[]", sums, require_writable=True), blob, len(blob))
     if status == -1:
         raise ValueError("a digest change is not a list of ascending buckets")
     if status == -2:
@@ -101,15 +103,15 @@ def level1(sums: bytearray | bytes) -> bytes:
     return _fold(sums, LEVEL1_BUCKETS)
 
 
-def _sums(sums: bytearray | bytes) -> object:
+def _check_sums(sums: bytearray | bytes) -> None:
     if len(sums) != SUMS_OCTETS:
         raise ValueError(f"digest sums are {SUMS_OCTETS} octets, not {len(sums)}")
-    return _from_buffer("uint8_t[]", sums)
 
 
 def _fold(sums: bytearray | bytes, groups: int) -> bytes:
+    _check_sums(sums)
     out = ffi.new("uint8_t[]", groups * SUM_OCTETS)
-    lib.zb_fold(_sums(sums), groups, out)
+    lib.zb_fold(_from_buffer("uint8_t[]", sums), groups, out)
     return bytes(_buffer(out))
 
 
@@ -183,7 +185,7 @@ class Datagrams:
         Raises:
             OSError: the socket is bad.
         """
-        count = lib.zb_udp_receive(self._udp, self._fd)
+        count = lib.zb_udp_receive(self._open(), self._fd)
         if count <= 0:
             if count < 0:
                 raise OSError(-count, os.strerror(-count))
@@ -217,7 +219,7 @@ class Datagrams:
         data = [datagram[0] for datagram in datagrams]
         addresses = [datagram[1] for datagram in datagrams]
         done = lib.zb_udp_send(
-            self._udp,
+            self._open(),
             self._fd,
             len(datagrams),
             b"".join(data),
@@ -232,5 +234,12 @@ class Datagrams:
         return int(done)
 
     def close(self) -> None:
-        """Let go of the arena at once; the descriptor stays open. No call may follow."""
-        ffi.release(self._udp)
+        """Let go of the arena at once; the descriptor stays open. Later calls raise OSError."""
+        if self._udp is not None:
+            ffi.release(self._udp)
+            self._udp = self._arena = self._addresses = self._lengths = self._address_lengths = None
+
+    def _open(self) -> object:
+        if self._udp is None:
+            raise OSError(errno.EBADF, "closed: bad file descriptor")
+        return self._udp

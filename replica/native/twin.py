@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -324,8 +325,8 @@ class Datagrams:
 
     @staticmethod
     def _socket_is_bad(error: OSError) -> bool:
-        return isinstance(error, BrokenPipeError) or error.errno in (9, 88, 107)  # EBADF, ENOTSOCK, ENOTCONN
+        return error.errno in (errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN)
 
     def close(self) -> None:
-        """Let go of the duplicate; the caller's descriptor stays open. No call may follow."""
+        """Let go of the duplicate; the caller's descriptor stays open. Later calls raise OSError."""
         self._socket.close()

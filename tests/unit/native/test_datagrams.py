@@ -50,6 +50,10 @@ def test_question_and_answer(backend: ModuleType, pair: Pair) -> None:
         answers.append(client.recv(100))
     assert answers[4:] == [b"answer to question 4", b"answer to "]
     side.close()
+    side.close()
+    for call in (side.receive, lambda: side.send([(b"late", got[0][1])])):
+        with pytest.raises(OSError, match="descriptor"):
+            call()
     server.getsockname()  # the descriptor is still the caller's
 
 

@@ -127,6 +127,12 @@ def test_misuse_is_refused(backend: ModuleType) -> None:
             call()
 
 
+@needs_c
+def test_immutable_sums_are_not_written_to() -> None:
+    with pytest.raises((BufferError, ValueError, TypeError)):
+        fast.apply_delta(bytes(SUMS_OCTETS), change(1, 1))
+
+
 rows = st.lists(
     st.tuples(
         st.integers(0, 300).map(lambda i: b"h%d" % i) | st.binary(max_size=40),
