@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from ops.text import json_line, printable
+
 ROOT = "zaibei"
 VALUE_CHARACTERS_MAX = 1_000
 MESSAGE_CHARACTERS_MAX = 4_000
@@ -69,15 +71,15 @@ class JsonFormatter(logging.Formatter):
             line["fields"] = fields
         if record.exc_info and record.exc_info[0] is not None:
             line["traceback"] = "".join(traceback.format_exception(*record.exc_info))
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json_line(line)
 
 
 class TextFormatter(logging.Formatter):
     """`time LEVEL room message name=value ...`; control characters are written as escapes, so that one event stays one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{name}={_quoted(value)}" for name, value in fields_of(record).items())
-        message = _one_line(record.getMessage()[:MESSAGE_CHARACTERS_MAX])
+        fields = " ".join(f"{printable(name)}={_quoted(value)}" for name, value in fields_of(record).items())
+        message = printable(record.getMessage()[:MESSAGE_CHARACTERS_MAX])
         line = f"{_time(record)} {record.levelname:<7} {_room(record)}: {message}" + (f"  {fields}" if fields else "")
         if record.exc_info and record.exc_info[0] is not None:
             line += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
@@ -85,12 +87,8 @@ class TextFormatter(logging.Formatter):
 
 
 def _quoted(value: Any) -> str:
-    text = _one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    text = printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return f'"{text}"' if " " in text or text == "" else text
-
-
-def _one_line(text: str) -> str:
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def set_up_logging(kind: str, level: str, stream: IO[str] | None = None) -> None:

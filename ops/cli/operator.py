@@ -13,6 +13,7 @@ from ops.cli.style import Console, effective, styled, table, target_options
 from ops.config.read import NAME_PATTERN
 from ops.operators import edge_keys
 from ops.operators.approval import approve, token_of
+from ops.text import printable
 from replica.feed.decision import PLAN_VERSION
 from replica.model.errors import Code, ZaibeiError
 
@@ -119,7 +120,7 @@ def ask_passphrase() -> str:
 
 def confirm(plan_text: str, yes: bool) -> None:
     """Show the plan and have its token's first digits typed: a signature is given to what was read. Raises click.Abort."""
-    click.echo(plan_text, err=True)
+    click.echo(printable(plan_text, keep="\n"), err=True)
     if yes:
         return
     token = token_of(plan_text)

@@ -15,6 +15,7 @@ from rich.text import Text
 from ops.admin.values import SourceStatus, Status
 from ops.cli.exits import Exit
 from ops.cli.style import Console, admin, styled, table, target_options
+from ops.text import printable
 from replica.model.errors import Code, ZaibeiError
 from replica.model.position import Position
 
@@ -130,10 +131,10 @@ def render(found: Status) -> Group:
         parts.append(Text("No source yet. Next: add a [[source]] block to the configuration (`zaibei config example`)."))
     for one in found.sources:
         if one.feed_reason:
-            parts.append(Text(f"{one.source}: {one.feed}: {one.feed_reason}", style="yellow"))
+            parts.append(Text(printable(f"{one.source}: {one.feed}: {one.feed_reason}"), style="yellow"))
         if one.held:
             parts.append(Text(f"{one.source}: waits for two people. Next: zaibei hold list", style="yellow"))
-    parts.extend(Text(f"! {warning}", style="yellow") for warning in found.warnings)
+    parts.extend(Text(printable(f"! {warning}"), style="yellow") for warning in found.warnings)
     return Group(*parts)  # type: ignore[arg-type]
 
 

@@ -12,7 +12,6 @@ A command is written like this; `console` is the first argument, raising ZaibeiE
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 import traceback
@@ -33,6 +32,7 @@ from ops.admin.edge_client import AdminClient
 from ops.cli.exits import Exit, Failure, of_exception
 from ops.config import Effective, load_config
 from ops.config.values import ADMIN_SOCKET_FILE
+from ops.text import json_line, printable
 from replica.model.progress import Progress, Report, silent
 
 UNKNOWN = "UNKNOWN"
@@ -52,15 +52,16 @@ class Console:
     def answer(self, document: Any, *parts: Any) -> None:
         """The command's answer: `document` with --json (one line), otherwise `parts`: tables and texts."""
         if self.as_json:
-            click.echo(json.dumps(document, ensure_ascii=False))
+            click.echo(json_line(document))
             return
         for part in parts:
+            part = printable(part, keep="\n") if isinstance(part, str) else part
             self._out.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
 
     def say(self, text: str) -> None:
         """A remark beside the answer, for people only."""
         if not self.as_json:
-            self._err.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._err.print(printable(text, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
     @property
     def is_terminal(self) -> bool:
@@ -128,7 +129,7 @@ def _cell(value: object) -> Text:
         return Text(UNKNOWN, style="yellow")
     if isinstance(value, bool):
         return Text("yes" if value else "no", style="green" if value else "red")
-    return Text(f"{value:,}" if isinstance(value, int) else str(value))
+    return Text(f"{value:,}" if isinstance(value, int) else printable(str(value)))
 
 
 def styled(function: Callable[..., R]) -> Callable[..., R]:
@@ -223,20 +224,20 @@ def guarded(work: Callable[[], object], as_json: bool) -> int:
 def show_failure(failure: Failure, as_json: bool) -> int:
     """Tell it, and give its exit code."""
     if as_json:
-        click.echo(json.dumps(failure.document(), ensure_ascii=False))
+        click.echo(json_line(failure.document()))
         return failure.exit
     message, found, hint = failure.message.partition(NEXT)
     lines = [f"zaibei: {message.rstrip()}"]
     if found:
         lines.append(f"  next: {hint}")
     lines.append(f"  ({failure.code}, exit {int(failure.exit)}{'; outcome not known' if not failure.definite else ''})")
-    click.echo("\n".join(lines), err=True)
+    click.echo(printable("\n".join(lines), keep="\n"), err=True)
     return failure.exit
 
 
 def _usage(exc: click.UsageError, as_json: bool) -> int:
     if as_json:
-        click.echo(json.dumps(Failure("usage", exc.format_message(), Exit.USAGE).document(), ensure_ascii=False))
+        click.echo(json_line(Failure("usage", exc.format_message(), Exit.USAGE).document()))
     else:
         exc.show()
     return Exit.USAGE

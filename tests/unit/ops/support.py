@@ -21,7 +21,9 @@ from replica.model.signing import Signer
 
 LINEAGE = bytes(range(16))
 FOLLOWS = epoch_start(Position(bytes(16), 0, 5_000, bytes(32)), LINEAGE, 1)
-HELD = Hold("00000000000000010000000000001388", FOLLOWS, "would remove 900 of 1,000 records of 88.118", b"batch", 0, 1_800_000_000_000)
+HELD = Hold(
+    "00000000000000010000000000001388", FOLLOWS, "would remove 900 of 1,000 records of 88.118", b"batch", 0, 1_800_000_000_000
+)
 HOLD_ID = f"node-a/{HELD.ident}"
 
 
@@ -34,11 +36,41 @@ def member(operators: dict[str, Signer], groups: dict[str, MemoryGroup] | None =
     keys = {name: signer.public for name, signer in operators.items()}
     desk = HoldDesk(lambda: chosen, keys, Book(), lambda book: None, lambda: 1_800_000_000_500)
     sources = [
-        SourceStatus("node-a", "HELD", "waits for two people", True, True, str(FOLLOWS), 12, 0.4, "fresh", True, "SOURCE", True, records=1_000, held=1),
+        SourceStatus(
+            "node-a",
+            "HELD",
+            "waits for two people",
+            True,
+            True,
+            str(FOLLOWS),
+            12,
+            0.4,
+            "fresh",
+            True,
+            "SOURCE",
+            True,
+            records=1_000,
+            held=1,
+        ),
         SourceStatus("node-b", ready=True, position=str(FOLLOWS), freshness="stale_bounded"),
     ]
-    state = Status("member-1", "0.1.0", 4_711, "host-1", "data", "sha256:00", 1_800_000_000_000, 1_800_000_090_000, {}, sources, ["disk is filling"])
-    samples = [Sample("zaibei_feed_batches_total", {"source": "node-a"}, 12.0, "Batches."), Sample("zaibei_store_records", {}, 3.0)]
+    state = Status(
+        "member-1",
+        "0.1.0",
+        4_711,
+        "host-1",
+        "data",
+        "sha256:00",
+        1_800_000_000_000,
+        1_800_000_090_000,
+        {},
+        sources,
+        ["disk is filling"],
+    )
+    samples = [
+        Sample("zaibei_feed_batches_total", {"source": "node-a"}, 12.0, "Batches."),
+        Sample("zaibei_store_records", {}, 3.0),
+    ]
     return MemoryMember(state, desk, [Readiness("node-a", "ttl", "pass")], samples)
 
 

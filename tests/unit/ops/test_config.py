@@ -61,7 +61,10 @@ def test_no_file_at_all_is_everything_on_loopback() -> None:
     for name in ("handle", "http", "grpc", "feed", "beats", "metrics"):
         listened = getattr(config.listen, name)
         assert [address.host for address in listened] == ["127.0.0.1", "::1"], name
-    assert [(a.host, a.handle_port, a.http_port) for a in config.site.addresses] == [("127.0.0.1", 2641, 8000), ("::1", 2641, 8000)]
+    assert [(a.host, a.handle_port, a.http_port) for a in config.site.addresses] == [
+        ("127.0.0.1", 2641, 8000),
+        ("::1", 2641, 8000),
+    ]
     assert config.sources == () and config.notes == ()
 
 
@@ -97,10 +100,28 @@ def test_a_whole_source(node_a: Identity) -> None:
     probes = [{"protocol": "tcp", "address": "2001:db8::7", "port": 2641}]
     pull = ["node-a.example:2643", "[2001:db8::7]:2643"]
     config = good(
-        {"source": [source(node_a, mode="mixed", pull=pull, takeover="automatic", horizon_s=60, case_sensitive=["88.118.7"], probes=probes)]}
+        {
+            "source": [
+                source(
+                    node_a,
+                    mode="mixed",
+                    pull=pull,
+                    takeover="automatic",
+                    horizon_s=60,
+                    case_sensitive=["88.118.7"],
+                    probes=probes,
+                )
+            ]
+        }
     )
     one = config.sources[0]
-    assert (one.name, one.mode, one.takeover, one.horizon_s, one.armed) == ("node-a", Mode.MIXED, TakeoverPolicy.AUTOMATIC, 60, True)
+    assert (one.name, one.mode, one.takeover, one.horizon_s, one.armed) == (
+        "node-a",
+        Mode.MIXED,
+        TakeoverPolicy.AUTOMATIC,
+        60,
+        True,
+    )
     assert [str(address) for address in one.pull] == pull
     assert one.peer.prefixes == (b"h88\x01118",)
     assert one.probes[0].address == "2001:db8::7"
@@ -172,12 +193,16 @@ def test_a_fingerprint_must_be_the_certificates(node_a: Identity) -> None:
 
 
 def test_a_name_must_be_the_certificates(node_a: Identity) -> None:
-    assert faults({"source": [source(node_a, name="node-b")]}) == [("source[1].name", "'node-b', but its certificate names 'node-a'")]
+    assert faults({"source": [source(node_a, name="node-b")]}) == [
+        ("source[1].name", "'node-b', but its certificate names 'node-a'")
+    ]
 
 
 def test_a_certificate_is_needed_once(node_a: Identity) -> None:
     table = source(node_a)
-    assert faults({"source": [{**table, "certificate_file": "a.pem"}]}) == [("source[1].certificate_file", "stands beside certificate")]
+    assert faults({"source": [{**table, "certificate_file": "a.pem"}]}) == [
+        ("source[1].certificate_file", "stands beside certificate")
+    ]
     del table["certificate"]
     assert faults({"source": [table]}) == [("source[1].certificate", "is missing")]
 
@@ -203,7 +228,9 @@ def test_a_prefix_belongs_to_one_source(node_a: Identity, tmp_path: Path) -> Non
 
 
 def test_names_clash(node_a: Identity) -> None:
-    assert ("source[2].name", "'node-a' is already source[1]") in faults({"source": [source(node_a), source(node_a, prefixes=["86"])]})
+    assert ("source[2].name", "'node-a' is already source[1]") in faults(
+        {"source": [source(node_a), source(node_a, prefixes=["86"])]}
+    )
     assert faults({"member": {"name": "node-a"}, "source": [source(node_a)]})[0][0] == "source[1].name"
 
 
@@ -215,7 +242,9 @@ def test_case_policy_lies_below_its_own_prefixes(node_a: Identity) -> None:
 
 def test_two_operators_are_two_keys() -> None:
     key = "11" * 32
-    found = faults({"operator": [{"name": "a", "public_key": key}, {"name": "b", "public_key": base64.b64encode(b"\x11" * 32).decode()}]})
+    found = faults(
+        {"operator": [{"name": "a", "public_key": key}, {"name": "b", "public_key": base64.b64encode(b"\x11" * 32).decode()}]}
+    )
     assert found == [("operator[2].public_key", "is the key of operator[1]")]
 
 
@@ -251,7 +280,9 @@ def test_which_file_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert load_config(environment={}).config.member.name == "here"
 
 
-@pytest.mark.parametrize(("octets", "code"), [(b"a = ", Code.INVALID_CONFIG), (b"\xff", Code.INVALID_CONFIG), (None, Code.NOT_FOUND)])
+@pytest.mark.parametrize(
+    ("octets", "code"), [(b"a = ", Code.INVALID_CONFIG), (b"\xff", Code.INVALID_CONFIG), (None, Code.NOT_FOUND)]
+)
 def test_what_is_no_file_of_ours(tmp_path: Path, octets: bytes | None, code: Code) -> None:
     path = tmp_path / "x.toml"
     if octets is not None:
@@ -269,7 +300,12 @@ VALUES = st.recursive(
 KEYS = st.sampled_from([key.name for section in SECTIONS.values() for key in section.keys]) | st.text(max_size=8)
 
 
-@given(st.dictionaries(st.sampled_from(list(SECTIONS)), VALUES | st.dictionaries(KEYS, VALUES, max_size=4) | st.lists(st.dictionaries(KEYS, VALUES))))
+@given(
+    st.dictionaries(
+        st.sampled_from(list(SECTIONS)),
+        VALUES | st.dictionaries(KEYS, VALUES, max_size=4) | st.lists(st.dictionaries(KEYS, VALUES)),
+    )
+)
 def test_no_table_breaks_the_check(root: dict[str, Any]) -> None:
     try:
         check(root, "test.toml", Surroundings(Path("/srv/z"), "h", True, read_file))
