@@ -1,0 +1,146 @@
+"""The full content at one position, read out in parts; a broken transfer may be resumed with the same octets for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+from replica.agent.edge_content import View
+from replica.model.batch import OP_PUT
+from replica.model.errors import Code, ZaibeiError
+from replica.model.signing import Signer, snapshot_octets
+from replica.v1 import position_pb2, source_pb2
+
+PART_OCTETS = 256 * 1024  # sweet spot of a gRPC message; a single record may make one longer
+RECORD_OVERHEAD_OCTETS = 9
+SNAPSHOTS_MAX = 4
+RESUME_S_MAX = 120.0  # a transfer nobody goes on with is forgotten: its view holds back the file's clean-up
+SNAPSHOT_ID_OCTETS = 16
+
+
+class Transfer:
+    """One snapshot being read. Parts are made in order; earlier ones are made again from the key they began with."""
+
+    def __init__(self, path: Path, now_s: float) -> None:
+        self.ident = os.urandom(SNAPSHOT_ID_OCTETS)
+        self.view = View(path)
+        self.touched_s = now_s
+        self.lock = threading.Lock()
+        self._starts: list[bytes] = [b""]  # first key of part n; the last entry is where the next new part begins
+        self._hashes = [hashlib.sha256()]  # over all parts before part n
+
+    def parts(self, first: int) -> Iterator[bytes]:
+        """Columns octets of part `first` and all that follow."""
+        records = self.view.scan(self._starts[first])
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        octets, number = 0, first
+        for key, value in records:
+            size = len(key) + len(value) + RECORD_OVERHEAD_OCTETS
+            if keys and octets + size > PART_OCTETS:
+                yield self._part(number, keys, values, key)
+                keys, values, octets, number = [], [], 0, number + 1
+            keys.append(key)
+            values.append(value)
+            octets += size
+        if keys:
+            yield self._part(number, keys, values, keys[-1] + b"\0")
+
+    def _part(self, number: int, keys: list[bytes], values: list[bytes], next_start: bytes) -> bytes:
+        columns = position_pb2.Columns(keys=keys, values=values, ops=bytes([OP_PUT]) * len(keys)).SerializeToString()
+        if number == len(self._starts) - 1:
+            running = self._hashes[number].copy()
+            running.update(columns)
+            self._starts.append(next_start)
+            self._hashes.append(running)
+        return columns
+
+    @property
+    def made(self) -> int:
+        """Parts made so far."""
+        return len(self._starts) - 1
+
+    def ordered_hash(self) -> bytes:
+        return self._hashes[-1].digest()
+
+
+class Snapshots:
+    """Running transfers of one source."""
+
+    def __init__(self, source: str, path: Path, signer: Signer, boottime_s: Callable[[], float]) -> None:
+        self._source, self._path, self._signer, self._boottime_s = source, path, signer, boottime_s
+        self._running: dict[bytes, Transfer] = {}
+        self._lock = threading.Lock()
+
+    async def parts(self, request: source_pb2.SnapshotRequest) -> AsyncIterator[source_pb2.SnapshotPart]:
+        """Header, chunks, signed end.
+
+        An id that is no longer held (or a part never sent) begins a new snapshot: the header's id says so.
+        Raises:
+            ZaibeiError(BUSY): SNAPSHOTS_MAX transfers run already.
+        """
+        transfer, first = await asyncio.to_thread(self._begin, request)
+        digest = transfer.view.digest
+        yield source_pb2.SnapshotPart(
+            header=source_pb2.SnapshotHeader(
+                format=1,
+                suite="std",
+                source=self._source,
+                shard=0,
+                snapshot_id=transfer.ident,
+                position=digest.position.to_wire(),
+                records_estimate=digest.records,
+            )
+        )
+        try:
+            columns, number = transfer.parts(first), first
+            while (octets := await asyncio.to_thread(next, columns, None)) is not None:
+                transfer.touched_s = self._boottime_s()
+                yield source_pb2.SnapshotPart(chunk=source_pb2.SnapshotChunk(part=number, columns=octets))
+                number += 1
+            yield self._end(transfer)
+        finally:
+            transfer.touched_s = self._boottime_s()
+            transfer.lock.release()
+
+    def _end(self, transfer: Transfer) -> source_pb2.SnapshotPart:
+        digest, ordered = transfer.view.digest, transfer.ordered_hash()
+        signature = self._signer.sign(snapshot_octets(self._source, digest, transfer.made, ordered))
+        return source_pb2.SnapshotPart(
+            end=source_pb2.SnapshotEnd(parts=transfer.made, digest=digest.to_wire(), ordered_hash=ordered, signature=signature)
+        )
+
+    def _begin(self, request: source_pb2.SnapshotRequest) -> tuple[Transfer, int]:
+        self.expire()
+        with self._lock:
+            held = self._running.get(request.snapshot_id)
+            if held is not None and request.first_part <= held.made and held.lock.acquire(blocking=False):
+                return held, request.first_part
+            idle = next((ident for ident, transfer in self._running.items() if not transfer.lock.locked()), None)
+            if len(self._running) >= SNAPSHOTS_MAX:
+                if idle is None:
+                    raise ZaibeiError(Code.BUSY, f"{SNAPSHOTS_MAX} snapshots are being read already", retry=True)
+                self._running.pop(idle).view.close()
+            transfer = Transfer(self._path, self._boottime_s())
+            transfer.lock.acquire()
+            self._running[transfer.ident] = transfer
+            return transfer, 0
+
+    def expire(self) -> None:
+        """Close transfers that nobody reads any more."""
+        now = self._boottime_s()
+        with self._lock:
+            for ident, transfer in list(self._running.items()):
+                if now - transfer.touched_s > RESUME_S_MAX and not transfer.lock.locked():
+                    self._running.pop(ident).view.close()
+
+    def close(self) -> None:
+        with self._lock:
+            for transfer in self._running.values():
+                if not transfer.lock.locked():
+                    transfer.view.close()
+            self._running.clear()

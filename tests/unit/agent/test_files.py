@@ -1,0 +1,170 @@
+"""Watching files: read at rest, compared as a whole, never mistaken for empty (SEMANTICS 12)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from replica.agent.edge_files import FileReader, InputState, inputs_of
+from replica.agent.mapping import Naming
+from replica.agent.retention import Spool
+from replica.model.errors import ZaibeiError
+from tests.unit.agent.helpers import Turned, grant, key, opened
+
+
+def lines(*names: str, text: str = "x") -> str:
+    return "".join(
+        json.dumps({"handle": f"88.118.8/{name}", "values": [{"index": 1, "type": "URL", "data": text}]}) + "\n" for name in names
+    )
+
+
+class Watched:
+    """One file, its reader and a clock."""
+
+    def __init__(self, folder: Path, spool: Spool | None = None) -> None:
+        self.folder, self.spool = folder, spool
+        self.path = folder / "registry.jsonl"
+        self.clock = Turned()
+        self.start()
+
+    def start(self) -> None:
+        self.log = opened(self.folder, spool=self.spool)
+        self.reader = FileReader(
+            self.log, inputs_of([self.path]), Naming.of(("88.118",)), self.folder, rest_s=2.0, now_s=lambda: self.clock.now_s
+        )
+
+    def restart(self) -> None:
+        self.log.close()
+        self.start()
+
+    def settle(self) -> tuple[int, int, int] | None:
+        self.reader.poll()
+        self.clock.now_s += 2.5
+        done = self.reader.poll()
+        return done and (done.puts, done.deletes, done.rejects)
+
+    def names(self) -> set[bytes]:
+        keys = [key(name) for name in "ABCDEFGH"]
+        return set(self.log.content.values_of(keys))
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    made = Watched(tmp_path)
+    yield made
+    made.log.close()
+
+
+def test_a_full_difference_with_deletes(watched: Watched) -> None:
+    watched.path.write_text(lines("A", "B", "C"))
+    assert watched.settle() == (3, 0, 0)
+    watched.path.write_text(lines("B", "D") + lines("C", text="new"))
+    assert watched.settle() == (2, 1, 0)
+    assert watched.names() == {key("B"), key("C"), key("D")}
+    assert watched.reader.state is InputState.CURRENT
+    assert watched.settle() is None
+
+
+def test_a_file_is_read_only_at_rest(watched: Watched) -> None:
+    """A half-written file would look like a mass delete."""
+    watched.path.write_text(lines("A", "B"))
+    for number in range(5):
+        watched.clock.now_s += 1.0
+        with watched.path.open("a") as file:
+            file.write(lines("CDEFG"[number]))
+        assert watched.reader.poll() is None
+        assert watched.reader.state is InputState.SETTLING
+    watched.clock.now_s += 2.5
+    done = watched.reader.poll()
+    assert done is not None and done.puts == 7
+
+
+def test_what_changed_while_it_was_read_does_not_count(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.path.write_text(lines("A", "B"))
+    stage = FileReader._stage
+
+    def stage_and_write(self: FileReader, *rest: object) -> int | None:
+        done = stage(self, *rest)  # type: ignore[arg-type]
+        watched.path.write_text(lines("A"))
+        return done
+
+    monkeypatch.setattr(FileReader, "_stage", stage_and_write)
+    assert watched.settle() is None
+    assert not watched.names()
+    monkeypatch.undo()
+    assert watched.settle() == (1, 0, 0)
+
+
+def test_a_missing_file_is_no_empty_registry(watched: Watched) -> None:
+    watched.path.write_text(lines("A", "B"))
+    watched.settle()
+    watched.path.unlink()
+    assert watched.settle() is None
+    assert watched.reader.state is InputState.MISSING
+    assert watched.names() == {key("A"), key("B")}
+    watched.path.write_text(lines("A"))
+    assert watched.settle() == (0, 1, 0)
+
+
+def test_bad_lines_are_written_down_and_the_rest_flows(watched: Watched) -> None:
+    watched.path.write_text(lines("A", "B"))
+    watched.settle()
+    bad_b = json.dumps({"handle": "88.118.8/B", "values": []})
+    watched.path.write_text(lines("A", "C", "C") + "not json\n" + bad_b + "\n\n" + "y" * 1_100_000 + "\n" + lines("D"))
+    assert watched.settle() == (2, 0, 4)
+    assert watched.names() == {key(name) for name in "ABCD"}  # B: its line is bad, so what is held stays
+    rejects = [json.loads(text) for text in (watched.folder / "rejects.jsonl").read_text().splitlines()]
+    assert [(reject["line"], reject["reason"].split(":")[0]) for reject in rejects] == [
+        (4, "not JSON"),
+        (5, "a record needs a value"),
+        (7, "the line is longer than 1048576 octets"),
+        (3, "the same name as in line 2"),
+    ]
+    assert {reject["file"] for reject in rejects} == {str(watched.path)}
+
+
+def test_a_restart_reads_only_what_changed(watched: Watched) -> None:
+    watched.path.write_text(lines("A"))
+    watched.settle()
+    watched.restart()
+    assert watched.settle() is None
+    assert watched.reader.state is InputState.CURRENT
+    watched.log.close()
+    watched.path.write_text(lines("B"))
+    watched.start()
+    assert watched.settle() == (1, 1, 0)
+
+
+def test_a_csv_without_its_columns_is_refused_with_words(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("code,name\n1,2\n")
+    log = opened(tmp_path)
+    reader = FileReader(log, inputs_of([path]), Naming.of(("88.118",)), tmp_path, rest_s=0.0)
+    with pytest.raises(ZaibeiError, match="needs the columns handle, index, type, data, ttl"):
+        reader.poll()
+    log.close()
+
+
+def test_a_shrunken_file_goes_out_with_a_warning(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    watched.path.write_text(lines(*[f"N{number}" for number in range(400)]))
+    watched.settle()
+    watched.path.write_text(lines("N0"))
+    assert watched.settle() == (0, 399, 0)
+    assert "large share" in caplog.text
+
+
+async def test_a_full_spool_stops_the_reading_and_drops_nothing(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, Spool(octets_max=3_000, keep_octets=0))
+    await watched.log.accept_grant(grant(watched.log.head()))
+    watched.path.write_text(lines("A", text="x" * 4_000))
+    assert watched.settle() == (1, 0, 0)
+    watched.path.write_text(lines("A", "B"))
+    watched.reader.agent.wait_room = lambda _: watched.reader.stop() or False  # type: ignore[method-assign,func-returns-value]
+    assert watched.settle() is None
+    assert watched.reader.state is InputState.SPOOL_FULL
+    assert "wait for a receipt" in watched.reader.state_reason
+    assert watched.names() == {key("A")}
+    watched.log.close()
