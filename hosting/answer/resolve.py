@@ -36,11 +36,12 @@ from replica.model.catalog import Catalog
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import OverlaySites
 from replica.model.handle.codes import ResponseCode
-from replica.model.identifier import END, ROUTE, Identifier, ancestors, parent, prefix_text
+from replica.model.identifier import END, ROUTE, Identifier, ancestors, parent
 from replica.model.states import Mode
 from replica.native import filter_values
 
 NOTHING = bytes(4)  # a count of no values
+NOT_HERE = b"That prefix doesn't live here"  # the words of deployed servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def plan(question: Question, catalog: Catalog) -> Plan | Answer:
     if owned is None:
         if overlay is not None and not question.authoritative:
             return _filtered(merge_overlay(overlay, None), question, None)
-        return Answer(ResponseCode.SERVER_NOT_RESP, f"{prefix_text(name.prefix)} is not served here".encode())
+        return Answer(ResponseCode.SERVER_NOT_RESP, NOT_HERE)
     top, owner = owned
     routes: tuple[bytes, ...] = ()
     if name.route or owner.mode is not Mode.RECORDS:

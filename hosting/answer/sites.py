@@ -34,7 +34,7 @@ _DELEGATION: Final = (HS_SITE_PREFIX, HS_NA_DELEGATE, HS_SERV_PREFIX)
 
 
 class RouteReferral(NamedTuple):
-    """Where a route sends: u32 count and site values, or the name of a service handle that has them."""
+    """Where a route sends: u32 count and site values, the name of a service handle that has sites, or both."""
 
     values: bytes
     handle: bytes
@@ -54,13 +54,12 @@ def endpoints_of(site: bytes) -> Endpoints:
 def route_referral(route: bytes, ourselves: Endpoints) -> RouteReferral | None:
     """The referral (302) of a prefix's route record; None when it names no site but our own."""
     values = _values(route)
-    sites = tuple(value for value in values if _kind(value) in SITE_TYPES and not endpoints_of(value.data) & ourselves)
-    if sites:
-        return RouteReferral(encode_values(sites), b"")
-    if any(_kind(value) in SITE_TYPES for value in values):
-        return None
+    named = [value for value in values if _kind(value) in SITE_TYPES]
+    sites = [value for value in named if not endpoints_of(value.data) & ourselves]
     service = next((value.data for value in values if _kind(value) == HS_SERV), b"")
-    return RouteReferral(encode_values(()), service) if service else None
+    if (named and not sites) or not (sites or service):
+        return None
+    return RouteReferral(encode_values(sites), service)
 
 
 def delegation(route: bytes, ourselves: Endpoints) -> bytes | None:

@@ -15,13 +15,15 @@ import grpc
 
 from hosting.answer.heads import Heads
 from hosting.answer.question import Answer, Question
-from hosting.answer.resolve import Plan, answer_plan, answer_record, plan
+from hosting.answer.resolve import NOTHING, Plan, answer_plan, answer_record, plan
 from hosting.answer.standing import FOUND, TRY_ANOTHER, Standing, freshness_of, no_standing, standing_of
 from hosting.front.service import FrontService
 from hosting.v1 import resolve_pb2, resolve_pb2_grpc
 from replica.model.errors import ZaibeiError
+from replica.model.handle.codes import ResponseCode
 from replica.model.identifier import NAME_OCTETS_MAX
 from replica.model.states import Freshness
+from replica.native import filter_values
 
 IDENTIFIERS_MAX: Final = 1_000
 FILTERS_MAX: Final = 2_048
@@ -31,6 +33,7 @@ VALUES_OCTETS_MAX: Final = 32 * 1024 * 1024  # of one batch; identifiers beyond 
 VOUCHES_MAX: Final = 255
 AGE_UNKNOWN: Final = 2**64 - 1
 
+_WITH_VALUES: Final = (FOUND, int(ResponseCode.SERVICE_REFERRAL), int(ResponseCode.PREFIX_REFERRAL))
 _FRESHNESS: Final = {
     Freshness.FRESH: resolve_pb2.Vouch.FRESHNESS_FRESH,
     Freshness.STALE_BOUNDED: resolve_pb2.Vouch.FRESHNESS_STALE_BOUNDED,
@@ -57,25 +60,45 @@ def vouch_of(standing: Standing) -> resolve_pb2.Vouch:
 class _Batch:
     """The answers of one batch, filled in any order."""
 
-    def __init__(self, names: Sequence[bytes]) -> None:
+    def __init__(self, names: Sequence[bytes], text: bytes = b"") -> None:
         self.codes = [TRY_ANOTHER] * len(names)
         self.values = [b""] * len(names)
         self.places = bytearray(len(names))
         self.vouches = [resolve_pb2.Vouch(age_ms=AGE_UNKNOWN)]
-        self.messages: list[bytes] = [b""] * len(names)
+        self.text = text  # of the last answer without values: what a single resolution says
         self.octets = 0
 
+    def vouched(self, standing: Standing) -> int:
+        """Place of a source's vouch; 0 (nobody) when there are too many sources for one octet."""
+        if len(self.vouches) > VOUCHES_MAX:
+            return 0
+        self.vouches.append(vouch_of(standing))
+        return len(self.vouches) - 1
+
     def put(self, at: int, place: int, answer: Answer) -> None:
+        """One answer."""
         code, octets = answer.code, answer.octets
-        if code not in (FOUND, 302, 303):
-            self.messages[at] = octets
-        elif self.octets + len(octets) > VALUES_OCTETS_MAX:
-            code = TRY_ANOTHER
-        else:
+        self.places[at] = place
+        if code not in _WITH_VALUES:
+            self.text = octets
+        elif self.octets + len(octets) <= VALUES_OCTETS_MAX:
             self.values[at] = octets
             self.octets += len(octets)
+        else:
+            code = TRY_ANOTHER
         self.codes[at] = code
-        self.places[at] = place
+
+
+class _Lane:
+    """The names of one batch that one source answers: first those that need one key each, then those with plans."""
+
+    __slots__ = ("ats", "keys", "plans", "prefixes")
+
+    def __init__(self) -> None:
+        self.ats: list[int] = []
+        self.keys: list[bytes] = []
+        self.prefixes: list[bytes] = []
+        self.plans: list[tuple[int, Plan]] = []
 
 
 class Resolver(resolve_pb2_grpc.ResolverServicer):
@@ -91,7 +114,7 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
     ) -> resolve_pb2.ResolveResponse:
         batch = await self._answer([request.identifier.encode()], request.indexes, request.types, context)
         answer = resolve_pb2.Answer(
-            response_code=batch.codes[0], values=batch.values[0], message=batch.messages[0].decode("utf-8", "replace")
+            response_code=batch.codes[0], values=batch.values[0], message=batch.text.decode("utf-8", "replace")
         )
         return resolve_pb2.ResolveResponse(answer=answer, vouch=batch.vouches[batch.places[0]])
 
@@ -116,68 +139,73 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
             )
         batch = _Batch(names)
         if self._service.watch.paused():
-            batch.messages = [b"this member stood still; ask another site"] * len(names)
-            return batch
+            return _Batch(names, b"this member stood still; ask another site")
         self.identifiers += len(names)
         try:
             self._heads.catch_up(self._service.port.catalog())
             await self._read(names, Question(b"", tuple(indexes), tuple(name.encode() for name in types)), batch)
         except ZaibeiError as exc:
-            batch.messages = [f"{exc.trouble.message}; ask another site".encode()] * len(names)
+            return _Batch(names, f"{exc.trouble.message}; ask another site".encode())
         return batch
 
     async def _read(self, names: Sequence[bytes], blank: Question, batch: _Batch) -> None:
         """Plan every name, read all keys at once, answer. `blank` carries the filters, which all names share."""
-        keys: dict[str, list[bytes]] = {}
-        jobs: dict[str, list[tuple[int, bytes | Plan]]] = {}
+        lanes = self._plan(names, blank, batch)
+        wants = {source: lane.keys + [key for _, todo in lane.plans for key in todo.keys] for source, lane in lanes.items()}
+        found = await self._service.port.get_many(wants) if wants else {}
+        for source, lane in lanes.items():
+            values, view = found.get(source, ([], None))
+            standing = no_standing(f"{source}: not held here") if view is None else standing_of(view)
+            place = batch.vouched(standing)
+            if standing.view is None:
+                refusal = Answer(TRY_ANOTHER, standing.text.encode(), standing)
+                for at in (*lane.ats, *(at for at, _ in lane.plans)):
+                    batch.put(at, place, refusal)
+                continue
+            _put_records(batch, place, blank, lane, values, standing)
+            start = len(lane.keys)
+            for at, todo in lane.plans:
+                end = start + len(todo.keys)
+                batch.put(at, place, answer_plan(blank, todo, values[start:end], standing, self._heads.catalog.own_site))
+                start = end
+
+    def _plan(self, names: Sequence[bytes], blank: Question, batch: _Batch) -> dict[str, _Lane]:
+        lanes: dict[str, _Lane] = {}
         find, catalog = self._heads.find, self._heads.catalog
         for at, name in enumerate(names):
             prefix, slash, suffix = name.partition(b"/")
             head = find(prefix)
             if head is not None and slash and len(name) <= NAME_OCTETS_MAX:
-                source = head.source
-                if source not in keys:
-                    keys[source], jobs[source] = [], []
-                keys[source].append(head.start + (suffix.upper() if head.fold else suffix))
-                jobs[source].append((at, head.prefix))
+                lane = lanes.get(head.source)
+                if lane is None:
+                    lane = lanes[head.source] = _Lane()
+                lane.keys.append(head.start + (suffix.upper() if head.fold else suffix))
+                lane.ats.append(at)
+                lane.prefixes.append(head.prefix)
                 continue
             todo = plan(blank._replace(handle=name), catalog)
             if isinstance(todo, Answer):
                 batch.put(at, 0, todo)
-                continue
-            keys.setdefault(todo.source, []).extend(todo.keys)
-            jobs.setdefault(todo.source, []).append((at, todo))
-        found = await self._service.port.get_many(keys) if keys else {}
-        for source, todos in jobs.items():
-            values, view = found.get(source, ([], None))
-            standing = no_standing(f"{source}: not held here") if view is None else standing_of(view)
-            self._put(batch, blank, todos, values, standing)
+            else:
+                lanes.setdefault(todo.source, _Lane()).plans.append((at, todo))
+        return lanes
 
-    def _put(
-        self,
-        batch: _Batch,
-        blank: Question,
-        todos: Sequence[tuple[int, bytes | Plan]],
-        values: Sequence[bytes | None],
-        standing: Standing,
-    ) -> None:
-        place = 0
-        if len(batch.vouches) <= VOUCHES_MAX:
-            place = len(batch.vouches)
-            batch.vouches.append(vouch_of(standing))
-        if standing.view is None:
-            refusal = Answer(TRY_ANOTHER, standing.text.encode(), standing)
-            for at, _ in todos:
-                batch.put(at, place, refusal)
-            return
-        own_site, start = self._heads.catalog.own_site, 0
-        for at, todo in todos:
-            if isinstance(todo, bytes):
-                batch.put(at, place, answer_record(blank, values[start], standing, todo))
-                start += 1
-                continue
-            batch.put(at, place, answer_plan(blank, todo, values[start : start + len(todo.keys)], standing, own_site))
-            start += len(todo.keys)
+
+def _put_records(
+    batch: _Batch, place: int, blank: Question, lane: _Lane, values: Sequence[bytes | None], standing: Standing
+) -> None:
+    """Answer the names that needed one key each; the plain case without an object for each of them."""
+    plain = standing.row.found == FOUND and not blank.authoritative
+    indexes, types, places, codes, out = blank.indexes, blank.types, batch.places, batch.codes, batch.values
+    room = VALUES_OCTETS_MAX - batch.octets
+    for at, value, prefix in zip(lane.ats, values, lane.prefixes, strict=False):
+        octets = filter_values(value, indexes, types, True) if value and plain else None
+        if octets is not None and octets != NOTHING and room >= len(octets):
+            codes[at], out[at], places[at] = FOUND, octets, place
+            room -= len(octets)
+        else:
+            batch.put(at, place, answer_record(blank, value, standing, prefix))
+    batch.octets = VALUES_OCTETS_MAX - room
 
 
 class GrpcFront:

@@ -38,6 +38,7 @@ from replica.model.handle.codes import ResponseCode, http_status
 
 _TOO_BUSY: Final = b"too much is waiting here; ask another site"
 _HEADERS_MAX: Final = 64
+LINGER_S: Final = 1.0
 
 
 class _Slot:
@@ -60,6 +61,7 @@ class HttpConnection(StreamConnection):
         self._parser = httptools.HttpRequestParser(self)
         self._slots: deque[_Slot] = deque()
         self._closing = False
+        self._lingering = False
         self._vouched: tuple[Standing | None, bytes] = (None, b"")
         self.on_message_begin()
 
@@ -74,11 +76,12 @@ class HttpConnection(StreamConnection):
             self._closing = True  # the request was read and its answer is on its way; the new protocol is not ours
         except httptools.HttpParserError:
             if not self._closing:
-                self._refuse(Page(400, b'{"responseCode":4,"message":"not an HTTP request"}'))
+                self._last_words(Page(400, b'{"responseCode":4,"message":"not an HTTP request"}'))
         self.send_ready()
 
     def eof_received(self) -> bool:
-        return bool(self._slots)  # answer what is under way, then `_ended` closes
+        self._closing = True
+        return bool(self._slots)  # answer what is under way, then close
 
     def on_message_begin(self) -> None:
         self._url = b""
@@ -133,14 +136,18 @@ class HttpConnection(StreamConnection):
             self._closing = True
 
     def _refuse(self, page: Page) -> None:
-        """Answer once more and close: what follows on this connection cannot be told apart."""
+        """From within the parser: answer once more and leave it."""
         if not self._closing:
-            self._closing = True
-            slot = _Slot(close=True, head_only=False)
-            self._slots.append(slot)
-            self.in_flight += 1
-            self._fill(slot, page_response(page, close=True))
+            self._last_words(page)
         raise _Refused
+
+    def _last_words(self, page: Page) -> None:
+        """Answer once more and close: what follows on this connection cannot be told apart."""
+        self._closing = self._lingering = True
+        slot = _Slot(close=True, head_only=False)
+        self._slots.append(slot)
+        self.in_flight += 1
+        self._fill(slot, page_response(page, close=True))
 
     # ---------------------------------------------------------------------------------------------- answering
     def answered(self, context: Any, question: Question, answer: Answer) -> None:
@@ -206,14 +213,21 @@ class HttpConnection(StreamConnection):
     def send_ready(self) -> None:
         """Write the answers that stand at the front of the order."""
         slots = self._slots
-        last = None
         while slots and slots[0].octets is not None:
-            last = slots.popleft()
-            self.outbox.append(last.octets or b"")
+            self.outbox.append(slots.popleft().octets or b"")
             self.in_flight -= 1
         self.send_out()
-        if self._closing and not slots and self.transport is not None and (last is None or last.close or not slots):
-            self.transport.close()
+        if self._closing and not slots and self.transport is not None:
+            self._end(self.transport)
+
+    def _end(self, transport: asyncio.Transport) -> None:
+        """Close; after a refusal let the peer finish first for a moment, or its unread octets would reset our last words."""
+        if not self._lingering:
+            transport.close()
+        elif transport.can_write_eof() and not transport.is_closing():
+            self._lingering = False
+            transport.write_eof()
+            asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
 
 
 class _Refused(Exception):

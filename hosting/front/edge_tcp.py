@@ -25,6 +25,11 @@ class TcpConnection(StreamConnection):
         self._deframer = Deframer()
         self._backlog: deque[bytes] = deque()
         self._expires = 0
+        self._ended = False
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return bool(self.in_flight or self._backlog)  # answer what is under way, then close
 
     def data_received(self, data: bytes) -> None:
         messages = self._deframer.feed(data)
@@ -71,6 +76,8 @@ class TcpConnection(StreamConnection):
         self.send_out()
         if self._backlog and self.transport is not None:
             self._work()
+        if self._ended and not self.in_flight and not self._backlog and self.transport is not None:
+            self.transport.close()
 
     def views_read(self, context: Any, standings: list[Standing], trouble: str) -> None:
         self.in_flight -= 1

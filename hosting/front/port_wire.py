@@ -142,7 +142,7 @@ def decode_found(body: bytes) -> tuple[int, dict[str, tuple[Values, SourceView]]
         told = reader.octets(reader.count(_U32, FRAME_OCTETS_MAX))
         try:
             view = _decode_view(told)
-        except (msgspec.MsgspecError, ZaibeiError) as exc:
+        except (msgspec.MsgspecError, ValueError, ZaibeiError) as exc:
             raise PortFault(f"not a view: {exc}") from exc
         found[source] = (list(reader.strings(KEYS_MAX)), view)
     reader.done()
@@ -171,7 +171,7 @@ def decode_catalog(body: bytes) -> Catalog:
     """Inverse of `encode_catalog`. Raises PortFault."""
     try:
         form = _decode_catalog(body)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, ValueError) as exc:
         raise PortFault(f"not a catalog: {exc}") from exc
     return Catalog(
         form.version,
