@@ -24,6 +24,10 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of the peer
 log = logging.getLogger("zaibei.admin")
 
 
+def _may_steer(uid: int) -> bool:
+    return uid in (0, os.getuid())
+
+
 class AdminServer:
     """Answers one request after another on each connection. The data folder's lock must be held: a stale socket is replaced."""
 
@@ -92,7 +96,7 @@ class AdminServer:
     def _refusal(self, writer: asyncio.StreamWriter) -> Trouble | None:
         raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         uid = _CREDENTIALS.unpack(raw)[1]
-        if uid not in (0, os.getuid()):
+        if not _may_steer(uid):
             return Trouble(Code.NOT_AUTHORISED, f"user {uid} may not steer this member; its own user {os.getuid()} may")
         if len(self._open) > CONNECTIONS_MAX:
             return Trouble(Code.BUSY, f"{CONNECTIONS_MAX} admin connections are open already", retry=True)

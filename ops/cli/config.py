@@ -26,7 +26,7 @@ def config() -> None:
 @target_options
 @styled
 def check(console: Console) -> int:
-    """Check the whole file and tell every fault at once; exit 0 when there is none, 2 otherwise.
+    """Tell every fault of the file at once; exit 2 when there is one.
 
     Files it names (certificates, tokens) are read, nothing is started or changed.
 
@@ -70,7 +70,9 @@ def show(console: Console) -> None:
 @config.command("example")
 @styled
 def example_(console: Console) -> None:
-    """A file with every key, its default and a sentence about it; as it is, it means the defaults.
+    """Print a file with every key, its default and what it is for.
+
+    As it is, it means the defaults: uncomment what you change.
 
     \b
     Example:

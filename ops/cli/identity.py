@@ -44,7 +44,9 @@ def show(console: Console) -> None:
 @target_options
 @styled
 def create(console: Console) -> None:
-    """Make the identity before the first start, so that peers can pin it; an existing one stays as it is.
+    """Make the identity before the first start, so that peers can pin it.
+
+    An existing one stays as it is.
 
     \b
     Example:
