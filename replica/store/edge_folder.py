@@ -1,0 +1,87 @@
+"""A source's folder: which generation is live, what is left over, and when something may be deleted.
+
+CURRENT          names the live generation (fsynced, replaced by rename)
+gen-N/           a complete generation; with N above the live one: built beside, perhaps still to be switched to by the journal
+gen-0.new/       a first generation whose making was interrupted
+load-N/          being built by a helper process; worthless once that process is gone
+dead-…/          renamed for deletion
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from replica.model.errors import Code, ZaibeiError
+from replica.model.position import ORIGIN
+from replica.store.edge_disk import disk_error, move_durable, read_current, remove_tree, write_current
+from replica.store.edge_generation import Generation, generation_folder
+from replica.store.edge_rocks import StoreBudget
+
+
+def load_folder(folder: Path, number: int) -> Path:
+    return folder / f"load-{number}"
+
+
+def find_live(folder: Path, source: str, budget: StoreBudget) -> Generation:
+    """Open the live generation; in an empty folder make generation 0.
+
+    Raises:
+        ZaibeiError(DAMAGED): CURRENT or the generation it names is gone, damaged or another source's.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise disk_error(exc, f"making {folder}") from exc
+    number = read_current(folder, source)
+    if number is not None:
+        return Generation.open(generation_folder(folder, number), source, number, budget)
+    return _first(folder, source, budget)
+
+
+def _first(folder: Path, source: str, budget: StoreBudget) -> Generation:
+    """Make generation 0, or go on making it: without CURRENT only one that holds nothing is taken for ours."""
+    home, fresh = generation_folder(folder, 0), folder / "gen-0.new"
+    others = sorted(path.name for path in folder.glob("gen-*") if path not in (home, fresh))
+    if others:
+        raise ZaibeiError(
+            Code.DAMAGED,
+            f"{folder} holds {', '.join(others)} but CURRENT is missing: "
+            "put it back from a backup, or empty the folder and re-seed",
+        )
+    if not home.exists():
+        remove_tree(fresh)
+        Generation.create(fresh, source, 0, budget).rocks.close()
+        move_durable(fresh, home)
+    made = Generation.open(home, source, 0, budget)
+    if made.row.index or made.row.records or made.row.position != ORIGIN:
+        made.rocks.close()
+        raise ZaibeiError(
+            Code.DAMAGED,
+            f"{home} holds data but CURRENT is missing: put it back from a backup, or empty the folder and re-seed",
+        )
+    write_current(folder, source, 0)
+    return made
+
+
+def remove_leftovers(folder: Path, live: int) -> None:
+    """Delete what no replay of the journal can need; when nothing else runs in the folder.
+
+    A generation with a lower number was superseded durably. One with a higher number stays: the journal may still switch to it.
+    """
+    for path in folder.iterdir():
+        kind, _, number = path.name.partition("-")
+        if kind in ("load", "dead") or path.name == "gen-0.new":
+            remove_tree(path)
+        elif kind == "gen" and number.isdigit() and int(number) < live:
+            discard(path)
+
+
+def discard(path: Path) -> None:
+    """Delete a directory that nobody has open; at a crash in between, the next open goes on. Raises ZaibeiError."""
+    if not path.exists():
+        return
+    attempt = 0
+    while (dead := path.with_name(f"dead-{path.name}-{attempt}")).exists():
+        attempt += 1
+    move_durable(path, dead)
+    remove_tree(dead)

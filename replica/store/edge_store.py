@@ -1,0 +1,466 @@
+"""The store of one source: committed entries in, content out. Satisfies the state machine of the consensus room.
+
+`apply` runs on the member's apply thread; everything that reads (edge_reads.py) may be called from any thread and never waits for
+it. A generation that was replaced is closed when its last reader left.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from replica import native
+from replica.model.batch import Batch, open_batch
+from replica.model.brake import BrakeWindows
+from replica.model.digest import ContentDigest
+from replica.model.errors import Code, ZaibeiError
+from replica.model.group_state import Hold
+from replica.model.outcome import LogEntry, Outcome, OutcomeKind
+from replica.model.position import Position
+from replica.model.states import FeedState
+from replica.store.edge_compare import Difference, difference
+from replica.store.edge_disk import write_current
+from replica.store.edge_folder import discard, find_live, remove_leftovers
+from replica.store.edge_generation import Change, Generation, generation_folder
+from replica.store.edge_loader import GenerationLoader, Staged
+from replica.store.edge_manifest import read_load
+from replica.store.edge_readout import Pinned
+from replica.store.edge_reads import StoreReads
+from replica.store.edge_rocks import StoreBudget
+from replica.store.edge_side import Side, load_mismatch, sweep
+from replica.store.edge_state import load_state, put_brake, put_state, switched
+from replica.store.order import judge
+from replica.store.rows import Kind
+from replica.store.rules import BLOCKED, RULES, Moment, Step
+from replica.store.state_row import Quarantined, Stored, pack_state
+from replica.v1 import entry_pb2
+
+ENTRY_FORMAT = 1
+SIDE_ENTRIES_A_STEP = 4  # a side generation catches up by so many entries each time one more arrives for it
+APPROVALS_MIN = 2
+
+__all__ = ["Difference", "SourceStore", "Staged"]
+
+
+class SourceStore(StoreReads):
+    """Open one with `open`; `close` ends it. One instance per source and member."""
+
+    def __init__(self, folder: Path, source: str, budget: StoreBudget, live: Generation) -> None:
+        stored, self._state_octets = load_state(live, source)
+        super().__init__(source, live, stored)
+        self._folder, self._budget = folder, budget
+        self._reapers: list[threading.Thread] = []
+        self._side: Side | None = None
+        self._side_lock = threading.Lock()
+        self._earlier: dict[int, Outcome] = {}  # of an `apply` call that ended early
+        self._failed: ZaibeiError | None = None
+        self._sweeping = True  # rows of a load that was given up may be left
+        self._durable = live.row.index
+
+    @staticmethod
+    def open(folder: Path, source: str, budget: StoreBudget) -> SourceStore:
+        """Open a source's store, or make an empty one in an empty folder.
+
+        Args:
+            folder: this source's own; generations lie in it.
+        Raises:
+            ZaibeiError: DAMAGED (says what to do), DISK_FULL, DISK_FAILED, CONFLICT (open elsewhere).
+        """
+        live = find_live(folder, source, budget)
+        remove_leftovers(folder, live.number)
+        return SourceStore(folder, source, budget, live)
+
+    def close(self) -> None:
+        """Flush and close; nobody may call any more. Raises ZaibeiError."""
+        self._pinned = None
+        self._drop_side(delete=False)
+        for reaper in self._reapers:
+            reaper.join()
+        with self._pins:
+            self._pins.wait_for(lambda: self._live.readers == 0)
+        if self._failed is None and self._live.rocks.failed is None:
+            self._live.rocks.flush()
+        self._live.rocks.close()
+
+    def reopen(self) -> tuple[int, int]:
+        """After a disk error: close, open again, verify (trap d). On the apply thread; `applied` may have gone back.
+
+        Returns:
+            What is applied now: the journal replays the rest.
+        Raises:
+            ZaibeiError: the disk still fails; the store stays failed and may be reopened again.
+        """
+        self._pinned = None
+        self._drop_side(delete=False)
+        self._budget.disk.release_ballast()
+        try:
+            with self._pins:
+                self._pins.wait_for(lambda: self._live.readers == 0)
+                if self._failed is None or self._live.rocks.failed is None:
+                    self._live.rocks.close()
+                self._live = find_live(self._folder, self.source, self._budget)
+            self._stored, self._state_octets = load_state(self._live, self.source)
+        except ZaibeiError as exc:
+            self._failed = exc
+            raise
+        self._failed = None
+        self._durable = self._live.row.index
+        self._budget.disk.restore_ballast()
+        self._publish()
+        return self.applied()
+
+    # ------------------------------------------------------------------------------------------------- state machine
+    def applied(self) -> tuple[int, int]:
+        """(index, term) as stored with the data; (0, 0) when nothing was applied. Any thread."""
+        row = self._live.row
+        return row.index, row.term
+
+    def durable_applied(self) -> int:
+        """Index that was applied before a flush that returned. Any thread."""
+        return self._durable
+
+    def keep_from(self) -> int | None:
+        """None: what a side generation still needs is kept here, in the same writes as the applied index."""
+        return None
+
+    def flush(self) -> int:
+        """Make what is applied durable; may overlap `apply`. Returns durable_applied. Raises ZaibeiError."""
+        with self._reading() as live:
+            index = live.row.index  # read BEFORE the flush: later writes may miss it
+            live.rocks.flush()
+            self._durable = max(self._durable, index)
+        return self._durable
+
+    def apply(self, entries: Sequence[LogEntry]) -> list[Outcome]:
+        """Apply in order, on the apply thread.
+
+        Returns:
+            One outcome an entry; an entry that was applied before is ALREADY.
+        Raises:
+            ZaibeiError(BUSY or DISK_FULL, retry): the same call again later goes on where this one stopped.
+            ZaibeiError(DAMAGED, DISK_FAILED): the group goes out of service; see `reopen`.
+        """
+        outcomes: list[Outcome] = []
+        for entry in entries:
+            if entry.index <= self._live.row.index:
+                again = Outcome(OutcomeKind.ALREADY, self._live.row.position, "entry applied before")
+                outcomes.append(self._earlier.get(entry.index, again))
+                continue
+            try:
+                outcome = self._apply(entry)
+            except ZaibeiError as exc:
+                self._earlier = {done.index: outcome for done, outcome in zip(entries, outcomes, strict=False)}
+                if not exc.trouble.retry:
+                    self._failed = exc
+                raise
+            outcomes.append(outcome)
+        self._earlier = {}
+        return outcomes
+
+    def _apply(self, entry: LogEntry) -> Outcome:
+        live = self._live
+        if live.row.index and entry.index != live.row.index + 1:
+            raise ZaibeiError(Code.DAMAGED, f"the journal goes from entry {live.row.index} to {entry.index}: entries are missing")
+        self._budget.disk.require_room()
+        try:
+            message = entry_pb2.Entry.FromString(entry.data)
+        except DecodeError as exc:
+            raise ZaibeiError(Code.DAMAGED, f"entry {entry.index} does not parse: {exc}") from exc
+        kind = message.WhichOneof("body")
+        if message.format != ENTRY_FORMAT or kind is None:
+            raise ZaibeiError(
+                Code.DAMAGED, f"entry {entry.index} has format {message.format}, kind {kind}: a newer version wrote it"
+            )
+        match kind:
+            case "append":
+                outcome = self._append(entry, message)
+            case "hold":
+                outcome = self._hold(entry, message)
+            case "decision":
+                outcome = self._decide(entry, message)
+            case "load_switch":
+                outcome = self._switch(entry, message.load_switch)
+            case _:
+                outcome = self._rule(entry, kind, message)
+        self._publish()
+        self._afterwards()
+        return outcome
+
+    def _afterwards(self) -> None:
+        try:
+            self._live.fold()
+            if self._sweeping:
+                side = self._stored.group.side
+                self._sweeping = sweep(self._live, None if side is None else side.first_index)
+        except ZaibeiError as exc:
+            if exc.code is not Code.BUSY:
+                raise
+
+    # ------------------------------------------------------------------------------------------------- batches
+    def _append(self, entry: LogEntry, message: entry_pb2.Entry) -> Outcome:
+        body, group = message.append, self._stored.group
+        batch = open_batch(body.batch, verify=False)
+        if Position.from_wire(body.follows) != batch.before:
+            return self._nothing(entry, OutcomeKind.CONFLICT, "the entry names another boundary than its batch follows")
+        if body.live and group.hold is not None and not group.hold.side:
+            return self._nothing(entry, OutcomeKind.HELD, f"waits behind what is held at {group.hold.ident}")
+        live_outcome = side_outcome = None
+        change, stored = self._live.begin(), self._stored
+        if body.live:
+            kind, detail = judge(self._live.row.position, batch.before, batch.after, group.granted, self._live.chain_at)
+            if kind is OutcomeKind.APPLIED:
+                change = self._live.begin_batch(batch, _quarantined(body.quarantined))
+                stored = self._braked(stored, change, message.admitted_ms)
+            live_outcome = Outcome(kind, change.position, detail)
+        if body.side:
+            side_outcome, stored = self._log_for_side(entry, batch, body.side, change, stored)
+        self._commit(entry, change, stored)
+        if side_outcome is not None and side_outcome.kind is OutcomeKind.APPLIED:
+            self._advance_side(SIDE_ENTRIES_A_STEP)
+        if live_outcome is None or (live_outcome.kind is OutcomeKind.GAP and side_outcome is not None):
+            return side_outcome or Outcome(OutcomeKind.GAP, change.position, "the entry names no generation")
+        return live_outcome
+
+    def _log_for_side(self, entry: LogEntry, batch: Batch, number: int, change: Change, stored: Stored) -> tuple[Outcome, Stored]:
+        """Keep an entry for the side generation, in the same write."""
+        side = stored.group.side
+        if side is None or side.number != number:
+            return Outcome(OutcomeKind.GAP, None, f"generation {number} is not being loaded"), stored
+        known = Side.history(self._live, side.first_index)
+        kind, detail = judge(side.position, batch.before, batch.after, stored.group.granted, known)
+        if kind is not OutcomeKind.APPLIED:
+            return Outcome(kind, side.position, detail), stored
+        Side.keep(change, side.first_index, entry, batch.after)
+        return Outcome(kind, batch.after), stored.with_group(side=replace(side, position=batch.after))
+
+    def _braked(self, stored: Stored, change: Change, at_ms: int) -> Stored:
+        if not change.touched:
+            return stored
+        windows = stored.group.brake.add(change.touched, at_ms, self._live.counts)
+        return stored.with_group(brake=windows)
+
+    # ------------------------------------------------------------------------------------------------- holds
+    def _hold(self, entry: LogEntry, message: entry_pb2.Entry) -> Outcome:
+        body, group = message.hold, self._stored.group
+        position = self._live.row.position
+        if group.hold is not None:
+            return self._nothing(entry, OutcomeKind.HELD, f"waits behind what is held at {group.hold.ident}")
+        if body.side:
+            if group.side is None or group.side.number != body.side:
+                return self._nothing(entry, OutcomeKind.CONFLICT, f"generation {body.side} is not being loaded")
+        else:
+            batch = open_batch(body.batch, verify=False)
+            kind, detail = judge(position, batch.before, batch.after, group.granted, self._live.chain_at)
+            if kind is not OutcomeKind.APPLIED:
+                return self._nothing(entry, kind, detail)
+        hold = Hold(hold_ident(position), position, body.reason, body.batch, body.side, message.admitted_ms)
+        feed = group.feed if group.feed in BLOCKED else FeedState.HELD
+        stored = replace(
+            self._stored.with_group(hold=hold, feed=feed, feed_code=Code.HELD.value, feed_reason=body.reason),
+            hold_quarantined=_quarantined(body.quarantined),
+            hold_counts=tuple((count.prefix, count.removed, count.rewritten) for count in body.would_be),
+        )
+        self._commit(entry, self._live.begin(), stored)
+        return Outcome(OutcomeKind.HELD, position, f"held at {hold.ident} for two people")
+
+    def _decide(self, entry: LogEntry, message: entry_pb2.Entry) -> Outcome:
+        body, group = message.decision, self._stored.group
+        hold = group.hold
+        if hold is None or hold.ident != body.hold:
+            return self._nothing(entry, OutcomeKind.CONFLICT, f"nothing is held at {body.hold}")
+        if len({approval.operator for approval in body.approvals}) < APPROVALS_MIN:
+            return self._nothing(entry, OutcomeKind.CONFLICT, f"{APPROVALS_MIN} different operators must approve")
+        if group.feed in BLOCKED and body.release:
+            return self._nothing(
+                entry, OutcomeKind.CONFLICT, f"the feed is {group.feed.name}: what is held can only be discarded"
+            )
+        counts = self._stored.hold_counts
+        cleared = replace(self._stored.with_group(hold=None), hold_quarantined=(), hold_counts=())
+        change = self._live.begin()
+        outcome = Outcome(OutcomeKind.APPLIED, change.position)
+        if not body.release:
+            feed = group.feed if group.feed in BLOCKED else FeedState.GAP
+            stored = cleared.with_group(feed=feed, feed_code="discarded", feed_reason=f"discarded by two people: {hold.reason}")
+        elif hold.side:
+            stored = cleared.with_group(
+                feed=FeedState.LOADING, feed_code="released", feed_reason="", brake=group.brake.released(counts)
+            )
+        else:
+            change, outcome, feed = self._release(hold, self._stored.hold_quarantined)
+            brake = group.brake.released([*counts, *change.touched])
+            stored = cleared.with_group(feed=feed, feed_code="", feed_reason="", brake=brake)
+        self._commit(entry, change, stored)
+        return outcome
+
+    def _release(self, hold: Hold, quarantined: tuple[Quarantined, ...]) -> tuple[Change, Outcome, FeedState]:
+        batch = open_batch(hold.batch, verify=False)
+        kind, detail = judge(self._live.row.position, batch.before, batch.after, self._stored.group.granted, self._live.chain_at)
+        if kind is not OutcomeKind.APPLIED:
+            change = self._live.begin()
+            return change, Outcome(kind, change.position, detail), FeedState.GAP
+        faults = dict(native.scan(batch.columns, batch.count).faults) | dict(quarantined)
+        change = self._live.begin_batch(batch, sorted(faults.items()))
+        return change, Outcome(OutcomeKind.APPLIED, batch.after), FeedState.FLOWING
+
+    # ------------------------------------------------------------------------------------------------- everything else
+    def _rule(self, entry: LogEntry, kind: str, message: entry_pb2.Entry) -> Outcome:
+        live = self._live
+        moment = Moment(entry.index, live.row.position, live.digest, live.chain_at)
+        step: Step = RULES[kind](self._stored, getattr(message, kind), moment)
+        change = live.begin()
+        if step.moved is not None:
+            live.boundary(change, step.moved)
+        side = self._stored.group.side
+        if step.side_moved is not None and side is not None:
+            Side.keep(change, side.first_index, entry, step.side_moved)
+        dropped = side if step.side_dropped else None
+        self._commit(entry, change, step.stored)
+        if dropped is not None:
+            self._sweeping = True
+            self._drop_side(delete=True, begun=dropped.first_index, number=dropped.number)
+        if step.pin:
+            self._pinned = Pinned(*live.pinned())
+        if kind == "load_staged":
+            self._advance_side(SIDE_ENTRIES_A_STEP)
+        return step.outcome
+
+    def _nothing(self, entry: LogEntry, kind: OutcomeKind, detail: str) -> Outcome:
+        """A no-op: only the applied index moves."""
+        change = self._live.begin()
+        self._commit(entry, change, self._stored)
+        return Outcome(kind, change.position, detail)
+
+    def _commit(self, entry: LogEntry, change: Change, stored: Stored) -> None:
+        octets = put_state(self._stored, self._state_octets, stored, change)
+        self._live.commit(change, entry.index, entry.term)
+        self._stored, self._state_octets = stored, octets
+
+    # ------------------------------------------------------------------------------------------------- side generation
+    def _open_side(self) -> Side:
+        """The staged side generation, opened once. Raises ZaibeiError."""
+        with self._side_lock:
+            side = self._stored.group.side
+            if side is None or not side.staged:
+                raise ZaibeiError(Code.NOT_FOUND, "no side generation is staged")
+            if self._side is None:
+                self._side = Side.open(self._folder, self.source, self._budget, side)
+            return self._side
+
+    def _advance_side(self, entries_max: int | None) -> None:
+        side = self._stored.group.side
+        if side is not None and side.staged:
+            try:
+                self._open_side().drain(self._live, entries_max)
+            except ZaibeiError as exc:
+                if entries_max is None or exc.code is not Code.BUSY:
+                    raise
+
+    def _switch(self, entry: LogEntry, body: entry_pb2.LoadSwitch) -> Outcome:
+        """Bring the side generation up to date, make it durable, name it, move readers over."""
+        group, old = self._stored.group, self._live
+        if group.side is None or group.side.number != body.side:
+            kind = OutcomeKind.ALREADY if group.generation == body.side else OutcomeKind.CONFLICT
+            return self._nothing(entry, kind, f"generation {body.side} is not being loaded")
+        if group.hold is not None and group.hold.side == body.side:
+            return self._nothing(entry, OutcomeKind.HELD, "the loaded copy waits for two people")
+        if not group.side.staged:
+            return self._nothing(entry, OutcomeKind.CONFLICT, f"generation {body.side} is not staged")
+        side = self._open_side()
+        stated = ContentDigest.from_wire(body.digest) if body.HasField("digest") else None
+        wrong = load_mismatch(side.load, stated)
+        if wrong:
+            raise ZaibeiError(Code.DAMAGED, f"generation {body.side} of {self.source}: {wrong}: re-seed this source")
+        self._advance_side(None)
+        fresh = side.generation
+        stored = switched(self._stored, side.load.digest, fresh.row.position)
+        fresh.copy_history(old, side.load.digest.position)
+        change = fresh.begin()
+        change.wb.put(Kind.STATE, pack_state(stored))
+        put_brake(change, BrakeWindows(), stored.group.brake)
+        fresh.commit(change, entry.index, entry.term)
+        fresh.rocks.flush()
+        write_current(self._folder, self.source, body.side)
+        with self._pins:
+            self._live = fresh
+        self._stored, self._state_octets = stored, pack_state(stored)
+        self._durable, self._pinned = entry.index, None
+        with self._side_lock:
+            self._side = None
+        self._retire(old, delete=True)
+        return Outcome(OutcomeKind.APPLIED, fresh.row.position)
+
+    def _drop_side(self, *, delete: bool, begun: int = 0, number: int = 0) -> None:
+        """Close the side generation; delete what the given load left (another load of the same number is not touched)."""
+        with self._side_lock:
+            side, self._side = self._side, None
+        if side is not None:
+            self._retire(side.generation, delete=delete)
+        elif delete:
+            load = read_load(generation_folder(self._folder, number))
+            if load is not None and load.begun == begun:
+                self._reap(None, generation_folder(self._folder, number))
+
+    def _retire(self, generation: Generation, *, delete: bool) -> None:
+        """Close a generation when its last reader left, and delete it; in a thread, since both take long."""
+        self._reap(generation, generation.rocks.folder if delete else None)
+
+    def _reap(self, generation: Generation | None, folder: Path | None) -> None:
+        def reap() -> None:
+            if generation is not None:
+                with self._pins:
+                    self._pins.wait_for(lambda: generation.readers == 0)
+                generation.rocks.close()
+            if folder is not None:
+                discard(folder)
+
+        self._reapers = [one for one in self._reapers if one.is_alive()]
+        reaper = threading.Thread(target=reap, name="zaibei-store-reaper", daemon=True)
+        self._reapers.append(reaper)
+        reaper.start()
+
+    def loader(self, side: int, position: Position, records_estimate: int = 0) -> GenerationLoader:
+        """Build the generation that a committed LoadBegin named, in a process of its own.
+
+        Args:
+            side, position: as in the entry.
+            records_estimate: from the snapshot's header; 0 where unknown.
+        Raises:
+            ZaibeiError: CONFLICT (no such load), DISK_FULL (no room: nothing was started).
+        """
+        begun = self._stored.group.side
+        if begun is None or begun.number != side:
+            raise ZaibeiError(Code.CONFLICT, f"generation {side} is not being loaded")
+        for reaper in self._reapers:
+            reaper.join()
+        return GenerationLoader.start(
+            self._folder, self.source, side, position, begun.first_index, self._budget, records_estimate
+        )
+
+    def difference(self, side: int) -> list[Difference]:
+        """What a switch would remove, rewrite and add, per prefix part; blocks long, any thread. Raises ZaibeiError."""
+        opened = self._open_side()
+        if opened.generation.number != side:
+            raise ZaibeiError(Code.NOT_FOUND, f"generation {side} is not staged")
+        with self._reading() as live, self._reading(opened.generation) as beside:
+            return difference(live, beside)
+
+    def _publish(self) -> None:
+        live = self._live
+        self._stored = self._stored.with_group(
+            index=live.row.index, position=live.row.position, records=live.row.records, quarantined=live.quarantined_total
+        )
+        for callback in self._subscribers:
+            callback(self._stored.group)
+
+
+def hold_ident(position: Position) -> str:
+    """Names a hold to people: hex of the epoch and seq it follows."""
+    return f"{position.epoch:x}-{position.seq:x}"
+
+
+def _quarantined(lines: Sequence[entry_pb2.Quarantined]) -> tuple[Quarantined, ...]:
+    return tuple((line.ordinal, line.reason) for line in lines)
