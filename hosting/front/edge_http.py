@@ -80,7 +80,7 @@ class HttpConnection(StreamConnection):
         self.send_ready()
 
     def eof_received(self) -> bool:
-        self._closing = True
+        self._closing, self._lingering = True, False
         return bool(self._slots)  # answer what is under way, then close
 
     def on_message_begin(self) -> None:
