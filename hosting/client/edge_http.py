@@ -74,7 +74,8 @@ class _Connection(asyncio.Protocol):
         self.answer = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         try:
-            return await asyncio.wait_for(self.answer, limit_s)
+            async with asyncio.timeout(limit_s):
+                return await self.answer
         except BaseException:
             self.transport.abort()  # the rest of a given-up answer must not meet the next request
             raise

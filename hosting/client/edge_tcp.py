@@ -79,7 +79,8 @@ class TcpPool:
         answer = connection.pending[number] = asyncio.get_running_loop().create_future()
         try:
             connection.transport.write(request)
-            return await asyncio.wait_for(answer, self._answer_s_max)
+            async with asyncio.timeout(self._answer_s_max):  # wait_for of Python 3.11 may swallow a cancellation
+                return await answer
         finally:
             del connection.pending[number]
             if answer.done() and not answer.cancelled():

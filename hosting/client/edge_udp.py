@@ -68,7 +68,8 @@ class UdpPool:
                     raise ConnectionResetError("closed")
                 channel.transport.sendto(request)
                 try:
-                    return await asyncio.wait_for(asyncio.shield(answer), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        return await asyncio.shield(answer)
                 except TimeoutError:
                     continue
         except OSError as exc:

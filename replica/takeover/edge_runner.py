@@ -330,7 +330,8 @@ class TakeoverRunner:
     @staticmethod
     async def _applied(proposal: Proposal) -> None:
         try:
-            outcome = await asyncio.wait_for(asyncio.shield(proposal.applied), COMMIT_S_MAX)
+            async with asyncio.timeout(COMMIT_S_MAX):
+                outcome = await asyncio.shield(proposal.applied)
         except TimeoutError:
             raise ZaibeiError(Code.UNKNOWN, "not applied in time", definite=False, retry=True) from None
         if outcome.kind is not OutcomeKind.APPLIED:
@@ -362,7 +363,8 @@ class TakeoverRunner:
     @staticmethod
     async def _ask(publisher: Publisher, publication: Publication) -> Confirmation:
         try:
-            return await asyncio.wait_for(publisher.publish(publication), PUBLISH_S_MAX)
+            async with asyncio.timeout(PUBLISH_S_MAX):
+                return await publisher.publish(publication)
         except TimeoutError:
             trouble = f"{publisher.name} did not answer in {PUBLISH_S_MAX} s"
             raise ZaibeiError(Code.UNREACHABLE, trouble, definite=False, retry=True) from None
