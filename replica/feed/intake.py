@@ -103,7 +103,7 @@ class Intake:
     def side_opened(self, number: int, position: Position) -> None:
         """Changes after `position` go to side generation `number` from now on."""
         self.side_number, self.side = number, position
-        self._recent[position.seq] = position
+        self._recent = {tail.seq: tail for tail in (self.live, self.side) if tail is not None}
 
     def known(self, epoch: int, seq: int) -> Position | None:
         """Our boundary at a place, batches in flight included."""
@@ -276,9 +276,11 @@ class Intake:
         self._settle_receipt()
 
     def _settle_receipt(self) -> None:
-        acked = self._acked
-        if acked is None or (acked == self._receipted and not self._resend) or not self._desk.state.ready:
+        acked, state = self._acked, self._desk.state
+        if acked is None or (acked == self._receipted and not self._resend):
             return
+        if not state.ready or not state.position.covers(acked):
+            return  # said twice, on two paths: no receipt beyond what the live generation has applied
         since_ns = self._desk.now.boot_ns - self._receipted_ns
         if self._outcomes >= self._desk.limits.receipt_batches or since_ns >= self._desk.limits.receipt_interval_ns:
             self._receipt(acked, ReceiptLevel.QUORUM)
@@ -289,6 +291,10 @@ class Intake:
     def receipt_waits(self) -> bool:
         """A receipt is owed and waits for its interval: tick soon."""
         return self._acked is not None and self._acked != self._receipted
+
+    def switching(self) -> None:
+        """The switch is on its way: what is proposed from now on names both generations, whichever it finds."""
+        self.live = self.side or self.live
 
     def switched(self) -> None:
         """The side generation is the live one: everything applied to it is now vouched for."""

@@ -66,28 +66,32 @@ BESIDE = frozenset({Step.PARTS, Step.STAGING, Step.COMPARING, Step.HELD, Step.SW
 
 
 class Load:
-    """One load. `on_position` is called with the number and P once changes may flow to it, `on_live` when it was switched to,
-    `on_stop` with a fork that the proof showed, `on_failed` when it was given up (the next one waits for a pause)."""
+    """One load. `on_position` is called with the number and P once changes may flow to it, `on_switching` when the switch is
+    proposed, `on_live` when it happened, `on_stop` with a fork that the proof showed, `on_failed` when the load was given up (the
+    next one waits for a pause)."""
 
     __slots__ = (
-        "_desk", "_failures", "_not_before_ns", "_on_failed", "_on_live", "_on_position", "_on_stop", "_reason",
-        "_renew_ns", "_staged", "_unfit", "side", "since_ns", "step",
+        "_again", "_desk", "_failures", "_not_before_ns", "_on_failed", "_on_live", "_on_position", "_on_stop", "_on_switching",
+        "_reason", "_renew_ns", "_staged", "_unfit", "side", "since_ns", "step",
     )  # fmt: skip
 
     def __init__(
         self,
         desk: Desk,
         on_position: Callable[[int, Position], None],
+        on_switching: Callable[[], None],
         on_live: Callable[[], None],
         on_stop: Callable[[str, Position | None], None],
         on_failed: Callable[[], None],
     ) -> None:
         self._desk = desk
-        self._on_position, self._on_live, self._on_stop, self._on_failed = on_position, on_live, on_stop, on_failed
+        self._on_position, self._on_switching, self._on_live = on_position, on_switching, on_live
+        self._on_stop, self._on_failed = on_stop, on_failed
         self.step = Step.IDLE
         self.side = 0
         self.since_ns = 0
         self._reason = ""
+        self._again: Callable[[], None] | None = None  # a proposal our own back-pressure refused
         self._unfit = ""  # why the result must not be switched to without two people
         self._staged: Staged | None = None
         self._failures = 0
@@ -96,7 +100,7 @@ class Load:
 
     def _move(self, step: Step) -> None:
         require(step in MOVES[self.step], f"a load cannot move from {self.step.name} to {step.name}")
-        self.step, self.since_ns = step, self._desk.now.boot_ns
+        self.step, self.since_ns, self._again = step, self._desk.now.boot_ns, None
 
     # -- beginning
 
@@ -204,13 +208,19 @@ class Load:
             return
         self._staged = staged
         self._move(Step.STAGING)
+        self._propose_staged(staged)
+
+    def _propose_staged(self, staged: Staged) -> None:
         entry = entry_pb2.LoadStaged(side=self.side, member=self._desk.setup.member, manifest_hash=staged.manifest_hash)
         self._desk.propose(entry_pb2.Entry(load_staged=entry), self._staged_outcome)
 
     def _staged_outcome(self, outcome: Outcome | Trouble) -> None:
-        if self.step is not Step.STAGING:
+        staged = self._staged
+        if self.step is not Step.STAGING or staged is None:
             return
-        if not _applied(outcome):
+        if isinstance(outcome, Trouble) and outcome.retry:
+            self._again = lambda: self._propose_staged(staged)
+        elif not _applied(outcome):
             self._abort(f"staging: {_why(outcome)}")
         elif self._desk.state.ready:
             self._move(Step.COMPARING)
@@ -268,12 +278,19 @@ class Load:
 
     def _switch(self) -> None:
         self._move(Step.SWITCHING)
+        self._propose_switch()
+
+    def _propose_switch(self) -> None:
         digest: ContentDigest | None = None if self._staged is None else self._staged.digest
         switch = entry_pb2.LoadSwitch(side=self.side, digest=None if digest is None else digest.to_wire())
         self._desk.propose(entry_pb2.Entry(load_switch=switch), self._switched)
+        self._on_switching()
 
     def _switched(self, outcome: Outcome | Trouble) -> None:
         if self.step is not Step.SWITCHING:
+            return
+        if isinstance(outcome, Trouble) and outcome.retry:
+            self._again = self._propose_switch
             return
         if not _applied(outcome):
             self._abort(f"switching: {_why(outcome)}")
@@ -296,7 +313,7 @@ class Load:
         if self.step in (Step.HEADER, Step.BEGIN, Step.PARTS):
             self._desk.out.append(DropSnapshot())
         if self.step is not Step.IDLE:
-            self.step = Step.IDLE
+            self.step, self._again = Step.IDLE, None
 
     def _abort(self, why: str) -> None:
         if self.step is Step.PARTS:
@@ -329,6 +346,9 @@ class Load:
     def tick(self) -> None:
         """Renew the retention lease; give up on an answer that does not come."""
         desk = self._desk
+        again, self._again = self._again, None
+        if again is not None:
+            again()
         if self.step in EARLY and desk.now.boot_ns - self.since_ns > desk.limits.answer_ns_max:
             self._fail(Code.UNREACHABLE, f"the source did not answer within {desk.limits.answer_ns_max // 10**9} s")
         side = desk.state.side

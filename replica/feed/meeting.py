@@ -59,9 +59,7 @@ class Meeting:
 
     __slots__ = ("_desk", "_grants", "_on_broken", "_on_met", "_on_refused", "_parent", "since_ns")
 
-    def __init__(
-        self, desk: Desk, on_met: Callable[[], None], on_refused: Refused, on_broken: Callable[[Trouble], None]
-    ) -> None:
+    def __init__(self, desk: Desk, on_met: Callable[[], None], on_refused: Refused, on_broken: Callable[[Trouble], None]) -> None:
         self._desk = desk
         self._on_met, self._on_refused, self._on_broken = on_met, on_refused, on_broken
         self._grants = 0

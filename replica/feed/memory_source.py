@@ -123,9 +123,7 @@ class MemorySourceLog:
             return None
         digest = digest_of(content, position)
         signature = self.signer.sign(certificate_octets(self.source, 0, digest, self.wall_ms))
-        return position_pb2.Certificate(
-            source=self.source, digest=digest.to_wire(), stated_ms=self.wall_ms, signature=signature
-        )
+        return position_pb2.Certificate(source=self.source, digest=digest.to_wire(), stated_ms=self.wall_ms, signature=signature)
 
     def epoch_wanted(self) -> str:
         return self.wanted

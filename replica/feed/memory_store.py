@@ -327,5 +327,3 @@ class MemoryLoader:
 
     async def abort(self) -> None:
         self._content = {}
-
-

@@ -81,9 +81,9 @@ def place_batch(before: Position, after: Position, tails: Sequence[Position], gr
         return _forked(f"at {after.seq} the source has {after.short()}, we have {ours_after.short()}")
     if before.seq == tail.seq or (ours_before is not None and ours_before != before):
         return _forked(f"at {before.seq} the source has {before.short()}, we have {(ours_before or tail).short()}")
-    if after.seq > tail.seq or ours_before is not None:
-        return _forked(f"the source cut its batches again: none of ours ends at {after.seq}")
-    return DUPLICATE  # older than every boundary we still know: says nothing, applies nothing
+    if after.seq > tail.seq:
+        return _forked(f"the source cut its batches again: one of them runs over our boundary {tail.short()}")
+    return DUPLICATE  # a stretch that a snapshot spared us, or older than our chains: says nothing, applies nothing
 
 
 def place_head(head: Position, tail: Position, granted: Position) -> Placed:

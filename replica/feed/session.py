@@ -71,7 +71,9 @@ class ReplicaSession:
         self.marks = Marks(self.desk)
         self.checks = Checks(self.desk, self.marks)
         self.intake = self._make_intake()
-        self.load = Load(self.desk, self._on_position, self._on_live, self._on_proved_fork, self._on_load_failed)
+        self.load = Load(
+            self.desk, self._on_position, self.intake.switching, self._on_live, self._on_proved_fork, self._on_load_failed
+        )
         self.meeting = Meeting(self.desk, self._on_met, self._block, self._break)
         self.head: Position | None = None
         self._resumed = False
@@ -227,9 +229,7 @@ class ReplicaSession:
 
     def _offer(self, description: source_pb2.Description) -> None:
         if description.source != self.desk.setup.source:
-            raise ZaibeiError(
-                Code.WRONG_SOURCE, f"{self.desk.setup.source!r} offers the content of {description.source[:80]!r}"
-            )
+            raise ZaibeiError(Code.WRONG_SOURCE, f"{self.desk.setup.source!r} offers the content of {description.source[:80]!r}")
         if description.suite != SUITE or BATCH_FORMAT not in description.formats:
             raise ZaibeiError(Code.MALFORMED, f"suite {description.suite[:20]!r}, formats {description.formats[:8]}: we speak 1")
         self.head = Position.from_wire(description.head)
@@ -406,7 +406,7 @@ class ReplicaSession:
     def _on_live(self) -> None:
         self._lost = ""
         self.intake.switched()
-        if self.phase is Phase.BLOCKED:
+        if self.phase in (Phase.BLOCKED, Phase.AWAITING):
             self._resync()
 
     def _on_load_failed(self) -> None:

@@ -143,6 +143,11 @@ class SourceSession:
         self._out: list[SourceCommand] = []
         self._now = Now(0, 0)
 
+    @property
+    def beat_interval_s(self) -> float:
+        """How often a beat goes out; ticks come at least twice as often."""
+        return self._interval_ns / 1e9
+
     # -- inputs
 
     def start(self, now: Now) -> list[SourceCommand]:
@@ -218,8 +223,9 @@ class SourceSession:
             return []
         if now.boot_ns - self._beat_ns >= self._interval_ns:
             self._beat()
-        if self.phase is SourcePhase.STREAMING and self.cursor is not None and self._certified != self.cursor:
-            idle = self.cursor == self.head and now.boot_ns - self._batch_ns >= CERTIFICATE_IDLE_NS
+        if self.phase is SourcePhase.STREAMING and self.cursor is not None:
+            resting = self.cursor == self.head and self._certified != self.cursor
+            idle = resting and now.boot_ns - self._batch_ns >= CERTIFICATE_IDLE_NS
             if idle or now.boot_ns - self._certificate_ns >= CERTIFICATE_INTERVAL_NS:
                 self._out.append(Certify(self.cursor))
         self._go_on()

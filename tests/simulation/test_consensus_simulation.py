@@ -1,7 +1,7 @@
 """Seeded lives of two groups on one journal: proposals, flushes, BUSY storms, stops and power cuts in any order.
 
-Judged after each life and at the end: what was acknowledged is at its index, each entry was applied exactly once and in order, and
-an applied entry never changes. Each planted fault must turn some seed red. More seeds: ZAIBEI_SEEDS=2000.
+Judged after each life and at the end: what was acknowledged is at its index, each entry was applied exactly once and in order,
+and an applied entry never changes. Each planted fault must turn some seed red. More seeds: ZAIBEI_SEEDS=2000.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import os
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -146,9 +147,9 @@ class Life:
                 index = proposal.committed.result()
                 if self.world.acked.setdefault((group.group, index), data) != data:
                     raise Lost(f"index {index} of {group.group} was given twice")
-            if proposal.applied.done() and proposal.applied.result().kind is OutcomeKind.APPLIED:
-                if proposal.applied.result().detail != str(proposal.committed.result()):
-                    raise Lost("an outcome went to another proposal")
+            outcome = proposal.applied.result() if proposal.applied.done() else None
+            if outcome and outcome.kind is OutcomeKind.APPLIED and outcome.detail != str(proposal.committed.result()):
+                raise Lost("an outcome went to another proposal")
 
     async def end(self) -> None:
         """A stop, or a power cut; either way the next life has only the disk."""
@@ -201,7 +202,7 @@ def test_every_seed_keeps_the_promises() -> None:
     [{"journal_type": EarlyJournal}, {"machine_type": LateReadMachine}, {"apply_type": TwiceApply}],
     ids=["acknowledged before the flush", "durable_applied read after the flush", "applied twice"],
 )
-def test_each_planted_fault_turns_a_seed_red(planted: dict[str, type]) -> None:
+def test_each_planted_fault_turns_a_seed_red(planted: dict[str, Any]) -> None:
     for seed in range(40):
         try:
             asyncio.run(simulate(World(Random(seed), **planted)))

@@ -1,0 +1,122 @@
+"""Pull replicator: calls a RegistrySource and drives the session over its Watch; reconnects with bounded, jittered pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from random import SystemRandom
+
+import grpc
+
+from replica.feed.edge_driver import FeedDriver
+from replica.feed.edge_source_server import SOURCE_METADATA
+from replica.feed.edge_tls import open_channel, translate
+from replica.model.edge_identity import Identity
+from replica.model.errors import Code, Trouble, ZaibeiError
+from replica.model.identity import Peer
+from replica.model.position import Position
+from replica.v1 import source_pb2, source_pb2_grpc
+
+LOGGER = logging.getLogger("zaibei.feed")
+PAUSE_S_MIN = 0.1
+PAUSE_S_MAX = 10.0
+CALL_S_MAX = 10.0
+LASTED_S = 5.0  # a stream that lasted so long resets the pause
+
+
+class WatchLink:
+    """Our end of a Watch, and the source's other calls on the same channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, source: str) -> None:
+        self._source = source
+        self._metadata = ((SOURCE_METADATA, source),)
+        self._stub = source_pb2_grpc.RegistrySourceStub(channel)
+        self._call = self._stub.Watch(metadata=self._metadata)
+
+    async def receive(self) -> source_pb2.SourceMessage | None:
+        try:
+            message = await self._call.read()
+        except (grpc.RpcError, asyncio.InvalidStateError) as exc:
+            raise self._error(exc) from exc
+        if isinstance(message, source_pb2.SourceMessage):
+            return message
+        if await self._call.code() is not grpc.StatusCode.OK:
+            raise ZaibeiError(Code.UNREACHABLE, f"{self._source}: {await self._call.details()}", retry=True)
+        return None
+
+    async def send(self, message: source_pb2.ReplicaMessage) -> None:
+        try:
+            await self._call.write(message)
+        except (grpc.RpcError, asyncio.InvalidStateError) as exc:
+            raise self._error(exc) from exc
+
+    async def prove(self, position: Position) -> source_pb2.Proof:
+        request = source_pb2.ProveRequest(position=position.to_wire())
+        try:
+            return await self._stub.Prove(request, metadata=self._metadata, timeout=CALL_S_MAX)
+        except grpc.RpcError as exc:
+            raise self._error(exc) from exc
+
+    async def digest(self, request: source_pb2.DigestRequest) -> source_pb2.DigestResponse:
+        try:
+            return await self._stub.Digest(request, metadata=self._metadata, timeout=CALL_S_MAX)
+        except grpc.RpcError as exc:
+            raise self._error(exc) from exc
+
+    async def snapshot(self, request: source_pb2.SnapshotRequest) -> AsyncIterator[source_pb2.SnapshotPart]:
+        call = self._stub.Snapshot(request, metadata=self._metadata)
+        try:
+            async for part in call:
+                yield part
+        except grpc.RpcError as exc:
+            raise self._error(exc) from exc
+        finally:
+            call.cancel()
+
+    def _error(self, exc: Exception) -> ZaibeiError:
+        if isinstance(exc, grpc.RpcError):
+            return translate(exc, self._source)
+        return ZaibeiError(Code.UNREACHABLE, f"{self._source}: the stream is over", retry=True)
+
+    def close(self) -> None:
+        self._call.cancel()
+
+
+class Puller:
+    """Keeps one source's Watch open as long as it runs.
+
+    Args:
+        address: `host:port`, IPv6 as `[::1]:port`; peer: the source's pin.
+    """
+
+    def __init__(self, driver: FeedDriver, address: str, identity: Identity, peer: Peer) -> None:
+        self._driver, self._address, self._identity, self._peer = driver, address, identity, peer
+        self._random = SystemRandom()
+        self.last_trouble: Trouble | None = None
+
+    async def run(self) -> None:
+        """Until cancelled. A source that is down is normal: only the first failure in a row is logged."""
+        pause_s, silent = PAUSE_S_MIN, False
+        loop = asyncio.get_running_loop()
+        while True:
+            began_s = loop.time()
+            self.last_trouble = await self._once()
+            if loop.time() - began_s > LASTED_S:
+                pause_s, silent = PAUSE_S_MIN, False
+            if not silent:
+                why = str(self.last_trouble) if self.last_trouble else "the source ended the stream"
+                LOGGER.info("feed stream over, connecting again", extra={"source": self._peer.name, "why": why})
+            silent = True
+            await asyncio.sleep(pause_s * (0.5 + self._random.random()))
+            pause_s = min(pause_s * 2, PAUSE_S_MAX)
+
+    async def _once(self) -> Trouble | None:
+        async with open_channel(self._address, self._identity, self._peer) as channel:
+            link = WatchLink(channel, self._peer.name)
+            try:
+                return await self._driver.run(link)
+            except ZaibeiError as exc:
+                return exc.trouble
+            finally:
+                link.close()

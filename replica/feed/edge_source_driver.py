@@ -1,0 +1,194 @@
+"""Runs a source session over a log and a stream, whichever side called: behind RegistrySource.Watch, or inside the pusher."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from replica.feed.commands import Alarm, Close
+from replica.feed.edge_beats import BeatSender
+from replica.feed.edge_clock import now
+from replica.feed.source_port import SourceLog
+from replica.feed.source_session import (
+    Arm,
+    Certify,
+    Cut,
+    Deliver,
+    PushSnapshot,
+    Read,
+    Retain,
+    Say,
+    SourceCommand,
+    SourcePhase,
+    SourceSession,
+    TakeGrant,
+)
+from replica.model.batch import open_batch
+from replica.model.errors import Trouble, ZaibeiError
+from replica.v1 import source_pb2
+
+LOGGER = logging.getLogger("zaibei.feed.source")
+TICK_S_MAX = 0.1
+OUTBOX_MESSAGES_MAX = 16  # beyond it the session waits for the network before it reads more of the log
+
+
+class SourceLink(Protocol):
+    """One stream with a replica."""
+
+    async def receive(self) -> source_pb2.ReplicaMessage | None:
+        """None: the replica ended the stream. Raises ZaibeiError(UNREACHABLE, MALFORMED)."""
+        ...
+
+    async def send(self, message: source_pb2.SourceMessage) -> None: ...
+
+
+class SourceDriver:
+    """One stream of a log.
+
+    Args:
+        replica_key: signing key of the replica's member.
+        push_snapshot: carries out PushSnapshot; None where the replica fetches itself.
+    """
+
+    def __init__(
+        self,
+        log: SourceLog,
+        link: SourceLink,
+        replica_key: bytes,
+        push_snapshot: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.log, self.link = log, link
+        self.session = SourceSession(log.describe(), log.epoch_wanted(), replica_key)
+        self._push_snapshot = push_snapshot
+        self._ended = asyncio.Event()
+        self._why: Trouble | None = None
+        self._outbox: asyncio.Queue[source_pb2.SourceMessage] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._pushing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._beats: BeatSender | None = None
+
+    async def run(self) -> Trouble | None:
+        """Drive the stream to its end.
+
+        Returns:
+            Why it ended; None: the replica ended it in order.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self._do(self.session.start(now()))
+            for work in (self._receive(), self._send(), self._follow(), self._tick()):
+                self._spawn(loop, work)
+            await self._ended.wait()
+            await asyncio.sleep(TICK_S_MAX / 10)  # the last fault should still leave
+            return self._why
+        finally:
+            for task in (tasks := list(self._tasks)):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._beats is not None:
+                self._beats.close()
+
+    def _spawn(self, loop: asyncio.AbstractEventLoop, work: Awaitable[None]) -> asyncio.Task[None]:
+        async def guarded() -> None:
+            try:
+                await work
+            except ZaibeiError as exc:
+                self._end(exc.trouble)
+
+        task = loop.create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            task.get_loop().call_exception_handler({"message": "a source stream broke an invariant", "exception": exc})
+            self._end(None)
+
+    def _end(self, why: Trouble | None) -> None:
+        if not self._ended.is_set():
+            self._why = why
+            self._ended.set()
+
+    # -- tasks
+
+    async def _receive(self) -> None:
+        while (message := await self.link.receive()) is not None:
+            self._do(self.session.received(message, now()))
+        self._end(None)
+
+    async def _send(self) -> None:
+        while True:
+            message = await self._outbox.get()
+            await self.link.send(message)
+            self._room.set()
+
+    async def _follow(self) -> None:
+        """The log's head moves; the session hears of it when the network has room."""
+        while True:
+            if self._outbox.qsize() < OUTBOX_MESSAGES_MAX:
+                self._do(self.session.moved(self.log.head(), self.log.floor(), now()))
+                await self.log.wait(self.session.head, TICK_S_MAX)
+            self._room.clear()
+            if self._outbox.qsize() >= OUTBOX_MESSAGES_MAX:
+                await self._room.wait()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(min(TICK_S_MAX, self.session.beat_interval_s / 2))
+            self._do(self.session.tick(now()))
+
+    # -- commands
+
+    def _do(self, commands: list[SourceCommand]) -> None:
+        for command in commands:
+            match command:
+                case Say(message):
+                    self._outbox.put_nowait(message)
+                case Read(run, after, octets_max):
+                    self._read(run, self.log.read(after, octets_max))
+                case Certify(position):
+                    self._do(self.session.certified(self.log.certificate(position), now()))
+                case TakeGrant(grant):
+                    self._spawn(asyncio.get_running_loop(), self._take(grant))
+                case Deliver(receipt):
+                    self.log.receipt(receipt)
+                case Retain(position, duration_ms):
+                    self.log.retain(position, duration_ms)
+                case PushSnapshot():
+                    self._push()
+                case Arm():
+                    self._arm(command)
+                case Alarm(code, message):
+                    LOGGER.warning(message, extra={"source": self.session.source, "code": str(code)})
+                case Close(trouble):
+                    self._end(trouble)
+
+    def _read(self, run: int, raws: list[bytes] | None) -> None:
+        cuts = None if raws is None else [Cut(raw, open_batch(raw, verify=False).after) for raw in raws]
+        self._do(self.session.batches(run, cuts, now()))
+
+    async def _take(self, grant: source_pb2.Grant) -> None:
+        try:
+            position = await self.log.accept_grant(grant)
+        except ZaibeiError as exc:
+            self._do(self.session.grant_refused(exc.trouble, self.log.head(), now()))
+            return
+        self._do(self.session.grant_taken(position, now()))
+
+    def _push(self) -> None:
+        if self._push_snapshot is not None and (self._pushing is None or self._pushing.done()):
+            self._pushing = self._spawn(asyncio.get_running_loop(), self._push_snapshot())
+
+    def _arm(self, arm: Arm) -> None:
+        if self._beats is not None:
+            self._beats.close()
+        self._beats = BeatSender(self.session, self.log, arm)
+
+    @property
+    def open(self) -> bool:
+        return self.session.phase is not SourcePhase.CLOSED and not self._ended.is_set()
