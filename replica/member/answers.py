@@ -1,0 +1,107 @@
+"""What answering reads of a member: the catalog of all groups, and records with the view that vouches for them.
+
+Values, position and generation are read together by the store; age is taken after them (SEMANTICS 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from replica.feed.freshness import CopyAge, Vouching, freshness_of
+from replica.model.catalog import Catalog, Owner
+from replica.model.group_state import GroupState, OverlaySites
+from replica.model.identifier import PrefixTree, ancestors
+from replica.model.position import Position
+from replica.model.states import FeedState
+from replica.model.view import SourceView
+
+MISSING_UNKNOWN = frozenset({FeedState.GAP, FeedState.LOADING, FeedState.HELD, FeedState.FORKED, FeedState.DIVERGED})
+
+
+class Readable(Protocol):
+    """A source's store, as far as answering reads it."""
+
+    def state(self) -> GroupState: ...
+
+    def get_many(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], Position]: ...
+
+
+class SourceAnswers:
+    """Records of one source with the view that vouches for them.
+
+    Args:
+        horizon_ms: age beyond which a copy is no longer answered before a takeover.
+        probes_alive: what our own probes found: True, False, None not known.
+        in_service: False once this group went out of service (damaged store).
+        boottime_ns: CLOCK_BOOTTIME.
+    """
+
+    def __init__(
+        self,
+        store: Readable,
+        age: CopyAge,
+        horizon_ms: int,
+        *,
+        probes_alive: Callable[[], bool | None],
+        in_service: Callable[[], bool],
+        boottime_ns: Callable[[], int],
+    ) -> None:
+        self._store, self._age, self._horizon_ms = store, age, horizon_ms
+        self._probes_alive, self._in_service, self._boottime_ns = probes_alive, in_service, boottime_ns
+
+    def read(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], SourceView]:
+        """Values in the order of the keys, and the view taken after them. Raises ZaibeiError when the store cannot be read."""
+        values, position = self._store.get_many(keys) if keys else ([], self._store.state().position)
+        return values, self.view(position)
+
+    def view(self, position: Position | None = None) -> SourceView:
+        """The present view; `position`: the one read with values."""
+        state = self._store.state()
+        age_ms = self._age.age_ms(self._boottime_ns())
+        vouching = Vouching(
+            authority=state.authority,
+            leader_silent_ms=0,  # a group of one member is led here
+            probes_alive=self._probes_alive(),
+            horizon_ms=self._horizon_ms,
+        )
+        return SourceView(
+            source=state.source,
+            mode=state.mode,
+            generation=state.generation,
+            position=state.position if position is None else position,
+            age_ms=age_ms,
+            freshness=freshness_of(age_ms, vouching),
+            authority=state.authority,
+            feed=state.feed,
+            verified=state.verified,
+            ready=state.ready and self._in_service(),
+            gaps=state.prefixes if state.feed in MISSING_UNKNOWN else (),
+        )
+
+
+def catalog_of(states: Iterable[GroupState], own_site: bytes, version: int) -> Catalog:
+    """The catalog out of all groups' committed ownership and overlays.
+
+    A shadow overlay (a drill's) never stands for a real prefix. Where two groups claim one prefix, the configuration check
+    refused the start, so the first claim stands.
+    """
+    owners: PrefixTree[Owner] = PrefixTree()
+    overlays: dict[bytes, OverlaySites] = {}
+    for state in states:
+        keeps_case = frozenset(state.case_sensitive)
+        for prefix in (*state.prefixes, *state.case_sensitive):
+            if owners.get(prefix) is None:
+                case = any(above in keeps_case for above in ancestors(prefix))
+                owners.put(prefix, Owner(state.source, state.mode, case_sensitive=case))
+        for overlay in state.overlays:
+            overlays.setdefault(overlay.prefix, overlay)
+    return Catalog(version, owners, overlays, own_site)
+
+
+def catalog_mark(states: Mapping[str, GroupState]) -> tuple[object, ...]:
+    """Equal as long as no catalog made of these states would differ; cheap, for each apply."""
+    return tuple(
+        (name, state.ownership_version, state.prefixes, state.case_sensitive, state.mode, state.overlays)
+        for name, state in states.items()
+    )

@@ -1,0 +1,234 @@
+"""One source on one member: its group, feed, answers and takeover, joined. Built and connected here, nothing decided."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from replica.consensus.edge_apply import ApplyThread
+from replica.consensus.edge_journal import Journal
+from replica.consensus.group import GroupLimits, GroupLog
+from replica.consensus.port import StartReport
+from replica.feed.desk import Setup
+from replica.feed.edge_driver import FeedDriver
+from replica.feed.edge_metrics import FeedMetrics
+from replica.feed.limits import FeedLimits
+from replica.feed.ports import OwnerOf
+from replica.member.answers import SourceAnswers
+from replica.member.group_port import GroupPort, propose_and_wait
+from replica.member.settings import Address, MemberSettings, SourceSettings
+from replica.model.errors import ZaibeiError
+from replica.model.group_state import GroupState
+from replica.model.identifier import prefix_key
+from replica.model.outcome import Proposal
+from replica.store.edge_rocks import StoreBudget
+from replica.store.edge_store import SourceStore
+from replica.takeover.detector import DetectorLimits, Observation
+from replica.takeover.edge_beats import BeatTable
+from replica.takeover.edge_metrics import TakeoverMetrics
+from replica.takeover.edge_probe import probe
+from replica.takeover.edge_runner import RunnerConfig, TakeoverRunner, boottime_ns
+from replica.takeover.machine import Policy
+from replica.takeover.ports import Endpoint, PublishedSites
+from replica.v1 import entry_pb2, source_pb2
+
+ARMED_BEAT_MS = 50  # SEMANTICS 6
+UNARMED_BEAT_MS = 500
+OWNERSHIP_S_MAX = 10.0
+PROBE_FRESH_NS = 2_000_000_000
+
+Published = Callable[[bytes], PublishedSites]
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What all copies of a member share.
+
+    Args:
+        owner_of: longest owned prefix of the whole cluster -> source.
+        published: a prefix's own sites as its parent's copy holds them.
+        out_of_service: called when only this group can no longer go on.
+        lineage: of this cluster.
+        beats: who may send datagram beats; beats_reach: addresses sources send them to.
+    """
+
+    settings: MemberSettings
+    journal: Journal
+    apply: ApplyThread
+    budget: StoreBudget
+    lineage: bytes
+    owner_of: OwnerOf
+    published: Published
+    out_of_service: Callable[[str, ZaibeiError], None]
+    beats: BeatTable
+    beats_reach: tuple[Address, ...] = ()
+    feed_metrics: FeedMetrics | None = None
+    takeover_metrics: TakeoverMetrics | None = None
+
+
+class SourceCopy:
+    """See the module. `store`, `log`, `driver`, `answers` and `runner` are read by status, metrics and tests."""
+
+    def __init__(self, settings: SourceSettings, around: Around, store: SourceStore) -> None:
+        self.settings, self._around, self.store = settings, around, store
+        member = around.settings
+        self.log = GroupLog(
+            settings.name,
+            around.journal,
+            store,
+            around.apply,
+            limits=GroupLimits(keep_octets_max=member.journal_keep_octets),
+            on_out_of_service=around.out_of_service,
+        )
+        self.group = GroupPort(self.log, store)
+        metrics = around.feed_metrics.of(settings.name) if around.feed_metrics is not None else None
+        self.driver = FeedDriver(self._setup(), self.group, metrics, beats=self)
+        self.answers = SourceAnswers(
+            store,
+            self.driver.age,
+            settings.horizon_ms,
+            probes_alive=self.probes_alive,
+            in_service=lambda: self.log.failure is None,
+            boottime_ns=boottime_ns,
+        )
+        self.runner = TakeoverRunner(
+            TakeoverView(self),
+            RunnerConfig(
+                own_site=member.own_site if settings.operable else b"",
+                observer=member.name,
+                machine=member.machine,
+                policy=Policy(automatic=settings.automatic and settings.operable),
+                limits=DetectorLimits(armed=settings.armed),
+                shadow_prefix=member.shadow_prefix,
+                identity_ends_s=member.identity_ends_s,
+            ),
+            member.publishers,
+            probe,
+            around.takeover_metrics,
+        )
+
+    @staticmethod
+    def open(settings: SourceSettings, around: Around) -> SourceCopy:
+        """Open the store. Raises ZaibeiError(DAMAGED, DISK_FULL, DISK_FAILED, CONFLICT)."""
+        folder = store_folder(around.settings.data, settings.name)
+        return SourceCopy(settings, around, SourceStore.open(folder, settings.name, around.budget))
+
+    def _setup(self) -> Setup:
+        member, settings = self._around.settings, self.settings
+        return Setup(
+            source=settings.name,
+            source_key=settings.peer.signing_key,
+            pinned=frozenset(settings.peer.prefixes),
+            member=member.name,
+            signer=member.identity.signer,
+            lineage=self._around.lineage,
+            random=secrets.token_bytes,
+            owner_of=self._around.owner_of,
+            limits=FeedLimits(beat_interval_ms=ARMED_BEAT_MS if settings.armed else UNARMED_BEAT_MS),
+            beat_to=tuple(
+                source_pb2.Endpoint(protocol="udp", address=host, port=port) for host, port in self._around.beats_reach
+            ),
+        )
+
+    # -- life
+
+    async def start(self) -> StartReport:
+        """Replay what the store lacks, then state what this source owns. Raises ZaibeiError."""
+        report = await self.log.start()
+        await self._state_ownership()
+        await self.runner.start()
+        return report
+
+    async def _state_ownership(self) -> None:
+        """Commit the configured prefixes when they differ from the committed ones (SEMANTICS 9)."""
+        state, settings = self.store.state(), self.settings
+        prefixes = tuple(prefix_key(prefix) for prefix in settings.prefixes)
+        sensitive = tuple(prefix_key(prefix) for prefix in settings.case_sensitive)
+        same = (sorted(state.prefixes), sorted(state.case_sensitive), state.mode) == (
+            sorted(prefixes),
+            sorted(sensitive),
+            settings.mode,
+        )
+        if state.ownership_version and same:
+            return
+        ownership = entry_pb2.Ownership(
+            version=state.ownership_version + 1,
+            prefixes=settings.prefixes,
+            mode=source_pb2.Description.Mode.ValueType(int(settings.mode)),
+            case_sensitive=settings.case_sensitive,
+        )
+        entry = entry_pb2.Entry(format=1, admitted_ms=time.time_ns() // 1_000_000, ownership=ownership)
+        await propose_and_wait(self.log, entry, OWNERSHIP_S_MAX)
+
+    async def stop(self) -> None:
+        """Feed first, then takeover, then the log; the store is closed last."""
+        await self.driver.stop()
+        await self.runner.stop()
+        await self.log.stop()
+
+    def close(self) -> None:
+        """After the apply thread stopped."""
+        self.store.close()
+
+    # -- datagram beats: a key for each stream of the feed (replica.feed.edge_driver.BeatGate)
+
+    def allow(self, key: bytes) -> None:
+        self._around.beats.allow(key, frozenset({self.settings.name}), lambda _head, at_ns: self.runner.beat(at_ns))
+
+    def revoke(self, key: bytes) -> None:
+        self._around.beats.revoke(key)
+
+    # -- reads
+
+    def probes_alive(self) -> bool | None:
+        """What our own probes found, newest first; None: nothing recent."""
+        detector = self.runner.detector
+        if detector.probe_failures_running:
+            return False
+        answered = detector.probe_answered_ns
+        return True if answered is not None and boottime_ns() - answered <= PROBE_FRESH_NS else None
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Where the node itself answers: configured, or as it described itself when its feed last opened."""
+        if self.settings.probes:
+            return self.settings.probes
+        description = self.driver.description
+        if description is None:
+            return ()
+        return tuple(Endpoint(one.protocol, one.address, one.port) for one in description.resolution)
+
+
+class TakeoverView:
+    """Satisfies replica.takeover.ports.SourcePort."""
+
+    def __init__(self, copy: SourceCopy) -> None:
+        self._copy = copy
+
+    def state(self) -> GroupState:
+        return self._copy.store.state()
+
+    def age_ms(self) -> int | None:
+        return self._copy.driver.age.age_ms(boottime_ns())
+
+    def leads(self) -> bool:
+        return self._copy.log.leader
+
+    def propose(self, entry: entry_pb2.Entry) -> Proposal:
+        return self._copy.group.propose(entry)
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        return self._copy.endpoints()
+
+    def observations(self) -> Sequence[Observation]:
+        return ()  # one member: there is no other observer
+
+    async def published(self, prefix: bytes) -> PublishedSites:
+        return self._copy._around.published(prefix)
+
+
+def store_folder(data: Path, source: str) -> Path:
+    """Folder of a source's generations."""
+    return data / "stores" / source

@@ -1,0 +1,324 @@
+"""A member: journal, one copy per source, the feed's servers and pullers, beats, and what answering asks. Composition only.
+
+Way of a start: journal opened -> each store opened -> logs replayed -> servers listen -> pullers call. A damaged store takes
+only its own source out of service; a failed journal stops the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from replica.consensus.edge_apply import ApplyThread
+from replica.consensus.edge_disk import DiskLimits as JournalDiskLimits
+from replica.consensus.edge_journal import Journal, JournalLimits
+from replica.consensus.edge_metrics import ApplyMetrics, JournalMetrics
+from replica.feed.edge_metrics import FeedMetrics
+from replica.feed.edge_puller import Puller
+from replica.feed.edge_push_server import PushService, add_feed_services
+from replica.feed.edge_source_server import SourceService
+from replica.feed.edge_tls import SERVER_OPTIONS, server_credentials
+from replica.member.answers import catalog_mark, catalog_of
+from replica.member.copy import Around, SourceCopy
+from replica.member.settings import Address, MemberSettings, SourceSettings
+from replica.member.source_log import StoreSourceLog
+from replica.model.catalog import Catalog
+from replica.model.errors import Code, InvariantBroken, ZaibeiError
+from replica.model.group_state import GroupState
+from replica.model.handle.values import decode_record
+from replica.model.identifier import END, ROUTE, PrefixTree, parent, prefix_key
+from replica.model.identity import Peer
+from replica.model.position import LINEAGE_OCTETS
+from replica.model.view import SourceView
+from replica.store.edge_disk import DiskLimits as StoreDiskLimits
+from replica.store.edge_disk import write_durable
+from replica.store.edge_rocks import BudgetLimits, StoreBudget, check_open_files
+from replica.takeover.edge_beats import BeatTable, listen_for_beats
+from replica.takeover.edge_metrics import TakeoverMetrics
+from replica.takeover.ports import PublishedSites
+from replica.takeover.service import TakeoverService
+
+LINEAGE_FILE = "lineage"
+STORE_OPEN_FILES_MIN = 64
+SERVER_GRACE_S = 0.5
+CATALOG_SETTLE_S = 0.002
+HS_SITE_TYPES = frozenset({"HS_SITE", "HS_SITE.6"})
+
+log = logging.getLogger("zaibei.member")
+
+
+class Member:
+    """See the module.
+
+    Args:
+        on_failed: called (any thread) when the process must stop: a failed journal or a broken invariant.
+        registry: metrics go here; None: none are kept.
+    """
+
+    def __init__(
+        self,
+        settings: MemberSettings,
+        on_failed: Callable[[Exception], None],
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        self.settings, self._on_failed, self._registry = settings, on_failed, registry
+        self.copies: dict[str, SourceCopy] = {}
+        self.broken: dict[str, ZaibeiError] = {}  # sources out of service, and why
+        self.takeover = TakeoverService()
+        self.feed_addresses: tuple[Address, ...] = ()
+        self.beat_addresses: tuple[Address, ...] = ()
+        self.catalog_changed: Callable[[], None] = lambda: None
+        self._owners: PrefixTree[str] = PrefixTree()
+        for source in settings.sources:
+            for prefix in source.prefixes:
+                self._owners.put(prefix_key(prefix), source.name)
+        self._catalog = Catalog(own_site=settings.own_site)
+        self._catalog_mark: object = None
+        self._catalog_due = False
+        self._journal: Journal | None = None
+        self._apply: ApplyThread | None = None
+        self._server: grpc.aio.Server | None = None
+        self._beats: list[asyncio.DatagramTransport] = []
+        self._pullers: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- life
+
+    async def start(self) -> None:
+        """Open, replay, listen, pull.
+
+        Raises:
+            ZaibeiError: the journal cannot be opened, an address is taken, the disk is full; says what to do.
+        """
+        self._loop = asyncio.get_running_loop()
+        settings = self.settings
+        settings.data.mkdir(parents=True, exist_ok=True)
+        registry = self._registry
+        limits = _budget(settings)
+        check_open_files(limits)
+        budget = StoreBudget(settings.data, limits, _store_disk(settings))
+        takeover_metrics = TakeoverMetrics(registry) if registry else None
+        table = BeatTable(takeover_metrics)
+        await self._listen_for_beats(table)
+        self._journal = await asyncio.to_thread(
+            lambda: Journal.open(
+                settings.data / "journal",
+                limits=JournalLimits(disk=_journal_disk(settings)),
+                on_failed=self._on_failed,
+                metrics=JournalMetrics(registry) if registry else None,
+            )
+        )
+        self._apply = ApplyThread(on_broken=self._invariant, metrics=ApplyMetrics(registry) if registry else None)
+        self._apply.start()
+        around = Around(
+            settings=settings,
+            journal=self._journal,
+            apply=self._apply,
+            budget=budget,
+            lineage=_lineage(settings.data),
+            owner_of=self._owner_of,
+            published=self._published,
+            out_of_service=self._out_of_service,
+            beats=table,
+            beats_reach=settings.beats_reach or self.beat_addresses,
+            feed_metrics=FeedMetrics(registry) if registry else None,
+            takeover_metrics=takeover_metrics,
+        )
+        for source in settings.sources:
+            await self._open(source, around)
+        self._renew_catalog()
+        await self._serve()
+        self._pull()
+
+    async def _open(self, source: SourceSettings, around: Around) -> None:
+        """One source; when its store is bad the others go on without it."""
+        try:
+            copy = await asyncio.to_thread(SourceCopy.open, source, around)
+            self.copies[source.name] = copy
+            copy.store.subscribe(self._on_state)
+            report = await copy.start()
+            log.info("source in service", extra={"fields": {"source": source.name, "replayed": str(report)}})
+        except ZaibeiError as exc:
+            if exc.code is Code.STOPPING:
+                raise
+            self._out_of_service(source.name, exc)
+        else:
+            self.takeover.runners[source.name] = copy.runner
+
+    async def stop(self) -> None:
+        """In order: no new streams, feeds end, logs drain, stores flush and close."""
+        for puller in self._pullers:
+            puller.cancel()
+        await asyncio.gather(*self._pullers, return_exceptions=True)
+        for copy in self.copies.values():
+            await copy.driver.stop()
+        if self._server is not None:
+            await self._server.stop(SERVER_GRACE_S)
+        for transport in self._beats:
+            transport.close()
+        for copy in self.copies.values():
+            await copy.stop()
+        if self._apply is not None:
+            await asyncio.to_thread(self._apply.stop)
+        for name, copy in self.copies.items():
+            try:
+                await asyncio.to_thread(copy.close)
+            except ZaibeiError as exc:
+                log.error("store not closed in order", extra={"fields": {"source": name, "why": str(exc)}})
+        if self._journal is not None:
+            await asyncio.to_thread(self._journal.close)
+
+    def _invariant(self, broken: InvariantBroken) -> None:
+        self._on_failed(broken)
+
+    def _out_of_service(self, source: str, error: ZaibeiError) -> None:
+        self.broken[source] = error
+        log.error("source out of service", extra={"fields": {"source": source, "why": str(error)}})
+
+    # -- servers and callers
+
+    async def _listen_for_beats(self, table: BeatTable) -> None:
+        bound = []
+        for host, port in self.settings.beats_listen:
+            transport, taken = await listen_for_beats(table, host, port)
+            self._beats.append(transport)
+            bound.append((host, taken))
+        self.beat_addresses = tuple(bound)
+
+    async def _serve(self) -> None:
+        settings = self.settings
+        if not settings.feed_listen or not settings.sources:
+            return  # nobody is pinned, so nobody could come in
+        server = grpc.aio.server(options=list(SERVER_OPTIONS))
+        pins = settings.pins
+        push = PushService(lambda name: copy.driver if (copy := self.copies.get(name)) else None, lambda: pins)
+        names = add_feed_services(server, push, SourceService(self._log_for, lambda: pins))
+        servicer = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        for name in ("", *names):
+            await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        credentials = server_credentials(settings.identity, pins)
+        bound = []
+        for host, port in settings.feed_listen:
+            text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            try:
+                bound.append((host, server.add_secure_port(text, credentials)))
+            except RuntimeError as exc:
+                raise ZaibeiError(Code.INVALID_CONFIG, f"cannot listen for feeds on {text}: {exc}") from exc
+        await server.start()
+        self._server, self.feed_addresses = server, tuple(bound)
+
+    def _log_for(self, peer: Peer, wanted: str) -> StoreSourceLog | None:
+        """A source may read its own registry back, and nobody another's."""
+        copy = self.copies.get(peer.name) if wanted in ("", peer.name) else None
+        return None if copy is None else StoreSourceLog(copy.store, self.settings.identity.signer, copy.settings.prefixes)
+
+    def _pull(self) -> None:
+        for source in self.settings.sources:
+            copy = self.copies.get(source.name)
+            if copy is None:
+                continue
+            for address in source.pull:
+                puller = Puller(copy.driver, address, self.settings.identity, source.peer)
+                self._pullers.append(asyncio.create_task(puller.run(), name=f"pull {source.name}"))
+
+    # -- what answering asks
+
+    def catalog(self) -> Catalog:
+        """The same object until ownership or an overlay changes."""
+        return self._catalog
+
+    def read(self, wants: Mapping[str, Sequence[bytes]]) -> dict[str, tuple[list[bytes | None], SourceView]]:
+        """Records of several sources with their views; sources that are not held here, or cannot be read, are left out."""
+        found = {}
+        for name, keys in wants.items():
+            copy = self.copies.get(name)
+            if copy is not None:
+                try:
+                    found[name] = copy.answers.read(keys)
+                except ZaibeiError as exc:
+                    self.broken.setdefault(name, exc)
+        return found
+
+    def _on_state(self, _: GroupState) -> None:
+        """On the apply thread, after each entry: look at the catalog soon, once for many."""
+        loop = self._loop
+        if not self._catalog_due and loop is not None:
+            self._catalog_due = True
+            with contextlib.suppress(RuntimeError):  # the loop is closing
+                loop.call_soon_threadsafe(self._renew_soon)
+
+    def _renew_soon(self) -> None:
+        if self._loop is not None:
+            self._loop.call_later(CATALOG_SETTLE_S, self._renew_catalog)
+
+    def _renew_catalog(self) -> None:
+        self._catalog_due = False
+        states = {name: copy.store.state() for name, copy in self.copies.items()}
+        mark = catalog_mark(states)
+        if mark != self._catalog_mark:
+            self._catalog_mark = mark
+            self._catalog = catalog_of(states.values(), self.settings.own_site, self._catalog.version + 1)
+            self.catalog_changed()
+
+    # -- what copies ask of each other
+
+    def _owner_of(self, prefix: bytes) -> str | None:
+        owned = self._owners.longest(prefix)
+        return None if owned is None else owned[1]
+
+    def _published(self, prefix: bytes) -> PublishedSites:
+        """A prefix's sites as the copy of its parent's source holds them. Raises ZaibeiError."""
+        owner = self._owner_of(parent(prefix))
+        copy = self.copies.get(owner) if owner is not None else None
+        if copy is None:
+            return PublishedSites()
+        (record,), _ = copy.store.get_many([ROUTE + prefix + END])
+        if not record:
+            return PublishedSites()
+        sites = [value for value in decode_record(record).values if _type_of(value.type) in HS_SITE_TYPES]
+        return PublishedSites(tuple(site.data for site in sites), min((site.ttl for site in sites), default=None))
+
+
+def _type_of(kind: str | bytes) -> str:
+    return kind if isinstance(kind, str) else kind.decode("ascii", "replace")
+
+
+def _lineage(data: Path) -> bytes:
+    """This cluster's lineage: random at first start, kept for good."""
+    path = data / LINEAGE_FILE
+    if not path.exists():
+        write_durable(path, secrets.token_bytes(LINEAGE_OCTETS))
+    octets = path.read_bytes()
+    if len(octets) != LINEAGE_OCTETS:
+        raise ZaibeiError(Code.DAMAGED, f"{path} does not hold the {LINEAGE_OCTETS} octets of a lineage: restore it")
+    return octets
+
+
+def _budget(settings: MemberSettings) -> BudgetLimits:
+    return BudgetLimits(
+        cache_octets=settings.memory_octets // 2,
+        write_buffer_octets=settings.memory_octets // 2,
+        open_files=max(settings.open_files, STORE_OPEN_FILES_MIN),
+        stores_max=max(1, 2 * len(settings.sources)),  # a side generation beside each live one
+    )
+
+
+def _store_disk(settings: MemberSettings) -> StoreDiskLimits:
+    reserve = settings.disk_reserve_octets
+    return StoreDiskLimits(reserve, reserve + reserve // 8, min(reserve // 2, 192 * 1024 * 1024))
+
+
+def _journal_disk(settings: MemberSettings) -> JournalDiskLimits:
+    reserve = settings.disk_reserve_octets
+    return JournalDiskLimits(reserve, reserve + reserve // 8, min(reserve // 2, 96 * 1024 * 1024))

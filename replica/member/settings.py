@@ -1,0 +1,81 @@
+"""What a member is built from, as values; the command's configuration is turned into these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from replica.model.edge_identity import Identity
+from replica.model.identity import Peer, Pins
+from replica.model.states import Mode
+from replica.model.view import STALE_HORIZON_MS
+from replica.takeover.ports import Endpoint
+from replica.takeover.publish import Publisher
+
+MB = 1024 * 1024
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """One registry that is copied.
+
+    Args:
+        peer: its pin, with the key parts it may write.
+        prefixes, case_sensitive: as people write them.
+        pull: addresses `host:port` we fetch from; empty: it pushes.
+        armed: beats every 50 ms, otherwise every 500; automatic: the detector may start a resolution takeover.
+        operable: False: nobody may take it over.
+        probe_name: what probes ask for; empty: its first prefix. probes: where; empty: what its description says.
+    """
+
+    peer: Peer
+    prefixes: tuple[str, ...]
+    case_sensitive: tuple[str, ...] = ()
+    mode: Mode = Mode.RECORDS
+    pull: tuple[str, ...] = ()
+    horizon_ms: int = STALE_HORIZON_MS
+    armed: bool = True
+    automatic: bool = False
+    operable: bool = True
+    probe_name: str = ""
+    probes: tuple[Endpoint, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.peer.name
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSettings:
+    """One member.
+
+    Args:
+        data: folder of everything; machine: the machine it counts as.
+        feed_listen, beats_listen: numeric addresses; port 0 takes a free one.
+        beats_reach: addresses sources send datagram beats to; empty: where we listen.
+        own_site: HS_SITE data octets of this cluster.
+        publishers: adapters that make a takeover known, by their names.
+        shadow_prefix: for rehearsals.
+    """
+
+    name: str
+    data: Path
+    machine: str
+    identity: Identity
+    sources: tuple[SourceSettings, ...] = ()
+    feed_listen: tuple[Address, ...] = ()
+    beats_listen: tuple[Address, ...] = ()
+    beats_reach: tuple[Address, ...] = ()
+    own_site: bytes = b""
+    publishers: tuple[Publisher, ...] = ()
+    shadow_prefix: str = ""
+    memory_octets: int = 512 * MB
+    open_files: int = 512
+    journal_keep_octets: int = 2_048 * MB
+    disk_reserve_octets: int = 256 * MB
+    identity_ends_s: int | None = None
+    pins: Pins = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pins", Pins(tuple(source.peer for source in self.sources)))
