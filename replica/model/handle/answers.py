@@ -25,6 +25,7 @@ from replica.model.handle.message import (
     SUGGESTED_BITS,
     Envelope,
     answer_flags,
+    code_for,
     digest_type_for,
     request_digest,
 )
@@ -97,10 +98,10 @@ def peek_resolution(octets: bytes) -> Peeked | None:
     end = len(octets)
     if end < _HANDLE_AT:
         return None
-    head, session_id, request_id, sequence, length, op, code, flags, _, recursion, _, _, body, handle_octets = (
-        _REQUEST.unpack_from(octets)
+    head, session_id, request_id, _, length, op, code, flags, _, recursion, _, _, body, handle_octets = _REQUEST.unpack_from(
+        octets
     )
-    if op != _RESOLUTION or code or sequence or head[2] & FLAG_BITS or length != end - ENVELOPE_OCTETS:
+    if op != _RESOLUTION or code or head[2] & FLAG_BITS or length != end - ENVELOPE_OCTETS:
         return None
     at = _HANDLE_AT + handle_octets
     if not 0 < handle_octets <= HANDLE_OCTETS_MAX:
@@ -176,6 +177,8 @@ def _echo(handle: bytes) -> bytes:
 
 def answer(request: Peeked, code: int, body: bytes, expiration: int, site_serial: int, authoritative: bool) -> bytes:
     """Octets of any answer to a peeked request; the request's digest comes before the body when it asked for it."""
+    if code in (7, 202):  # the two that old peers know by other numbers
+        code = code_for((request.versions[0], request.versions[1]), code)
     digest = request.digest
     body_octets = len(digest) + len(body)
     return b"".join(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from replica.model.handle.codes import (
+    FLAGS_DEFAULT,
     LIST_BATCH_NAMES_MAX,
     LIST_ITEMS_MAX,
     MESSAGE_OCTETS_MAX,
@@ -18,7 +19,7 @@ from replica.model.handle.codes import (
     ResponseCode,
 )
 from replica.model.handle.faults import CodecMisuse, ProtocolFault
-from replica.model.handle.message import Message, strip_digest
+from replica.model.handle.message import UNKNOWN_PEER_VERSION, Envelope, Header, Message, Version, encode_message, strip_digest
 from replica.model.handle.names import check_name
 from replica.model.handle.types import HsSite, decode_site, encode_site
 from replica.model.handle.values import HandleValue, encode_values, read_values
@@ -140,6 +141,28 @@ class ListResponse:
         if len(self.handles) > LIST_BATCH_NAMES_MAX:
             raise CodecMisuse(f"a message lists at most {LIST_BATCH_NAMES_MAX} names, not {len(self.handles)}")
         return b"".join((U32.pack(len(self.handles)), *map(string, self.handles)))
+
+
+def resolution_request(
+    handle: bytes,
+    request_id: int,
+    *,
+    indexes: tuple[int, ...] = (),
+    types: tuple[bytes, ...] = (),
+    flags: int = FLAGS_DEFAULT,
+    version: Version = UNKNOWN_PEER_VERSION,
+) -> bytes:
+    """Octets of a plain resolution request, as the standard client writes it.
+
+    Args:
+        handle: 1 to 2,048 octets.
+        request_id: positive, unique among those under way to the peer; 31 bits.
+        version: written to the peer; 2.11 is suggested back.
+    Raises:
+        CodecMisuse: a number that does not fit.
+    """
+    body = ResolutionRequest(handle, indexes, types).encode()
+    return encode_message(Message(Envelope(request_id, 0, version), Header(OpCode.RESOLUTION, flags=flags), body))
 
 
 Request = ResolutionRequest | HandleRequest | ValuesRequest | IndexesRequest | RawBody

@@ -22,6 +22,7 @@ SERIAL_UNKNOWN = 0xFFFF
 TTL_S_DEFAULT = 86_400
 TTL_S_MAX = 172_800  # what resolvers keep at most
 
+HTTP_TUNNEL_TYPE = "application/x-hdl-message"  # POST /<handle>: envelope and message as the body, both ways
 PORT_DEFAULT = 2641
 PORT_HTTP_DEFAULT = 8000
 

@@ -43,6 +43,8 @@ Version = tuple[int, int]
 OUR_VERSION: Version = (2, 11)
 UNKNOWN_PEER_VERSION: Version = (2, 3)  # what is written to a peer nobody has spoken to yet
 SHA256_SINCE: Version = (2, 7)
+_TODAYS_CODES_SINCE: Version = (2, 5)
+_OLD_CODES = {int(ResponseCode.SERVER_BACKUP): 303, int(ResponseCode.INVALID_VALUE): 201}
 _ANCIENT_MAJOR = 5  # an alias from before 2.1
 
 DIGESTS = {DigestType.MD5: ("md5", 16), DigestType.SHA1: ("sha1", 20), DigestType.SHA256: ("sha256", 32)}
@@ -235,6 +237,11 @@ def strip_digest(message: Message, request: bytes | None = None) -> bytes:
     return body[1 + known[1] :]
 
 
+def code_for(version: Version, code: int) -> int:
+    """The number that says a response code to a peer: before 2.5, 303 stood for 7 and 201 for 202."""
+    return _OLD_CODES.get(code, code) if version_rank(version) < _TODAYS_CODES_SINCE else code
+
+
 def answer_flags(flags: int, *, authoritative: bool = False, more: bool = False) -> int:
     """Flags of an answer to a request's flags."""
     return flags & _NOT_ECHOED | (_AUTHORITATIVE if authoritative else 0) | (_CONTINUOUS if more else 0)
@@ -270,7 +277,7 @@ def answer_to(
     return encode_message(
         Message(
             Envelope(envelope.request_id, 0, version, OUR_VERSION, 0, envelope.session_id),
-            Header(header.op_code, response_code, flags, site_serial, 0, 0, expiration),
+            Header(header.op_code, code_for(version, response_code), flags, site_serial, 0, 0, expiration),
             body,
         )
     )
@@ -285,7 +292,7 @@ def fault_answer(fault: ProtocolFault, *, expiration: int) -> bytes | None:
     return encode_message(
         Message(
             Envelope(envelope.request_id, 0, envelope.answer_version, OUR_VERSION, 0, envelope.session_id),
-            Header(fault.op_code, fault.code, FLAGS_DEFAULT, SERIAL_UNKNOWN, 0, 0, expiration),
+            Header(fault.op_code, code_for(envelope.answer_version, fault.code), FLAGS_DEFAULT, SERIAL_UNKNOWN, 0, 0, expiration),
             U32.pack(len(text)) + text,
         )
     )

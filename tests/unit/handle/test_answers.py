@@ -78,6 +78,9 @@ def test_both_ways_read_and_answer_alike(
     assert answers.resolution_answer(request, wire, expiration, site_serial=serial, authoritative=authoritative) == long_way
     long_way = message.answer_to(read, octets, 2, ErrorResponse(b"stale").encode(), **options)  # type: ignore[arg-type]
     assert answers.error_answer(request, 2, b"stale", expiration, site_serial=serial, authoritative=authoritative) == long_way
+    for code in (7, 202):
+        long_way = message.answer_to(read, octets, code, ErrorResponse(b"").encode(), **options)  # type: ignore[arg-type]
+        assert answers.error_answer(request, code, b"", expiration, site_serial=serial, authoritative=authoritative) == long_way
     refer = Referral(b"0.SERV/1", values).encode()  # type: ignore[arg-type]
     long_way = message.answer_to(read, octets, 302, refer, expiration=expiration, site_serial=serial)
     assert answers.referral_answer(request, 302, b"0.SERV/1", wire, expiration, site_serial=serial) == long_way

@@ -66,7 +66,7 @@ def test_what_does_not_decode_falls_back(kind: bytes) -> None:
 
 
 def test_a_type_that_only_begins_alike_is_plain() -> None:
-    assert written_data(b"HS_SITEX", OCTETS["hs_admin"])["format"] == "base64"  # type: ignore[index]
+    assert written_data(b"HS_SITEX", OCTETS["hs_site"])["format"] == "base64"  # type: ignore[index]
 
 
 def test_lists_admins_and_keys() -> None:
@@ -154,6 +154,7 @@ def test_what_people_write() -> None:
         13,
         14,
     ]
+    assert read_one(timestamp="2023-11-14T22:13:20").timestamp == 1_700_000_000
     assert read_one(references=[{"handle": "a/b", "index": 2}]).references == (Reference(b"a/b", 2),)
     many = json_read.read_values(b'{"handle":"a","values":[{"index":1,"type":"URL","data":"x"}]}')
     single = json_read.read_values(b'{"index":1,"type":"URL","data":"x"}')

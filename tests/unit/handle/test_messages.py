@@ -111,6 +111,23 @@ def test_the_empty_credential_may_be_left_out() -> None:
     assert bodies.decode_request(message.decode_message(bare)) == ResolutionRequest(b"88.118.8/XYZ-001")
 
 
+def test_octets_behind_the_credential_are_refused() -> None:
+    longer = PLAIN[:16] + (len(PLAIN) - 20 + 1).to_bytes(4, "big") + PLAIN[20:] + b"\0"
+    with pytest.raises(ProtocolFault, match="credential"):
+        message.decode_message(longer)
+
+
+def test_a_body_cut_off_is_called_so() -> None:
+    with pytest.raises(ProtocolFault, match="body"):
+        message.decode_message(changed(40, b"\0\0\x01\0"))
+
+
+def test_an_error_may_have_no_body_at_all() -> None:
+    bare = Message(Envelope(1, 0), Header(1, 100), b"")
+    assert bodies.decode_response(bare) == ErrorResponse(None)
+    assert ErrorResponse(None).encode() == b""
+
+
 def test_octets_behind_a_request_are_ignored() -> None:
     body = ResolutionRequest(b"a").encode() + b"\0\0"
     assert bodies.decode_request(Message(Envelope(1, 0), Header(1), body)) == ResolutionRequest(b"a")
@@ -144,6 +161,14 @@ def test_versions(version: tuple[int, int], suggested: tuple[int, int], answered
 )
 def test_the_digest_fits_the_age_of_the_peer(version: tuple[int, int], kind: DigestType) -> None:
     assert message.digest_type_for(version) is kind
+
+
+@pytest.mark.parametrize(
+    ("version", "code", "said"),
+    [((2, 4), 7, 303), ((2, 4), 202, 201), ((2, 4), 100, 100), ((2, 5), 7, 7), ((2, 11), 202, 202), ((5, 9), 7, 303)],
+)
+def test_old_peers_know_two_codes_by_other_numbers(version: tuple[int, int], code: int, said: int) -> None:
+    assert message.code_for(version, code) == said
 
 
 @pytest.mark.parametrize("kind", list(DigestType))

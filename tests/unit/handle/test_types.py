@@ -122,8 +122,9 @@ def test_keys() -> None:
     data = bytes.fromhex("0000000b5253415f5055425f4b455900000000000301000100000081 00".replace(" ", "")) + modulus
     assert keys.decode_key(data) == ("RSA", {"n": modulus, "e": b"\x01\0\x01"})
     assert keys.encode_key("rsa", {"n": modulus, "e": b"\0\x01\0\x01"}) == data
-    dsa = {"y": b"\x01", "p": b"\xff", "q": b"\x02", "g": b"\x03"}
+    dsa = {"y": b"\x7f", "p": b"\x80", "q": b"\x02", "g": b"\x03"}
     assert keys.decode_key(keys.encode_key("DSA", dsa)) == ("DSA", dsa)
+    assert keys.encode_key("DSA", dsa).endswith(bytes.fromhex("0000000102000000020080000000010300000001 7f"))
     for bad in (b"", data[:-1], data + b"\0", data.replace(b"RSA", b"SM2")):
         with pytest.raises(ProtocolFault):
             keys.decode_key(bad)

@@ -81,6 +81,13 @@ MADE = {
 }
 
 
+def test_a_plain_request_in_one_call() -> None:
+    assert bodies.resolution_request(HANDLE, ID) == OCTETS["resolve_req_compat"]
+    flags = OpFlag.AUTHORITATIVE | OpFlag.CERTIFY | OpFlag.PUBLIC_ONLY
+    made = bodies.resolution_request(HANDLE, ID, indexes=(1, 2), types=(b"URL", b"HS_SITE."), flags=flags, version=(2, 11))
+    assert made == OCTETS["resolve_req_2_11_idx_types"]
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_requests_are_made_and_read(name: str) -> None:
     envelope, op_code, flags, body = MADE[name]
