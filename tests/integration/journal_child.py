@@ -1,7 +1,8 @@
-"""A process that writes to a journal as fast as it may and reports what was acknowledged: killed and judged by test_journal_power.py.
+"""A process that writes to a journal as fast as it may and reports what was acknowledged. test_journal_power.py judges it.
 
 Usage: python -m tests.integration.journal_child FOLDER GROUPS ENTRY_OCTETS [forgetful]
-Prints a line for each acknowledgement: `ack GROUP INDEX TOKEN MONOTONIC_NS`, and for changes: `admitted`, `refused CODE`, `stop CODE`, `failed CODE`.
+Prints a line for each acknowledgement: `ack GROUP INDEX TOKEN MONOTONIC_NS`, and for changes: `admitted`, `refused CODE`,
+`stop CODE` (from the journal to its process), `failed CODE` (a writer gives up).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Promise 1 on real processes: whatever was acknowledged is there after a power cut; a failed fsync stops, a full disk is waited out.
+"""Promise 1 on real processes: what was acknowledged is there after a power cut; a failed fsync stops, a full disk is waited out.
 
 The recorder (tests/shim) keeps each file's length at its last returned fsync; after SIGKILL every file is cut to it.
 """

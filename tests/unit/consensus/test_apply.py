@@ -116,7 +116,7 @@ def test_a_broken_invariant_is_told_to_the_process() -> None:
     thread = ApplyThread(on_broken=told.append)
     thread.start()
     machine, ears = ListMachine(), Ears()
-    machine.faults = [InvariantBroken("two at one place")]  # type: ignore[list-item]
+    machine.faults = [InvariantBroken("two at one place")]
     thread.lane(machine, ears).submit(entries(1, 1))
     ears.wait_for(1)
     thread.stop()
@@ -129,7 +129,12 @@ def test_turns_are_shared() -> None:
     go = threading.Event()
     thread = ApplyThread(limits=ApplyLimits(turn_octets_max=10))
     first, second = ListMachine(), ListMachine()
-    first.before_apply = lambda entry: (go.wait(WAIT_S), order.append("a"))[0] and None
+
+    def slow(entry: LogEntry) -> None:
+        go.wait(WAIT_S)
+        order.append("a")
+
+    first.before_apply = slow
     second.before_apply = lambda entry: order.append("b")
     ears = Ears(), Ears()
     thread.start()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from prometheus_client import CollectorRegistry
+from rocksdict import Options, Rdict
 
 from replica.consensus import edge_rocks
 from replica.consensus.edge_disk import Disk, DiskLimits
@@ -24,6 +28,7 @@ from tests.unit.consensus.test_contracts import Ears, entries
 
 SMALL = JournalLimits(mark_idle_s=0.01, room_check_s=0.01, disk=DiskLimits(0, 0, 0))
 WAIT_S = 20
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class CountingRows(JournalRows):
@@ -288,15 +293,80 @@ def test_a_missing_file_is_one_clear_message(tmp_path: Path) -> None:
     assert caught.value.code in (Code.DAMAGED, Code.DISK_FAILED)
 
 
-def test_options_are_the_same_at_every_open(tmp_path: Path) -> None:
-    """Trap a: RocksDB keeps stored column-family options unless they are passed again."""
-    for _ in range(2):
-        journal = Journal.open(tmp_path, limits=SMALL)
-        journal.close()
-        newest = max((tmp_path / "db").glob("OPTIONS-*")).read_text()
-        assert f"write_buffer_size={edge_rocks.WRITE_BUFFER_OCTETS}" in newest
-        assert "wal_recovery_mode=kTolerateCorruptedTailRecords" in newest
-        assert "compression=kNoCompression" in newest
+def test_options_are_ours_at_every_open(tmp_path: Path) -> None:
+    """Trap a: RocksDB keeps the column-family options it was made with unless they are passed again."""
+    other = Options(raw_mode=True)
+    other.create_if_missing(True)
+    other.set_write_buffer_size(1_234_567)
+    Rdict(str(tmp_path / "db"), other).close()
+    Journal.open(tmp_path, limits=SMALL).close()
+    newest = max((tmp_path / "db").glob("OPTIONS-*")).read_text()
+    assert f"write_buffer_size={edge_rocks.WRITE_BUFFER_OCTETS}" in newest
+    assert "wal_recovery_mode=kTolerateCorruptedTailRecords" in newest
+    assert "compression=kNoCompression" in newest
+
+
+STALLED = """
+import sys
+from pathlib import Path
+from replica.consensus.edge_rows import JournalRows
+from replica.consensus.journal_ops import Append
+from replica.model.errors import ZaibeiError
+from replica.model.outcome import LogEntry
+rows = JournalRows.open(Path(sys.argv[1]))
+l0 = ("level0_file_num_compaction_trigger", "level0_slowdown_writes_trigger", "level0_stop_writes_trigger")
+rows.db.set_options(dict(zip(l0, ("100", "2", "2"))))
+append = Append(1, (LogEntry(1, 1, b"x"),), None, 1)
+for _ in range(6):
+    try:
+        rows.write([append])
+        rows.db.flush()
+    except ZaibeiError as exc:
+        sys.stdout.write(exc.code)
+        rows.db.set_options(dict(zip(l0, ("2", "20", "36"))))
+        rows.write([append])
+        sys.stdout.write(" written")
+        break
+"""
+
+
+def test_a_stalled_rocksdb_answers_at_once(tmp_path: Path) -> None:
+    """SEMANTICS 11.3: a stalled write would hold every thread of the process; in its own process, so that a hang is a failure."""
+    argv = [sys.executable, "-c", STALLED, str(tmp_path / "db")]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "busy written", done.stderr[-1_000:]
+
+
+class LosingRows(CountingRows):
+    """Loses an entry that had been flushed when it is opened again."""
+
+    opened: ClassVar[int] = 0
+
+    @classmethod
+    def open(cls, folder: Path) -> JournalRows:
+        cls.opened += 1
+        rows = super().open(folder)
+        for found in rows.groups.values():
+            found.recovered = replace(found.recovered, last=found.recovered.last - 1)
+        return rows
+
+
+class LosingJournal(Journal):
+    rows_type = LosingRows
+
+
+def test_a_full_disk_that_lost_something_stops_the_member(tmp_path: Path) -> None:
+    """Trap d: reopened, and verified before anything is written again."""
+    journal = LosingJournal.open(tmp_path, limits=SMALL)
+    part = journal.attach("g", ears := Ears())
+    part.append(entries(1, 3))
+    journal.drain()
+    CountingRows.write_faults = [ZaibeiError(Code.DISK_FULL, "No space left", retry=True)]
+    part.append(entries(4, 1))
+    journal.drain()
+    assert ears.index == 3 and ears.error is not None
+    assert ears.error.code is Code.DISK_FAILED and "up to 3" in str(ears.error) and "up to 2" in str(ears.error)
+    journal.close()
 
 
 def test_disk_limits(tmp_path: Path) -> None:
