@@ -20,11 +20,12 @@ from pathlib import Path
 from replica.agent.edge_content import View
 from replica.agent.edge_log import AgentLog
 from replica.agent.edge_staging import RejectsFile, Staging
-from replica.agent.mapping import AnyMapping, Naming
+from replica.agent.mapping import Naming
 from replica.agent.nature import Transaction
 from replica.agent.readers import (
     CSV_COLUMNS,
     LINE_OCTETS_MAX,
+    Input,
     Parsed,
     Reject,
     csv_row,
@@ -59,15 +60,6 @@ class InputState(StrEnum):
     MISSING = "missing"  # a file cannot be read: what is published stays
     SPOOL_FULL = "spool_full"  # waits for receipts
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One file. `format`: csv or jsonl; `mappings` empty: the ready-made form."""
-
-    path: Path
-    format: str
-    mappings: tuple[AnyMapping, ...] = ()
 
 
 @dataclass(slots=True)

@@ -16,11 +16,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from replica.agent.cutter import Piece, check, compact, cut, effective, pieces
+from replica.agent.edge_clocks import Clocks
 from replica.agent.edge_content import Content, Step
 from replica.agent.edge_segments import Fsync, SegmentFiles
 from replica.agent.edge_snapshot import Snapshots
 from replica.agent.log import Segment, floor_of, locate, same_epoch
-from replica.agent.nature import Clocks, Counts, Nature, Transaction
+from replica.agent.nature import Counts, Nature, Transaction
 from replica.agent.retention import Retention, Spool
 from replica.agent.sums import Pins, answer
 from replica.agent.waiters import Waiters

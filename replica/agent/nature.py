@@ -1,9 +1,8 @@
-"""Values that describe a source and its agent: what it says of itself, clocks as arguments, counters."""
+"""Values that describe a source and its agent: what it says of itself, transactions, counters."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replica.model.batch import Change
@@ -49,14 +48,6 @@ class Nature:
             beat_interval_ms=self.beat_interval_ms,
             case_sensitive=self.case_sensitive,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Time as functions, so that tests turn it by hand."""
-
-    unix_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    boottime_s: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -64,6 +65,15 @@ class Reject:
 
 
 Parsed = Staged | Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One file. `format`: csv or jsonl; `mappings` empty: the ready-made form."""
+
+    path: Path
+    format: str
+    mappings: tuple[AnyMapping, ...] = ()
 
 
 def jsonl_line(octets: bytes, line: int, naming: Naming, mappings: Sequence[AnyMapping] = ()) -> Iterator[Parsed]:

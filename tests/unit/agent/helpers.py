@@ -8,8 +8,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from replica.agent.edge_clocks import Clocks
 from replica.agent.edge_log import AgentLog
-from replica.agent.nature import Clocks, Nature, Transaction
+from replica.agent.nature import Nature, Transaction
 from replica.agent.records import record_of
 from replica.agent.retention import Spool
 from replica.model.batch import OP_DELETE, OP_PUT, Change

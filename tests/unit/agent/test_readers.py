@@ -121,13 +121,29 @@ def test_any_octets_are_a_row_a_reject_or_nothing(octets: bytes) -> None:
         assert isinstance(item, Staged | Reject)
 
 
+FIELDS = (
+    *(
+        "handle",
+        "values",
+        "index",
+        "type",
+        "data",
+        "format",
+        "value",
+        "ttl",
+        "timestamp",
+        "prefix",
+        "sites",
+        "servers",
+        "address",
+    ),
+    *("tcp", "document", "id", "body", "permissions", "references", "interfaces", "publicKey", "attributes", "serial", "service"),
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
-        ["handle", "values", "index", "type", "data", "format", "value", "ttl", "timestamp", "prefix", "sites", "servers", "address", "tcp",
-         "document", "id", "body", "permissions", "references", "interfaces", "publicKey", "attributes", "serial", "service"]
-    ), inner, max_size=5), max_leaves=12,
-)  # fmt: skip
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
+    max_leaves=12,
+)
 
 
 @given(

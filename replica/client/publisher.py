@@ -1,0 +1,224 @@
+"""Publisher: a registry publishes from its own code, without knowing of asyncio, batches or positions.
+
+Changes wait in memory until `commit`; what `commit` returned for is on this machine's disk, and a background thread carries it to
+the copy. Every method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from replica.agent.config import SourceConfig
+from replica.agent.edge_log import AgentLog
+from replica.agent.nature import Transaction
+from replica.agent.records import document_of, record_of, site_from_json, value_from_json
+from replica.client.edge_agent import Address, Source, load_source_config
+from replica.model.batch import OP_DELETE, OP_PUT, Change
+from replica.model.errors import Code, ZaibeiError
+from replica.model.handle.values import HandleValue
+from replica.model.identifier import document_key
+from replica.model.position import Position
+
+PENDING_OCTETS_MAX = 256 * 1024 * 1024  # not yet committed
+ROOM_WAIT_S = 1.0
+START_S_MAX = 30.0
+
+Values = Mapping[str, str] | Sequence[HandleValue | Mapping[str, Any]]
+
+
+class Receipt:
+    """What became of a commit. `position`: the boundary after it, on this machine's disk."""
+
+    def __init__(self, position: Position, agent: AgentLog, loop: asyncio.AbstractEventLoop) -> None:
+        self.position = position
+        self._agent, self._loop = agent, loop
+
+    @property
+    def done(self) -> bool:
+        """The copy has it on a majority of its disks."""
+        return self._agent.covered(self.position)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until `done`. False: not within the time; it may still come."""
+        if self.done:
+            return True
+        waiting = asyncio.run_coroutine_threadsafe(self._agent.wait_receipt(self.position, timeout_s), self._loop)
+        return waiting.result()
+
+    def __repr__(self) -> str:
+        return f"Receipt({self.position.short()}, {'on a majority' if self.done else 'waiting'})"
+
+
+class Publisher:
+    """Open with the path of a source's TOML file (without [[input]]), or a checked SourceConfig.
+
+    Args:
+        when_full: "block" until the copy has caught up when the spool is full, or "raise" ZaibeiError(BUSY).
+    Raises:
+        ZaibeiError: the configuration, the folder or an address cannot be used; nothing is running then.
+    """
+
+    def __init__(self, config: str | Path | SourceConfig, *, when_full: Literal["block", "raise"] = "block") -> None:
+        self._config = config if isinstance(config, SourceConfig) else load_source_config(Path(config))
+        if self._config.inputs:
+            raise ZaibeiError(
+                Code.INVALID_CONFIG, "a source has [[input]] files or a Publisher, not both: their changes would fight"
+            )
+        self._when_full = when_full
+        self._pending: list[Change] = []
+        self._octets = 0
+        self._lock = threading.Lock()
+        self._commits = threading.Lock()
+        self._source = Source.open(self._config)
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._started = threading.Event()
+        self._failures: list[ZaibeiError] = []
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._thread.start()
+        if not self._started.wait(START_S_MAX):
+            raise ZaibeiError(Code.UNKNOWN, f"the publisher did not start within {START_S_MAX} s", definite=False)
+        for failure in self._failures:
+            self._source.close()
+            raise failure
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        except ZaibeiError as exc:
+            self._failures.append(exc)
+        finally:
+            self._started.set()
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        async with self._source.running():
+            self._started.set()
+            await self._stop.wait()
+
+    # ------------------------------------------------------------------------------------------------------- changes
+
+    def put(self, identifier: str, values: Values) -> None:
+        """Register or replace an identifier.
+
+        Args:
+            values: {"URL": "…", …} (indexes 1, 2, … in that order), or values as the JSON API writes them, or HandleValues.
+        Raises:
+            ZaibeiError(MALFORMED, NOT_OWNER): this change was not taken.
+        """
+        key, spelling = self._config.naming.key(identifier)
+        self._add(Change(OP_PUT, key, record_of(_values(values), spelling)))
+
+    def delete(self, identifier: str) -> None:
+        """Remove an identifier; harmless when it is not there."""
+        self._add(Change(OP_DELETE, self._config.naming.key(identifier)[0]))
+
+    def put_route(self, prefix: str, sites: Sequence[Mapping[str, Any]] = (), *, service: str = "", ttl: int = 300) -> None:
+        """Say where a prefix is served.
+
+        Args:
+            sites: {"address": "192.0.2.1", "tcp": 2641, "udp": 2641} or whole sites of the JSON API.
+            service: name of a service handle instead of, or beside, sites.
+        """
+        values = [HandleValue(index, b"HS_SITE", site_from_json(site), ttl=ttl) for index, site in enumerate(sites, 1)]
+        if service:
+            values.append(HandleValue(len(values) + 1, b"HS_SERV", service.encode(), ttl=ttl))
+        self._add(Change(OP_PUT, self._config.naming.route_key(prefix), record_of(values)))
+
+    def delete_route(self, prefix: str) -> None:
+        self._add(Change(OP_DELETE, self._config.naming.route_key(prefix)))
+
+    def put_document(self, kind: str, ident: str, body: object) -> None:
+        """Deposit a business document; `body` is anything JSON can hold."""
+        self._add(Change(OP_PUT, document_key(kind, ident), document_of(body)))
+
+    def delete_document(self, kind: str, ident: str) -> None:
+        self._add(Change(OP_DELETE, document_key(kind, ident)))
+
+    def _add(self, change: Change) -> None:
+        size = len(change.key) + len(change.value)
+        with self._lock:
+            if self._closed:
+                raise ZaibeiError(Code.STOPPING, "the publisher is closed")
+            if self._octets + size > PENDING_OCTETS_MAX:
+                raise ZaibeiError(Code.BUSY, f"{self._octets} octets wait for commit(): commit oftener", retry=True)
+            self._pending.append(change)
+            self._octets += size
+
+    def commit(self) -> Receipt:
+        """Publish what was put and deleted so far, as one transaction.
+
+        Returns:
+            A receipt; its position is on this machine's disk now.
+        Raises:
+            ZaibeiError(BUSY): the spool is full and `when_full` is "raise"; the changes wait for the next commit.
+            ZaibeiError(DISK_FULL, DISK_FAILED): the changes wait for the next commit.
+        """
+        with self._commits:
+            with self._lock:
+                changes, octets = self._pending, self._octets
+                self._pending, self._octets = [], 0
+            try:
+                return Receipt(self._append(changes), self._source.agent, self._loop)
+            except ZaibeiError:
+                with self._lock:
+                    self._pending, self._octets = changes + self._pending, octets + self._octets
+                raise
+
+    def _append(self, changes: Sequence[Change]) -> Position:
+        while True:
+            try:
+                return self._source.agent.append([Transaction(changes)])[0]
+            except ZaibeiError as exc:
+                if exc.code is not Code.BUSY or self._when_full == "raise":
+                    raise
+                self._source.agent.wait_room(ROOM_WAIT_S)
+
+    # --------------------------------------------------------------------------------------------------------- state
+
+    @property
+    def head(self) -> Position:
+        return self._source.agent.head()
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where members may fetch from."""
+        return self._source.addresses
+
+    @property
+    def fingerprint(self) -> str:
+        """What the copy's operators pin."""
+        return self._source.identity.fingerprint
+
+    @property
+    def certificate_pem(self) -> bytes:
+        return self._source.identity.certificate_pem
+
+    def close(self) -> None:
+        """Stop the background thread. What was put but not committed is forgotten. Calling twice is harmless."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _values(values: Values) -> list[HandleValue]:
+    if isinstance(values, Mapping):
+        return [HandleValue(index, kind.encode(), text.encode()) for index, (kind, text) in enumerate(values.items(), 1)]
+    return [value if isinstance(value, HandleValue) else value_from_json(value) for value in values]
