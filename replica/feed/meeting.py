@@ -54,14 +54,21 @@ def grant_entry(state: GroupState, parent: Position, lineage: bytes, reason: str
 
 
 class Meeting:
-    """The part of a session before batches flow. `on_met`: the source is in the granted epoch; `on_refused`: it is not, and why;
+    """The part of a session before batches flow. `on_begin`: an epoch is being granted; `on_met`: the source is in the granted epoch; `on_refused`: it is not, and why;
     `on_broken`: the stream must end."""
 
-    __slots__ = ("_desk", "_grants", "_on_broken", "_on_met", "_on_refused", "_parent", "since_ns")
+    __slots__ = ("_desk", "_grants", "_on_begin", "_on_broken", "_on_met", "_on_refused", "_parent", "since_ns")
 
-    def __init__(self, desk: Desk, on_met: Callable[[], None], on_refused: Refused, on_broken: Callable[[Trouble], None]) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        on_begin: Callable[[], None],
+        on_met: Callable[[], None],
+        on_refused: Refused,
+        on_broken: Callable[[Trouble], None],
+    ) -> None:
         self._desk = desk
-        self._on_met, self._on_refused, self._on_broken = on_met, on_refused, on_broken
+        self._on_begin, self._on_met, self._on_refused, self._on_broken = on_begin, on_met, on_refused, on_broken
         self._grants = 0
         self._parent: Position | None = None  # head whose proof or grant is under way
         self.since_ns: int | None = None  # waiting for the source since then
@@ -100,6 +107,7 @@ class Meeting:
 
     def grant(self, parent: Position, reason: str) -> None:
         """Grant the next epoch from the source's head."""
+        self._on_begin()
         self._parent, self.since_ns = parent, None
         entry = grant_entry(self._desk.state, parent, self._desk.setup.lineage, reason, self._desk.setup.signer)
         self._desk.propose(entry, self._granted)

@@ -74,7 +74,7 @@ class ReplicaSession:
         self.load = Load(
             self.desk, self._on_position, self.intake.switching, self._on_live, self._on_proved_fork, self._on_load_failed
         )
-        self.meeting = Meeting(self.desk, self._on_met, self._block, self._break)
+        self.meeting = Meeting(self.desk, self._on_meeting, self._on_met, self._block, self._break)
         self.head: Position | None = None
         self._resumed = False
         self._barrier: bytes | None = None
@@ -128,9 +128,9 @@ class ReplicaSession:
         self.load.state_changed()
         granting = state.granted is not None and not state.grant_taken
         if granting and self.phase in (*OPEN, Phase.AWAITING, Phase.BLOCKED) and self.head is not None:
-            self._move(Phase.MEETING)
+            self._on_meeting()
             self.meeting.meet(self.head)
-        elif state.hold is not None and state.hold.side == 0 and self.phase in OPEN:
+        elif state.hold is not None and self.phase in (*OPEN, Phase.AWAITING):
             self._move(Phase.BLOCKED)
         elif self.phase is Phase.BLOCKED and self._unblocked():
             self._resync()
@@ -351,7 +351,7 @@ class ReplicaSession:
                 self._move(Phase.AWAITING)
         else:
             if self.phase is not Phase.REFETCHING:
-                self._move(Phase.REFETCHING if self.phase in OPEN else Phase.FLOWING)
+                self._move(Phase.FLOWING if self.phase is Phase.MEETING else Phase.REFETCHING)
             self._resumed = True
             self.desk.resume_from(tail, self.intake.credit(open_=True))
             self._barrier = self._nonce()
@@ -382,6 +382,12 @@ class ReplicaSession:
         return nonce
 
     # -- what the parts report
+
+    def _on_meeting(self) -> None:
+        """A new epoch: what the old one was loading is of no use."""
+        if self.phase not in (Phase.MEETING, Phase.CLOSED):
+            self.load.drop()
+            self._move(Phase.MEETING)
 
     def _on_met(self) -> None:
         if self.phase is not Phase.MEETING:

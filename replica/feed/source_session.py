@@ -205,6 +205,10 @@ class SourceSession:
     def grant_taken(self, position: Position, now: Now) -> list[SourceCommand]:
         """A grant is on disk."""
         self._now, self.head, self._wanted = now, position, ""
+        self._run += 1
+        self.cursor, self._backlog = None, []  # the replica resumes in the new epoch
+        if self.phase not in (SourcePhase.CLOSED, SourcePhase.OFFERED):
+            self._move(SourcePhase.OFFERED)
         if self.phase is not SourcePhase.CLOSED:
             self._say(source_pb2.SourceMessage(grant_accepted=source_pb2.GrantAccepted(position=position.to_wire())))
         return self._take()

@@ -270,6 +270,10 @@ class World:
         entry = entry_pb2.Entry.FromString(data)
         body = entry.WhichOneof("body")
         detail = ""
+        if body == "grant":  # the first boundary of an epoch has its parent's content
+            parent, start = Position.from_wire(entry.grant.parent), Position.from_wire(entry.grant.start)
+            if parent in self.content_at:
+                self.content_at.setdefault(start, self.content_at[parent])
         if body == "mark":
             detail = " " + entry_pb2.FeedMark.State.Name(entry.mark.state).removeprefix("STATE_")
         elif body == "append":
