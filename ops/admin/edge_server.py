@@ -19,6 +19,8 @@ CONNECTIONS_MAX = 16
 IDLE_S_MAX = 60.0
 WRITE_S_MAX = 10.0
 STOP_S_MAX = 5.0
+LINGER_S_MAX = 1.0
+READ_OCTETS = 64 * 1024
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of the peer
 
 log = logging.getLogger("zaibei.admin")
@@ -26,6 +28,15 @@ log = logging.getLogger("zaibei.admin")
 
 def _may_steer(uid: int) -> bool:
     return uid in (0, os.getuid())
+
+
+async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refusal: Trouble) -> None:
+    """Say why, then read on for a moment: closing over unread octets would reset the connection before the answer is read."""
+    writer.write(encode_error(0, refusal))
+    writer.write_eof()
+    async with asyncio.timeout(LINGER_S_MAX):
+        while await reader.read(READ_OCTETS):
+            pass
 
 
 class AdminServer:
@@ -76,17 +87,17 @@ class AdminServer:
         self._open[task] = writer
         try:
             refusal = self._refusal(writer)
-            if refusal is not None:
-                writer.write(encode_error(0, refusal))
-                return
-            while True:
-                async with asyncio.timeout(IDLE_S_MAX):
-                    line = await reader.readuntil(b"\n")
+            while refusal is None:
+                try:
+                    async with asyncio.timeout(IDLE_S_MAX):
+                        line = await reader.readuntil(b"\n")
+                except asyncio.LimitOverrunError:
+                    refusal = Trouble(Code.MALFORMED, f"a request is at most {REQUEST_OCTETS_MAX} octets")
+                    break
                 writer.write(await self._answer(line))
                 async with asyncio.timeout(WRITE_S_MAX):
                     await writer.drain()
-        except asyncio.LimitOverrunError:
-            writer.write(encode_error(0, Trouble(Code.MALFORMED, f"a request is at most {REQUEST_OCTETS_MAX} octets")))
+            await _refuse(reader, writer, refusal)
         except (asyncio.IncompleteReadError, TimeoutError, OSError):
             pass  # gone, silent or not reading: its own affair
         finally:

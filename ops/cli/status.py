@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import click
 import msgspec
@@ -12,7 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from ops.admin.values import SourceStatus, Status
+from ops.admin.values import Readiness, SourceStatus, Status
 from ops.cli.exits import Exit
 from ops.cli.style import Console, admin, styled, table, target_options
 from ops.text import printable
@@ -34,6 +35,7 @@ COLUMNS = (
     "held",
     "quarantined",
 )
+RESULT_STYLE = {"pass": "green", "fail": "red"}
 FRESHNESS_STYLE = {"fresh": "green", "stale_bounded": "yellow", "degraded": "yellow", "expired": "red"}
 
 
@@ -47,7 +49,7 @@ FRESHNESS_STYLE = {"fresh": "green", "stale_bounded": "yellow", "degraded": "yel
 @click.option("--check", is_flag=True, help="For monitors: exit 9 when something is wrong, 11 when something is UNKNOWN.")
 @styled
 def status(console: Console, source: str, watch: bool, every: float, check: bool) -> int:
-    """Every source of the running member, or one SOURCE.
+    """Every source of the running member; or one SOURCE, with what its readiness for a takeover rests on.
 
     \b
     lag         changes the source stated that we have not applied
@@ -64,38 +66,58 @@ def status(console: Console, source: str, watch: bool, every: float, check: bool
     """
     if watch:
         return _watch(console, source, every)
-    found = _look(source)
-    console.answer(msgspec.to_builtins(found), render(found))
-    return verdict(found.sources) if check else Exit.DONE
+    look = _look(source)
+    console.answer(look.document(), look.render())
+    return verdict(look.status.sources) if check else Exit.DONE
 
 
-def _look(source: str) -> Status:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Look:
+    """What one look saw; `readiness` only for a named source."""
+
+    status: Status
+    readiness: list[Readiness] | None = None
+
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = msgspec.to_builtins(self.status)
+        if self.readiness is not None:
+            document["readiness"] = msgspec.to_builtins(self.readiness)
+        return document
+
+    def render(self) -> Group:
+        if self.readiness is None:
+            return render(self.status)
+        rows = [[one.check, Text(one.result, style=RESULT_STYLE.get(one.result, "yellow")), one.reason] for one in self.readiness]
+        return Group(render(self.status), table(["takeover-ready?", "result", "why"], rows))
+
+
+def _look(source: str) -> Look:
     client = admin()
     try:
         found: Status = client.status()
+        if not source:
+            return Look(found)
+        chosen = [one for one in found.sources if one.source == source]
+        if not chosen:
+            names = ", ".join(one.source for one in found.sources) or "none"
+            raise ZaibeiError(Code.NOT_FOUND, f"no source {source!r} at {found.member}; there are: {names}")
+        return Look(dataclasses.replace(found, sources=chosen), client.readiness(source))
     finally:
         client.close()
-    if not source:
-        return found
-    chosen = [one for one in found.sources if one.source == source]
-    if not chosen:
-        names = ", ".join(one.source for one in found.sources) or "none"
-        raise ZaibeiError(Code.NOT_FOUND, f"no source {source!r} at {found.member}; there are: {names}")
-    return dataclasses.replace(found, sources=chosen)
 
 
 def _watch(console: Console, source: str, every: float) -> int:
     try:
         if console.as_json or not console.is_terminal:
             while True:
-                found = _look(source)
-                console.answer(msgspec.to_builtins(found), render(found))
+                look = _look(source)
+                console.answer(look.document(), look.render())
                 time.sleep(every)
-        with Live(render(_look(source)), console=console.rich, auto_refresh=False) as live:
+        with Live(_look(source).render(), console=console.rich, auto_refresh=False) as live:
             while True:
                 time.sleep(every)
                 try:
-                    live.update(render(_look(source)), refresh=True)
+                    live.update(_look(source).render(), refresh=True)
                 except ZaibeiError as exc:
                     live.update(
                         Text(f"{exc.trouble.message}\nNothing is known while it does not answer.", style="red"), refresh=True

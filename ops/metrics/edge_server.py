@@ -15,6 +15,7 @@ from replica.model.errors import Code, ZaibeiError
 HEAD_OCTETS_MAX = 8 * 1024
 HEAD_S_MAX = 5.0
 WRITE_S_MAX = 10.0
+LINGER_S_MAX = 1.0
 CONNECTIONS_MAX = 32
 
 log = logging.getLogger("zaibei.metrics")
@@ -59,15 +60,17 @@ class MetricsServer:
         self._connections += 1
         try:
             if self._connections > CONNECTIONS_MAX:
-                writer.write(_answer("503 Service Unavailable", b"too many connections\n"))
+                await _refuse(reader, writer, _answer("503 Service Unavailable", b"too many connections\n"))
                 return
-            async with asyncio.timeout(HEAD_S_MAX):
-                head = await reader.readuntil(b"\r\n\r\n")
+            try:
+                async with asyncio.timeout(HEAD_S_MAX):
+                    head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.LimitOverrunError:
+                await _refuse(reader, writer, _answer("431 Request Header Fields Too Large", b"too large\n"))
+                return
             writer.write(await self._answer_to(head))
             async with asyncio.timeout(WRITE_S_MAX):
                 await writer.drain()
-        except asyncio.LimitOverrunError:
-            writer.write(_answer("431 Request Header Fields Too Large", b"too large\n"))
         except (asyncio.IncompleteReadError, TimeoutError, OSError):
             pass  # gone, silent or not reading: its own affair
         finally:
@@ -86,6 +89,15 @@ class MetricsServer:
         encode, kind = choose_encoder(_accept(rest))
         body = await asyncio.to_thread(encode, self._registry)
         return _answer("200 OK", b"" if words[0] == b"HEAD" else body, kind)
+
+
+async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes) -> None:
+    """Answer, then read on for a moment: closing over unread octets would reset the connection before the answer is read."""
+    writer.write(answer)
+    writer.write_eof()
+    async with asyncio.timeout(LINGER_S_MAX):
+        while await reader.read(HEAD_OCTETS_MAX):
+            pass
 
 
 def _accept(headers: bytes) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ops.admin.memory import MemoryMember
+from ops.admin.values import HoldPlan
 from ops.cli.main import cli
 from ops.operators import edge_keys
 from replica.model.signing import Signer
@@ -134,6 +139,10 @@ def test_status_says_what_is_unknown(running: MemoryMember, terminal: Terminal) 
     document = terminal.document("status", "node-b")
     assert [one["source"] for one in document["sources"]] == ["node-b"] and document["sources"][0]["lag_s"] is None
     assert terminal.at("status", "node-c").exit_code == 6
+    assert terminal.document("status", "node-a")["readiness"] == [
+        {"source": "node-a", "check": "ttl", "result": "pass", "reason": ""}
+    ]
+    assert "ttl" in terminal.at("status", "node-a").stdout
 
 
 @pytest.mark.parametrize(("source", "exit_code"), [("node-a", 9), ("node-b", 11), ("", 9)])
@@ -145,6 +154,31 @@ def test_hostile_text_moves_no_cursor(running: MemoryMember, terminal: Terminal)
     running.state.warnings.append("\x1b[2Jgone\nFAKE ok")
     for result in (terminal.at("status"), terminal.at("status", "--json")):
         assert "\x1b" not in result.stdout and "\nFAKE" not in result.stdout
+
+
+def test_hostile_names_in_tables(running: MemoryMember, terminal: Terminal) -> None:
+    group = running.desk._groups()["node-a"]
+    group.names = ("88.118/\x1b[31mX\u202e",)  # type: ignore[attr-defined]
+    for result in (terminal.at("hold", "show", HOLD_ID), terminal.at("hold", "show", HOLD_ID, "--json")):
+        assert result.exit_code == 0 and "\x1b" not in result.stdout and "\u202e" not in result.stdout
+        assert "88.118/\\u001b[31mX" in result.stdout
+
+
+class Lying(MemoryMember):
+    """Shows another plan than the one its token names."""
+
+    async def hold_plan_of(self, token: str) -> HoldPlan:
+        return replace(await MemoryMember.hold_plan_of(self, token), text="zaibei hold decision 1\nact release\n")
+
+
+def test_a_member_that_shows_another_plan_gets_no_signature(
+    signers: dict[str, Signer], here: Path, terminal: Terminal, keys: dict[str, Path]
+) -> None:
+    honest = member(signers)
+    with serving(Lying(honest.state, honest.desk), here / "admin.sock"):
+        token = terminal.document("hold", "plan", HOLD_ID, "discard")["plan"]["token"]
+        result = terminal.at("hold", "sign", token, "--key", str(keys["li.wei"]), "--yes")
+        assert result.exit_code == 9 and "Nothing was signed" in result.stderr
 
 
 def test_metrics(running: MemoryMember, terminal: Terminal) -> None:
@@ -215,3 +249,14 @@ def test_near_commands_are_named(terminal: Terminal) -> None:
     assert result.exit_code == 2 and "zaibei status" in result.stderr
     document = json.loads(terminal.type("staus", "--json").stdout)
     assert document["error"]["code"] == "usage"
+
+
+def test_watch_goes_on_until_told(running: MemoryMember, here: Path) -> None:
+    command = [sys.executable, "-m", "ops.cli.main", "status", "--watch", "--every", "0.2", "--json", "--data", str(here)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        documents = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        assert [one["member"] for one in documents] == ["member-1", "member-1"]
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""

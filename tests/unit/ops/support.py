@@ -83,8 +83,10 @@ def serving(calls: MemoryMember, path: Path) -> Iterator[AdminServer]:
     server = AdminServer(path, calls)
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
-        yield server
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+        try:
+            yield server
+        finally:
+            asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)

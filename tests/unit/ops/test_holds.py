@@ -96,6 +96,7 @@ async def test_one_key_under_two_names_is_one_person(desk: Desk) -> None:
     plan = desk.desk.plan(HOLD_ID, "release")
     desk.sign(plan.token, "li.wei", LI)
     desk.sign(plan.token, "li.also", LI)
+    assert desk.desk.plan_of(plan.token).approvals == ["li.also"]
     assert await code_of_run(desk, plan.token) is Code.NOT_AUTHORISED
 
 
