@@ -51,6 +51,10 @@ class StoreReads:
         """Everything entries decided, at one applied index; made anew at each apply. Any thread."""
         return self._stored.group
 
+    def held_counts(self) -> tuple[tuple[bytes, int, int], ...]:
+        """(prefix part, removed, rewritten) of what is held, as its committed entry states them; empty when nothing is."""
+        return self._stored.hold_counts
+
     def subscribe(self, callback: Callable[[GroupState], None]) -> Callable[[], None]:
         """Call back after each applied entry, on the apply thread; must not block. The result ends the subscription."""
         with self._pins:

@@ -1,0 +1,181 @@
+"""The admin calls of a running member: what `zaibei status`, `hold`, `takeover` and `stop` are answered with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from ops.admin.values import Approval, Held, HoldDone, HoldPlan, Readiness, Sample, SourceStatus, Status, Stopping
+from ops.config import MemberConfig
+from ops.metrics import samples
+from ops.operators.edge_book import BookFile
+from ops.operators.holds import HeldGroup, HoldDesk
+from ops.seat import Bound, Seat
+from replica import native
+from replica.member.copy import SourceCopy
+from replica.member.member import Member
+from replica.model.batch import OP_DELETE, open_batch
+from replica.model.errors import Code, ZaibeiError
+from replica.model.group_state import GroupState
+from replica.model.identifier import key_text
+from replica.model.outcome import Outcome
+from replica.takeover.edge_runner import boottime_ns
+from replica.v1 import entry_pb2
+
+DECISION_S_MAX = 30.0
+
+
+class CopyHolds:
+    """One copy as the desk of holds sees it. Satisfies ops.operators.holds.HeldGroup."""
+
+    def __init__(self, copy: SourceCopy) -> None:
+        self._copy = copy
+
+    def state(self) -> GroupState:
+        return self._copy.store.state()
+
+    def would_do(self) -> tuple[int, int]:
+        counts = self._copy.store.held_counts()
+        return sum(count[1] for count in counts), sum(count[2] for count in counts)
+
+    def samples(self, count_max: int) -> list[str]:
+        hold = self.state().hold
+        if hold is None or not hold.batch:
+            return []
+        scan = native.scan(open_batch(hold.batch, verify=False).columns, 1_000)
+        existing = self._copy.store.existing(scan.keys)
+        touched = (key for key, op, held in zip(scan.keys, scan.ops, existing, strict=True) if held or op == OP_DELETE)
+        return [key_text(key) for key, _ in zip(touched, range(count_max), strict=False)]
+
+    async def carry_out(self, entry: entry_pb2.Entry) -> Outcome:
+        proposal = self._copy.group.propose(entry)
+        try:
+            return await asyncio.wait_for(asyncio.shield(proposal.applied), DECISION_S_MAX)
+        except TimeoutError:
+            raise ZaibeiError(Code.UNKNOWN, "decided, but not applied yet: look at `zaibei hold list`", definite=False) from None
+
+
+class MemberCalls:
+    """Satisfies ops.admin.calls.AdminCalls."""
+
+    def __init__(self, config: MemberConfig, member: Member, seat: Seat, bound: Callable[[], Bound]) -> None:
+        self._config, self._member, self._seat, self._bound = config, member, seat, bound
+        book = BookFile(config.member.data)
+        self._desk = HoldDesk(self._held_groups, config.operator_keys(), book.load(), book.save, _now_ms)
+
+    def _held_groups(self) -> Mapping[str, HeldGroup]:
+        return {name: CopyHolds(copy) for name, copy in self._member.copies.items()}
+
+    # -- looking
+
+    async def status(self) -> Status:
+        config, member = self._config, self._member
+        broken = [f"source {name} is out of service: {error.trouble.message}" for name, error in member.broken.items()]
+        return Status(
+            member=config.member.name,
+            version=version("zaibei"),
+            pid=os.getpid(),
+            machine=config.member.machine,
+            data=str(config.member.data),
+            fingerprint=member.settings.identity.fingerprint,
+            started_ms=self._seat.started_ms,
+            now_ms=_now_ms(),
+            addresses={name: [str(address) for address in listened] for name, listened in self._bound().items()},
+            sources=await self.sources(),
+            warnings=[*self._seat.notes, *broken],
+        )
+
+    async def sources(self) -> list[SourceStatus]:
+        return [self._source(source.name) for source in self._config.sources]
+
+    def _source(self, name: str) -> SourceStatus:
+        copy, trouble = self._member.copies.get(name), self._member.broken.get(name)
+        if copy is None:
+            return SourceStatus(name, feed="OUT_OF_SERVICE", feed_reason=str(trouble or "not opened"))
+        state, lag, view = copy.store.state(), copy.driver.lag(), copy.answers.view()
+        takeover = copy.runner.status(boottime_ns())
+        ready = {"pass": True, "fail": False}.get(str(takeover["ready"]))
+        return SourceStatus(
+            source=name,
+            feed="OUT_OF_SERVICE" if trouble is not None else state.feed.name,
+            feed_reason=str(trouble) if trouble is not None else state.feed_reason,
+            connected=copy.driver.phase.value != "closed",
+            ready=view.ready,
+            position=str(state.position),
+            lag_entries=lag.changes,
+            lag_s=None if lag.age_ms is None else lag.age_ms / 1_000,
+            freshness=view.freshness.value,
+            verified=state.verified,
+            authority=state.authority.name,
+            takeover_ready=ready,
+            takeover=str(takeover["shown"]),
+            records=state.records,
+            quarantined=state.quarantined,
+            held=int(state.hold is not None),
+            detail={"stream": copy.driver.phase.value, "generation": state.generation, "digest": _digest(copy)},
+        )
+
+    async def readiness(self, source: str) -> list[Readiness]:
+        names = [source] if source else sorted(self._member.takeover.runners)
+        rows: list[Readiness] = []
+        for name in names:
+            for row in self._member.takeover.status(boottime_ns(), name):
+                checks: Any = row["readiness"]
+                rows += [Readiness(name, one["check"], one["result"], one.get("reason", one.get("detail", ""))) for one in checks]
+        return rows
+
+    async def metrics(self, prefix: str) -> list[Sample]:
+        return samples(self._seat.registry, prefix)
+
+    async def stop(self) -> Stopping:
+        asyncio.get_running_loop().call_later(0.05, self._seat.stop.set)
+        return Stopping(self._config.member.name, os.getpid())
+
+    # -- what is held
+
+    async def holds(self, source: str) -> list[Held]:
+        return self._desk.holds(source)
+
+    async def hold_show(self, hold: str) -> Held:
+        return self._desk.show(hold)
+
+    async def hold_plan(self, hold: str, decision: str) -> HoldPlan:
+        return self._desk.plan(hold, decision)
+
+    async def hold_plan_of(self, token: str) -> HoldPlan:
+        return self._desk.plan_of(token)
+
+    async def hold_sign(self, approval: Approval) -> HoldPlan:
+        return self._desk.sign(approval)
+
+    async def hold_run(self, token: str) -> HoldDone:
+        return await self._desk.run(token)
+
+    # -- takeover
+
+    async def takeover_status(self, source: str) -> list[dict[str, Any]]:
+        return self._member.takeover.status(boottime_ns(), source)
+
+    async def takeover_plan(self, source: str, action: str) -> dict[str, Any]:
+        return self._member.takeover.plan(source, action)
+
+    async def takeover_run(self, source: str, action: str, token: str, reason: str) -> dict[str, Any]:
+        return await self._member.takeover.run(source, action, token, reason)
+
+    async def takeover_rehearse(self, source: str) -> dict[str, Any]:
+        return await self._member.takeover.rehearse(source)
+
+
+def _digest(copy: SourceCopy) -> dict[str, Any] | None:
+    digest = copy.store.digest_at(copy.store.state().position)
+    if digest is None:
+        return None
+    return {"position": str(digest.position), "records": digest.records, "sum": f"{digest.total:032x}"}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,258 @@
+"""A running process: the member, the fronts that answer for it, the admin channel and metrics. Composed here, decided nowhere.
+
+Way of a start: fronts listen (and answer "starting, ask another site") -> our own site is known -> the member opens and replays
+-> answers. With `fronts = N` the same fronts run in N processes of their own and reach the stores over a socket; they outlive us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cryptography import x509
+
+from hosting.answer.port import Found, Wants
+from hosting.front.edge_front import Bound as FrontBound
+from hosting.front.edge_front import Front, FrontConfig
+from hosting.front.edge_metrics import FrontCollector
+from hosting.front.edge_port_server import PortServer, PortServerSettings
+from ops.admin.edge_server import AdminServer
+from ops.calls import MemberCalls
+from ops.config import Address, MemberConfig
+from ops.config.values import Source, TakeoverPolicy
+from ops.metrics import MetricsServer, watch_loop
+from ops.seat import Seat
+from replica.member.member import Member
+from replica.member.settings import MB, MemberSettings, SourceSettings
+from replica.model.catalog import Catalog
+from replica.model.edge_identity import Identity
+from replica.model.errors import Code, ZaibeiError
+from replica.model.handle.types import Interface, InterfaceUse, Protocol, encode_site, site_of
+from replica.takeover.edge_recursive import RecursiveConfig, RecursivePublisher
+from replica.takeover.ports import Endpoint
+from replica.takeover.publish import Publisher
+
+SWITCH_INTERVAL_S = 0.0005  # a thread that computes gives way to an answer within half a millisecond
+FRONT_READY_S_MAX = 15.0
+SHADOW_PREFIX = "0.ZAIBEI.DRILL"
+PORT_SOCKET = "answers.sock"
+
+log = logging.getLogger("zaibei.ops")
+
+
+class MemberPort:
+    """The answer port over a member in this process. Satisfies hosting.answer.port.AnswerPort."""
+
+    def __init__(self) -> None:
+        self.member: Member | None = None  # None while it starts
+
+    def catalog(self) -> Catalog:
+        if self.member is None:
+            raise ZaibeiError(Code.STOPPING, "this member is starting", retry=True)
+        return self.member.catalog()
+
+    async def get_many(self, wants: Wants) -> Found:
+        if self.member is None:
+            raise ZaibeiError(Code.STOPPING, "this member is starting", retry=True)
+        return self.member.read(wants)
+
+
+async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
+    """Run one member until `seat.stop` is set (see ops/seat.py).
+
+    Raises:
+        ZaibeiError: it cannot start, or had to stop (failed disk); says what to do.
+        OSError: an address cannot be bound.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    async with contextlib.AsyncExitStack() as stack:
+        port = MemberPort()
+        fronts = await _start_fronts(config, port, seat, stack)
+        failure: list[Exception] = []
+        loop = asyncio.get_running_loop()
+
+        def failed(error: Exception) -> None:  # any thread
+            failure.append(error)
+            loop.call_soon_threadsafe(seat.stop.set)
+
+        member = Member(member_settings(config, identity, fronts), failed, seat.registry)
+        stack.push_async_callback(member.stop)
+        await member.start()
+        port.member = member
+        bound = dict(fronts)
+        bound["feed"] = [Address(*address) for address in member.feed_addresses]
+        bound["beats"] = [Address(*address) for address in member.beat_addresses]
+        metrics = MetricsServer(seat.registry, config.listen.metrics)
+        bound["metrics"] = await metrics.start()
+        stack.push_async_callback(metrics.stop)
+        admin = AdminServer(config.member.admin_socket, MemberCalls(config, member, seat, lambda: bound))
+        await admin.start()
+        stack.push_async_callback(admin.stop)
+        watcher = asyncio.create_task(watch_loop(seat.registry))
+        stack.callback(watcher.cancel)
+        seat.ready(bound)
+        await seat.stop.wait()
+        port.member = None
+        if failure:
+            raise failure[0]
+
+
+# ------------------------------------------------------------------------------------------------------------- fronts
+Fronts = dict[str, list[Address]]
+
+
+async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stack: contextlib.AsyncExitStack) -> Fronts:
+    listen = config.listen
+    handle, http, grpc = (_pairs(addresses) for addresses in (listen.handle, listen.http, listen.grpc))
+    if not listen.fronts:
+        handle = _same_port_twice(handle)
+        front = Front(port, FrontConfig(udp=handle, tcp=handle, http=http, grpc=grpc))
+        bound = await front.start()
+        stack.push_async_callback(front.stop)
+        stack.callback(FrontCollector(front, seat.registry).close)
+        return _bound(bound)
+    if any(number == 0 for _, number in (*handle, *http, *grpc)):
+        raise ZaibeiError(
+            Code.INVALID_CONFIG, "fronts share their addresses: give [listen] handle, http and grpc real ports, not 0"
+        )
+    server = PortServer(port, PortServerSettings(config.member.data / PORT_SOCKET))
+    await server.start()
+    stack.push_async_callback(server.stop)
+    given = {"udp": handle, "tcp": handle, "http": http, "grpc": grpc, "reuse_port": True}
+    file = config.member.data / "front.json"
+    file.write_text(json.dumps({"socket": str(config.member.data / PORT_SOCKET), **given}), encoding="utf-8")
+    for number in range(listen.fronts):
+        await _start_front(file, number, stack)
+    return {"handle": list(listen.handle), "http": list(listen.http), "grpc": list(listen.grpc)}
+
+
+async def _start_front(file: Path, number: int, stack: contextlib.AsyncExitStack) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hosting.front", str(file), stdout=asyncio.subprocess.PIPE, env={**os.environ}
+    )
+
+    async def end() -> None:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+    stack.push_async_callback(end)
+    try:
+        line = await asyncio.wait_for(process.stdout.readline() if process.stdout else _nothing(), FRONT_READY_S_MAX)
+    except TimeoutError:
+        line = b""
+    if not line:
+        raise ZaibeiError(Code.UNREACHABLE, f"front {number} did not start: see its message above")
+
+
+async def _nothing() -> bytes:
+    return b""
+
+
+def _pairs(addresses: Sequence[Address]) -> tuple[tuple[str, int], ...]:
+    return tuple((address.host, address.port) for address in addresses)
+
+
+def _same_port_twice(addresses: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    """UDP and TCP share a port; a free one is chosen here, once for both."""
+    chosen = []
+    for host, number in addresses:
+        if number == 0:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.bind((host, 0))
+                number = probe.getsockname()[1]
+        chosen.append((host, number))
+    return tuple(chosen)
+
+
+def _bound(bound: FrontBound) -> Fronts:
+    return {
+        "handle": [Address(*address) for address in bound.tcp or bound.udp],
+        "http": [Address(*address) for address in bound.http],
+        "grpc": [Address(*address) for address in bound.grpc],
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+def member_settings(config: MemberConfig, identity: Identity, bound: Mapping[str, Sequence[Address]]) -> MemberSettings:
+    """The member's settings out of the configuration and what is really bound."""
+    limits = config.limits
+    certificate = x509.load_pem_x509_certificate(identity.certificate_pem)
+    return MemberSettings(
+        name=config.member.name,
+        data=config.member.data,
+        machine=config.member.machine,
+        identity=identity,
+        sources=tuple(_source(source) for source in config.sources),
+        feed_listen=_pairs(config.listen.feed),
+        beats_listen=_pairs(config.listen.beats),
+        own_site=own_site(config, bound),
+        publishers=tuple(_publishers(config)),
+        shadow_prefix=SHADOW_PREFIX,
+        memory_octets=limits.memory_mb * MB,
+        open_files=limits.open_files,
+        journal_keep_octets=limits.journal_keep_mb * MB,
+        disk_reserve_octets=limits.disk_reserve_mb * MB,
+        identity_ends_s=int(certificate.not_valid_after_utc.timestamp()),
+    )
+
+
+def _source(source: Source) -> SourceSettings:
+    return SourceSettings(
+        peer=source.peer,
+        prefixes=source.prefixes,
+        case_sensitive=source.case_sensitive,
+        mode=source.mode,
+        pull=tuple(str(address) for address in source.pull),
+        horizon_ms=source.horizon_s * 1_000,
+        armed=source.armed,
+        automatic=source.takeover is TakeoverPolicy.AUTOMATIC,
+        operable=source.takeover is not TakeoverPolicy.NEVER,
+        probe_name=source.probe_name,
+        probes=tuple(Endpoint(one.protocol, one.address, one.port) for one in source.probes),
+    )
+
+
+def _publishers(config: MemberConfig) -> list[Publisher]:
+    return [
+        RecursivePublisher(RecursiveConfig(one.name, one.url, flush=one.flush, token_file=one.token_file))
+        for one in config.recursives
+    ]
+
+
+def own_site(config: MemberConfig, bound: Mapping[str, Sequence[Address]]) -> bytes:
+    """HS_SITE of this cluster: TCP first (DOMAIN: the national clients take the first TCP interface), dual stack by alt_addr.
+
+    An IPv4 address comes first where there is one; the site has one port per protocol, so addresses of the other family
+    are published only when they listen on the same ports.
+    """
+    handle, http = list(bound.get("handle", ())), list(bound.get("http", ()))
+    if config.site.addresses:
+        first = config.site.addresses[0]
+        handle_port = first.handle_port or (handle[0].port if handle else 0)
+        http_port = first.http_port or (http[0].port if http else 0)
+        hosts = [one.host for one in config.site.addresses]
+    else:
+        reachable = [address for address in handle if not address.is_any]
+        if not reachable:
+            return b""
+        first_host = next((address for address in reachable if not address.is_ipv6), reachable[0])
+        handle_port = first_host.port
+        http_port = next((address.port for address in http if address.host == first_host.host), 0)
+        hosts = [first_host.host, *(one.host for one in reachable if one.port == handle_port and one.host != first_host.host)]
+    interfaces = [
+        Interface(InterfaceUse.QUERY, Protocol.TCP, handle_port),
+        Interface(InterfaceUse.QUERY, Protocol.UDP, handle_port),
+    ]
+    if http_port:
+        interfaces.append(Interface(InterfaceUse.QUERY, Protocol.HTTP, http_port))
+    hosts.sort(key=lambda host: ":" in host)
+    return encode_site(site_of(hosts, interfaces, serial=1, description=config.site.description))
