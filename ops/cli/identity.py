@@ -70,8 +70,10 @@ def _show(console: Console, config: MemberConfig) -> None:
     certificate = base64.b64encode(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)).decode()
     feed = [str(address) for address in config.listen.feed if address.port]
     block = f'[[member]]\nname = "{name}"\nfingerprint = "{printed}"\ncertificate = "{certificate}"\n'
+    if feed:
+        block += f'push = "{feed[0]}"    # as the source reaches us; leave it out where we pull\n'
     console.answer(
-        {"name": name, "fingerprint": printed, "certificate": certificate, "feed": feed, "file": str(path)},
+        {"name": name, "fingerprint": printed, "certificate": certificate, "feed": feed, "file": str(path), "block": block},
         pairs([("name", name), ("fingerprint", printed), ("file", path), ("sources push to", " ".join(feed))]),
         "\nFor a source's file; compare the fingerprint by another way than the file itself:\n",
         block,

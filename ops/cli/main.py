@@ -7,12 +7,12 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
 
 import click
 
+from ops import VERSION
 from ops.cli.style import guarded, target, target_options
 
 
@@ -112,7 +112,7 @@ class Root(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="`zaibei COMMAND --help` shows examples. `zaibei help exit-codes` lists what scripts can rely on.",
 )
-@click.version_option(version("zaibei"), prog_name="zaibei")
+@click.version_option(VERSION, prog_name="zaibei")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Keep a live, provable copy of identifier registries, and answer for them when their own nodes cannot.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
 from prometheus_client.registry import Collector
+
+from ops import VERSION
 
 LOOP_CHECK_S = 0.25
 LATE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -43,7 +44,7 @@ def new_registry(role: str) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(_Prefixed())
     about = Gauge("zaibei_process_build_info", "Always 1; what runs here.", ["role", "version"], registry=registry)
-    about.labels(role, version("zaibei")).set(1)
+    about.labels(role, VERSION).set(1)
     return registry
 
 

@@ -221,6 +221,20 @@ def test_identity(terminal: Terminal) -> None:
     assert "PRIVATE" not in terminal.at("identity", "show").stdout
 
 
+def test_both_sides_accept_what_the_other_prints(terminal: Terminal, tmp_path: Path) -> None:
+    """`identity show` goes into a source's file, `source identity` into the member's, as they are."""
+    member_block = json.loads(terminal.at("identity", "create", "--json").stdout)["block"]
+    (tmp_path / "records.jsonl").write_text("")
+    (tmp_path / "s.toml").write_text(
+        f'[source]\nname = "node-a"\nprefixes = ["88.118"]\n[[input]]\npath = "records.jsonl"\nformat = "jsonl"\n{member_block}'
+    )
+    printed = terminal.type("source", "identity", "--config", str(tmp_path / "s.toml"))
+    assert printed.exit_code == 0, printed.output
+    (tmp_path / "m.toml").write_text(printed.stdout)
+    checked = terminal.type("config", "check", "--config", str(tmp_path / "m.toml"))
+    assert checked.exit_code == 0, checked.output
+
+
 def test_config(terminal: Terminal, tmp_path: Path) -> None:
     file = tmp_path / "m.toml"
     file.write_text(terminal.type("config", "example").stdout)
