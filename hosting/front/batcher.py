@@ -121,6 +121,12 @@ class Batcher:
             self._ask_slowly(sink, context, question)
         return True
 
+    def close(self) -> None:
+        """Give up what is under way; its questions stay without an answer."""
+        self._lanes = {}
+        for call in self._calls:
+            call.cancel()
+
     def _ask_slowly(self, sink: Sink, context: Any, question: Question) -> None:
         todo = plan(question, self._heads.catalog)
         if isinstance(todo, Answer):
@@ -152,6 +158,9 @@ class Batcher:
 
     def _ended(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
+        if not call.cancelled() and call.exception() is not None:  # a bug: whoever composed this process decides what to do
+            fault = {"message": "a batch of questions was not answered", "exception": call.exception(), "task": call}
+            asyncio.get_running_loop().call_exception_handler(fault)
         if self._lanes and not self._scheduled:
             self._flush()
 

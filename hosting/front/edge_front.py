@@ -113,6 +113,7 @@ class Front:
         for connections in (self.tcp, self.http):
             for connection in list(connections.open):
                 connection.abort()
+        self.service.close()
         if self.grpc is not None:
             await self.grpc.stop(0.2)
         await asyncio.gather(*self._chores, return_exceptions=True)

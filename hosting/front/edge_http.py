@@ -36,7 +36,7 @@ from hosting.front.service import FrontService
 from replica.model.handle.answers import Peeked
 from replica.model.handle.codes import ResponseCode, http_status
 
-_TOO_BUSY: Final = b"too much is waiting here; ask another site"
+_TOO_BUSY: Final = b"this member cannot answer in time; ask another site"
 _HEADERS_MAX: Final = 64
 LINGER_S: Final = 1.0
 

@@ -13,7 +13,7 @@ from hosting.front.edge_stream import StreamConnection
 from hosting.front.service import FrontService
 from replica.model.handle.stream import Deframer
 
-_TOO_BUSY: Final = Answer(TRY_ANOTHER, b"too much is waiting here; ask another site")
+_TOO_BUSY: Final = Answer(TRY_ANOTHER, b"this member cannot answer in time; ask another site")
 
 
 class TcpConnection(StreamConnection):

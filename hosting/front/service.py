@@ -50,6 +50,12 @@ class FrontService:
         self._wall_clock = wall_clock
         self._view_calls: set[asyncio.Task[None]] = set()
 
+    def close(self) -> None:
+        """Give up what is under way."""
+        self.batcher.close()
+        for call in self._view_calls:
+            call.cancel()
+
     def expires(self) -> int:
         """Expiration time of an answer made now."""
         return int(self._wall_clock()) + EXPIRATION_S

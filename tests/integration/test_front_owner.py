@@ -236,7 +236,7 @@ async def test_hostile_octets_on_the_port_end_that_connection_alone(tmp_path: Pa
 
 
 async def test_a_whole_front_over_the_socket(tmp_path: Path) -> None:
-    async with linked(tmp_path) as (_, port), serving(port) as (__, bound):  # type: ignore[arg-type]
+    async with linked(tmp_path) as (_, port), serving(port) as (__, bound):
         sent = [resolution(NAME, request_id=number) for number in range(1, 65)]
         answers = await ask_udp(bound.udp[0], *sent, answers=64)
     assert {code_of(answer) for answer in answers} == {1}

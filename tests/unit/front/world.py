@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from hosting.answer.port import MemoryAnswerPort
+from hosting.answer.port import AnswerPort, MemoryAnswerPort
 from hosting.front.edge_front import Bound, Front, FrontConfig
+from hosting.front.service import FrontService
 from replica.model.catalog import Catalog, Owner
 from replica.model.handle.bodies import HandleRequest, ResolutionRequest
 from replica.model.handle.codes import FLAGS_DEFAULT, OpCode
@@ -115,12 +116,15 @@ def without_expiration(answer: bytes) -> bytes:
 
 @asynccontextmanager
 async def serving(
-    port: MemoryAnswerPort | None = None, host: str = "127.0.0.1", config: FrontConfig | None = None
+    port: AnswerPort | None = None,
+    host: str = "127.0.0.1",
+    config: FrontConfig | None = None,
+    service: FrontService | None = None,
 ) -> AsyncIterator[tuple[Front, Bound]]:
     """A front on free ports of one host."""
     wanted = config or FrontConfig()
     here = ((host, 0),)
-    front = Front(port or world(), replace(wanted, udp=here, tcp=here, http=here, grpc=wanted.grpc))
+    front = Front(port or world(), replace(wanted, udp=here, tcp=here, http=here), service)
     bound = await front.start()
     try:
         yield front, bound
