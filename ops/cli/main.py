@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ops import VERSION
-from ops.cli.style import guarded, target, target_options
+from ops.cli.style import guarded, target
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +44,6 @@ COMMANDS = MappingProxyType(
 )
 
 
-# Groups written without --config and --data: each of their verbs gets them here.
-TARGETED = frozenset({"takeover"})
-
-
-def _give_target(command: click.Command) -> None:
-    if isinstance(command, click.Group):
-        for inner in command.commands.values():
-            _give_target(inner)
-    elif not any(param.name == "data" for param in command.params):
-        target_options(command)
-
-
 class Root(click.Group):
     """The group of all commands; the one place where a command's end becomes an exit code."""
 
@@ -74,8 +62,6 @@ class Root(click.Group):
                 raise
             raise click.ClickException(f"`zaibei {cmd_name}` is not part of this installation: install zaibei whole") from None
         assert isinstance(command, click.Command)
-        if cmd_name in TARGETED:
-            _give_target(command)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ import click
 
 from ops.cli.style import Console, admin, effective, styled, target_options
 from ops.config import Effective
+from ops.config.edge_load import EMBEDDED
 from ops.config.values import LOCK_FILE
 from ops.logs import set_up_logging
 from ops.machine import FolderLock, check_ports, prepare_folder, raise_open_files
@@ -147,9 +149,11 @@ def show_ready(console: Console, found: Effective, identity: Identity, bound: Bo
         "sources": [source.name for source in config.sources],
     }
     lines = [f"{config.member.name} is up: process {os.getpid()}, data in {config.member.data}, configuration: {found.origin}"]
-    lines += [f"  {name:<8} {' '.join(listened):<34} {ABOUT.get(name, '')}".rstrip() for name, listened in addresses.items()]
+    lines += [
+        f"  {name:<8} {' '.join(listened):<34} {ABOUT.get(name, '')}".rstrip() for name, listened in addresses.items() if listened
+    ]
     lines += [f"  identity {identity.fingerprint}", "", "Next:"]
-    where = f" --data {config.member.data}"
+    where = _target_words(found)
     if config.sources:
         lines += [f"  zaibei status{where} --watch"]
         lines += (
@@ -158,9 +162,15 @@ def show_ready(console: Console, found: Effective, identity: Identity, bound: Bo
             else []
         )
     else:
-        lines += [f"  zaibei status{where}", "  zaibei identity show          what a source pins before it may push here"]
-        lines += ["  zaibei config example         add a [[source]] block; the member reads it at its next start"]
+        lines += [f"  zaibei status{where}", f"  zaibei identity show{where}    what a source pins before it may push here"]
+        lines += ["  zaibei config example    then add a [[source]] block; the member reads it at its next start"]
     console.answer(document, "\n".join(lines))
+
+
+def _target_words(found: Effective) -> str:
+    """The options with which other commands find this member; none where they find it by themselves."""
+    words = "" if found.origin == EMBEDDED else f" --config {shlex.quote(found.origin)}"
+    return words + (f" --data {shlex.quote(str(found.config.member.data))}" if found.origins.get("member.data") == "--data" else "")
 
 
 @click.command()
