@@ -19,8 +19,8 @@ from chaos.standin.control import Control
 from chaos.standin.edge_serve import Ports, Standin, bind, serve
 from chaos.standin.forced import PrefixTable
 from chaos.standin.given import Given
+from hosting.client.edge_resolver import ClientConfig, HandleClient, prefix_of
 from hosting.client.lookup import Question, Reply, Server, Turn
-from hosting.client.resolver import ClientConfig, HandleClient, prefix_of
 from hosting.client.sites import DELEGATE_TYPES, first_tcp, ttl_of
 from replica.model.errors import ZaibeiError
 from replica.model.handle.answers import Peeked

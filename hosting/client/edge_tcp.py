@@ -76,7 +76,8 @@ class TcpPool:
             raise ConnectionResetError("closed")
         if len(connection.pending) >= REQUESTS_OPEN_MAX:
             raise ConnectionResetError(f"{REQUESTS_OPEN_MAX} requests wait on one connection")
-        answer = connection.pending[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        connection.pending[number] = answer
         try:
             connection.transport.write(request)
             async with asyncio.timeout(self._answer_s_max):  # wait_for of Python 3.11 may swallow a cancellation

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from replica.model.errors import Code, ZaibeiError
+from ops.cli.exits import Exit
+from ops.cli.style import Console, admin, pairs, styled, table, target_options
 
-EXIT_OF: Mapping[Code, int] = {
-    Code.MALFORMED: 2,
-    Code.INVALID_CONFIG: 2,
-    Code.NOT_AUTHORISED: 3,
-    Code.REFUSED: 4,
-    Code.NOT_FOUND: 6,
-    Code.CONFLICT: 7,
-    Code.BUSY: 8,
-    Code.STOPPING: 8,
-    Code.UNREACHABLE: 8,
-    Code.VERIFICATION_FAILED: 9,
-    Code.UNKNOWN: 11,
-    Code.WOULD_LOSE_DATA: 12,
-}
-NOT_READY_EXIT = {"fail": 9, "unknown": 11}
-MARKS = {"pass": "[green]✓ pass[/]", "fail": "[red]✗ fail[/]", "unknown": "[yellow]? unknown[/]"}
+READY_EXIT = {"fail": Exit.VERIFICATION_FAILED, "unknown": Exit.UNKNOWN}
+MARKS = {"pass": "✓ pass", "fail": "✗ fail", "unknown": "? UNKNOWN"}  # a shape beside the word: colour alone tells not everybody
 Row = Mapping[str, Any]  # JSON of the admin API
 
 
@@ -43,143 +27,154 @@ class TakeoverAdmin(Protocol):
     def takeover_rehearse(self, source: str) -> Row: ...
 
 
-def _ask(context: click.Context) -> TakeoverAdmin:
-    """`context.obj` is the admin client, or a mapping that makes it under "admin" when first used."""
-    return context.obj["admin"]() if isinstance(context.obj, Mapping) else context.obj  # type: ignore[no-any-return]
+def _member() -> TakeoverAdmin:
+    found: TakeoverAdmin = admin()
+    return found
 
 
-class _Group(click.Group):
-    """Turns our errors into one clear line and the exit code of the command style."""
-
-    def invoke(self, context: click.Context) -> object:
-        try:
-            return super().invoke(context)
-        except ZaibeiError as exc:
-            click.echo(f"zaibei takeover: {exc.trouble.message}", err=True)
-            raise SystemExit(EXIT_OF.get(exc.code, 1)) from exc
-
-
-@click.group(cls=_Group)
+@click.group()
 def takeover() -> None:
-    """Answer for a source whose node cannot, and give it back."""
+    """Answer for a source whose node cannot, and give it back.
 
-
-as_json = click.option("--json", "json_", is_flag=True, help="One JSON document; a stable contract.")
+    \b
+    Examples:
+      zaibei takeover status                    who answers, and would a takeover be found now?
+      zaibei takeover plan SOURCE               look; prints a token
+      zaibei takeover run SOURCE --plan TOKEN   do exactly that
+      zaibei takeover withdraw SOURCE           the same two steps for the way back
+    """
 
 
 @takeover.command()
 @click.argument("source", default="")
 @click.option("--ready", is_flag=True, help="Exit 9 when a source is not takeover-ready, 11 when that is not known.")
-@as_json
-@click.pass_context
-def status(context: click.Context, source: str, ready: bool, json_: bool) -> None:
-    """Who answers for each source, and whether a takeover would be found if it happened now."""
-    rows = _ask(context).takeover_status(source)
-    if json_:
-        click.echo(json.dumps(list(rows), sort_keys=True))
-    else:
-        _show_status(rows)
-        for row in rows:
-            if source or row["ready"] != "pass":
-                _show_checks(row["source"], row["readiness"])
-    worst = {row["ready"] for row in rows}
-    if ready:
-        raise SystemExit(next((NOT_READY_EXIT[word] for word in ("fail", "unknown") if word in worst), 0))
+@target_options
+@styled
+def status(console: Console, source: str, ready: bool) -> int:
+    """Who answers for each source, and whether a takeover would be found if it happened now.
+
+    \b
+    Example:
+      zaibei takeover status node-a
+    """
+    rows = _member().takeover_status(source)
+    parts: list[object] = [_status_table(rows)]
+    parts += [_checks_table(row) for row in rows if source or row["ready"] != "pass"]
+    parts += [f"! {row['source']}: {alarm}" for row in rows for alarm in row["alarms"]]
+    console.answer([dict(row) for row in rows], *parts)
+    found = {row["ready"] for row in rows}
+    return next((READY_EXIT[word] for word in ("fail", "unknown") if ready and word in found), Exit.DONE)
 
 
 @takeover.command()
 @click.argument("source")
 @click.option("--withdraw", "back", is_flag=True, help="Plan the return to the source instead.")
-@as_json
-@click.pass_context
-def plan(context: click.Context, source: str, back: bool, json_: bool) -> None:
-    """Show what would happen, change nothing; prints the token that `run` needs."""
-    row = _ask(context).takeover_plan(source, "withdraw" if back else "takeover")
-    if json_:
-        click.echo(json.dumps(row, sort_keys=True))
-    else:
-        _show_plan(row)
-    if row["refusal"]:
-        raise SystemExit(4)
+@target_options
+@styled
+def plan(console: Console, source: str, back: bool) -> int:
+    """Show what would happen, change nothing; prints the token that `run` needs.
+
+    \b
+    Example:
+      zaibei takeover plan node-a
+    """
+    return _plan(console, source, "withdraw" if back else "takeover")
 
 
 @takeover.command()
 @click.argument("source")
 @click.option("--plan", "token", required=True, help="Token printed by `plan`.")
 @click.option("--reason", default="by an operator", help="Kept with the act.")
-@as_json
-@click.pass_context
-def run(context: click.Context, source: str, token: str, reason: str, json_: bool) -> None:
-    """Take over resolution as planned. Refused (4) when the world is no longer the one looked at; repeating it is harmless."""
-    _show_run(_ask(context).takeover_run(source, "takeover", token, reason), json_)
+@target_options
+@styled
+def run(console: Console, source: str, token: str, reason: str) -> None:
+    """Take over resolution as planned. Refused (4) when the world is no longer the one looked at; repeating it is harmless.
+
+    \b
+    Example:
+      zaibei takeover run node-a --plan 0123456789abcdef
+    """
+    _run(console, _member().takeover_run(source, "takeover", token, reason))
 
 
 @takeover.command()
 @click.argument("source")
 @click.option("--plan", "token", default="", help="Token printed by `plan --withdraw`; without it the plan is shown.")
 @click.option("--reason", default="by an operator", help="Kept with the act.")
-@as_json
-@click.pass_context
-def withdraw(context: click.Context, source: str, token: str, reason: str, json_: bool) -> None:
-    """Give resolution back to the source."""
+@target_options
+@styled
+def withdraw(console: Console, source: str, token: str, reason: str) -> int:
+    """Give resolution back to the source; without --plan it shows what that would do.
+
+    \b
+    Example:
+      zaibei takeover withdraw node-a
+    """
     if not token:
-        context.invoke(plan, source=source, back=True, json_=json_)
-        return
-    _show_run(_ask(context).takeover_run(source, "withdraw", token, reason), json_)
+        return _plan(console, source, "withdraw")
+    _run(console, _member().takeover_run(source, "withdraw", token, reason))
+    return Exit.DONE
 
 
 @takeover.command()
 @click.argument("source")
-@as_json
-@click.pass_context
-def rehearse(context: click.Context, source: str, json_: bool) -> None:
-    """Publish and withdraw a shadow prefix through every adapter; the real prefixes are not touched."""
-    row = _ask(context).takeover_rehearse(source)
-    click.echo(json.dumps(row, sort_keys=True) if json_ else f"{row['result']}: {row['detail']}")
-    if row["result"] != "pass":
-        raise SystemExit(9)
+@target_options
+@styled
+def rehearse(console: Console, source: str) -> int:
+    """Publish and withdraw a shadow prefix through every adapter; the real prefixes are not touched.
+
+    \b
+    Example:
+      zaibei takeover rehearse node-a
+    """
+    row = _member().takeover_rehearse(source)
+    console.answer(dict(row), f"{MARKS[row['result']]}: {row['detail']}")
+    return Exit.DONE if row["result"] == "pass" else Exit.VERIFICATION_FAILED
 
 
-def _show_status(rows: Sequence[Row]) -> None:
-    table = Table("source", "answers", "seen", "age", "ready", "publications")
+def _status_table(rows: Sequence[Row]) -> object:
+    body = []
     for row in rows:
-        age = "unknown" if row["age_ms"] is None else f"{row['age_ms']} ms"
-        done = sum(1 for publication in row["publications"] if publication["confirmed"])
-        table.add_row(
-            row["source"], row["shown"], row["verdict"], age, MARKS[row["ready"]], f"{done}/{len(row['publications'])} confirmed"
+        confirmed = sum(1 for publication in row["publications"] if publication["confirmed"])
+        found = f"{confirmed} of {len(row['publications'])}" if row["publications"] else "-"
+        body.append([row["source"], row["shown"], row["verdict"], _age(row), MARKS[row["ready"]], found])
+    return table(["source", "answers", "source seen", "position", "takeover-ready", "published"], body)
+
+
+def _checks_table(row: Row) -> object:
+    body = [[check["name"], MARKS[check["result"]], check["detail"]] for check in row["readiness"]]
+    return table(["check", "result", "seen"], body, title=f"takeover-ready: {row['source']}")
+
+
+def _age(row: Row) -> str | None:
+    return None if row["age_ms"] is None else f"{row['age_ms']} ms old"
+
+
+def _plan(console: Console, source: str, action: str) -> int:
+    row = _member().takeover_plan(source, action)
+    parts: list[object] = [
+        pairs(
+            [
+                ("plan", f"{row['action']} of {row['source']}"),
+                ("source seen", row["verdict"]),
+                ("prefixes", ", ".join(row["prefixes"])),
+                ("position", row["position"]),
+                ("age", _age(row)),
+                ("records", row["records"]),
+                ("publishes", f"serial {row['serial_from']} and up, through {', '.join(row['adapters']) or 'own answers alone'}"),
+            ]
         )
-    console = Console()
-    console.print(table)
-    for row in rows:
-        for alarm in row["alarms"]:
-            console.print(f"[red]![/] {alarm}", highlight=False)
-
-
-def _show_checks(source: str, checks: Sequence[Row]) -> None:
-    table = Table("check", "result", "seen", title=f"takeover-ready: {source}", title_justify="left")
-    for check in checks:
-        table.add_row(check["name"], MARKS[check["result"]], check["detail"])
-    Console().print(table)
-
-
-def _show_plan(row: Row) -> None:
-    console = Console(highlight=False)
-    age = "unknown" if row["age_ms"] is None else f"{row['age_ms']} ms"
-    console.print(f"{row['action']} of [bold]{row['source']}[/] (seen {row['verdict']})")
-    console.print(f"  prefixes   {', '.join(row['prefixes'])}")
-    console.print(f"  position   {row['position']}, {age} old, {row['records']} records")
-    console.print(f"  publishes  serial {row['serial_from']} and up, through {', '.join(row['adapters']) or 'own answers alone'}")
-    for warning in row["warnings"]:
-        console.print(f"  [yellow]![/] {warning}")
-    if row["refusal"]:
-        console.print(f"[red]refused:[/] {row['refusal']}")
-        return
+    ]
+    parts += [f"! {warning}" for warning in row["warnings"]]
     verb = "run" if row["action"] == "takeover" else "withdraw"
-    console.print(f"zaibei takeover {verb} {row['source']} --plan {row['token']}", soft_wrap=True)
+    next_step = f"Next: zaibei takeover {verb} {row['source']} --plan {row['token']}"
+    parts.append(f"refused: {row['refusal']}" if row["refusal"] else next_step)
+    console.answer(dict(row), *parts)
+    return Exit.REFUSED if row["refusal"] else Exit.DONE
 
 
-def _show_run(row: Row, json_: bool) -> None:
-    if json_:
-        click.echo(json.dumps(row, sort_keys=True))
-    else:
-        click.echo(f"{row['source']}: {row['action']} {'committed' if row['changed'] else 'was committed before'} ({row['act']})")
+def _run(console: Console, row: Row) -> None:
+    word = "committed" if row["changed"] else "was committed before"
+    console.answer(
+        dict(row), f"{row['source']}: {row['action']} {word} ({row['act']}). Next: zaibei takeover status {row['source']}"
+    )

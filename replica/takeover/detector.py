@@ -45,7 +45,7 @@ class DetectorLimits:
     """Numbers of SEMANTICS 6.
 
     Args:
-        beat_interval_ns: as asked of the source; 50 ms for armed hosts, 500 ms otherwise.
+        beat_interval_ns: as asked of the source; 0: 50 ms for armed hosts, 500 ms otherwise.
         armed: False: watches and shows, never votes.
         silent_beats: missed beats before probes start.
         pair_probes_failed, pair_silence_ns: each of two observers needs so many failed probes, the last one started so long after
@@ -56,7 +56,7 @@ class DetectorLimits:
         probes_in_flight_max: bound on open probes, reached only when they time out.
     """
 
-    beat_interval_ns: int = 50 * MS
+    beat_interval_ns: int = 0
     armed: bool = True
     silent_beats: int = 2
     pair_probes_failed: int = 2
@@ -68,6 +68,10 @@ class DetectorLimits:
     probe_interval_ns: int = 100 * MS
     idle_interval_ns: int = 5_000 * MS
     probes_in_flight_max: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.beat_interval_ns:
+            object.__setattr__(self, "beat_interval_ns", (50 if self.armed else 500) * MS)
 
 
 @dataclass(frozen=True, slots=True)

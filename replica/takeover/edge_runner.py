@@ -71,8 +71,11 @@ class TakeoverRunner:
         publishers: Sequence[Publisher],
         probe: Probe,
         metrics: TakeoverMetrics | None = None,
+        on_broken: Callable[[BaseException], None] | None = None,
     ) -> None:
+        """`on_broken` is told of a broken invariant: the member must stop. None: the event loop's exception handler is."""
         self._source, self._config, self._probe, self._metrics = source, config, probe, metrics
+        self._on_broken = on_broken
         self._publishers = {publisher.name: publisher for publisher in publishers}
         self.detector = Detector(config.observer, config.machine, config.limits, boottime_ns())
         self.machine = Takeover(config.own_site, config.policy)
@@ -97,6 +100,7 @@ class TakeoverRunner:
         """Begin to watch. The start counts as a sign of life."""
         self.detector = Detector(self._config.observer, self._config.machine, self._config.limits, boottime_ns())
         self._loop_task = asyncio.create_task(self._run(), name=f"takeover {self._source.state().source}")
+        self._loop_task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """End all tasks. What was committed goes on at the next start."""
@@ -408,7 +412,18 @@ class TakeoverRunner:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Nothing but ZaibeiErrors, handled where they come up, may end a task of ours."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        if self._on_broken is not None:
+            self._on_broken(error)
+        else:
+            task.get_loop().call_exception_handler({"message": "takeover runner broken", "exception": error, "task": task})
 
 
 __all__ = ["LOOK_NS", "Probe", "RunnerConfig", "TakeoverRunner", "Verdict", "boottime_ns"]

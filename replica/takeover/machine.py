@@ -56,7 +56,10 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.TAKING_OVER: frozenset({Phase.TAKEN_OVER, Phase.PUBLISHED, Phase.WITHDRAWING, Phase.REGISTRATION}),
     Phase.TAKEN_OVER: frozenset({Phase.PUBLISHED, Phase.TAKING_OVER, Phase.WITHDRAWING, Phase.REGISTRATION}),
     Phase.PUBLISHED: frozenset({Phase.TAKEN_OVER, Phase.TAKING_OVER, Phase.WITHDRAWING, Phase.REGISTRATION}),
-    Phase.WITHDRAWING: frozenset({Phase.NORMAL, Phase.SUSPECT, Phase.TAKING_OVER, Phase.REGISTRATION}),
+    # It died again before or after its overlays were withdrawn.
+    Phase.WITHDRAWING: frozenset(
+        {Phase.NORMAL, Phase.SUSPECT, Phase.TAKING_OVER, Phase.TAKEN_OVER, Phase.PUBLISHED, Phase.REGISTRATION}
+    ),
     Phase.REGISTRATION: frozenset({Phase.NORMAL, Phase.SUSPECT, Phase.WITHDRAWING, Phase.TAKING_OVER}),
 }
 

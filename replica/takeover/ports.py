@@ -108,24 +108,26 @@ class MemorySource:
         if self.trouble is not None:
             raise self.trouble
         self.entries.append(entry)
-        self.current = applied(self.current, entry)
+        self.current, kind = applied(self.current, entry)
         loop = asyncio.get_running_loop()
         proposal = Proposal(loop.create_future(), loop.create_future())
         proposal.committed.set_result(self.current.index)
-        proposal.applied.set_result(Outcome(OutcomeKind.APPLIED))
+        proposal.applied.set_result(Outcome(kind))
         return proposal
 
 
-def applied(state: GroupState, entry: entry_pb2.Entry) -> GroupState:
-    """What authority and overlay entries do to a group's state; the store does the same on every member."""
+def applied(state: GroupState, entry: entry_pb2.Entry) -> tuple[GroupState, OutcomeKind]:
+    """What authority and overlay entries do to a group's state; a test holds this against the store's own rules."""
     state = replace(state, index=state.index + 1)
     if entry.WhichOneof("body") == "authority":
-        return replace(state, authority=Authority(entry.authority.kind), authority_act=entry.authority.act)
+        return replace(state, authority=Authority(entry.authority.kind), authority_act=entry.authority.act), OutcomeKind.APPLIED
     if entry.WhichOneof("body") != "overlay":
-        return state
+        return state, OutcomeKind.APPLIED
     overlay = entry.overlay
+    if overlay.serial <= state.serial_highest:
+        return state, OutcomeKind.CONFLICT
     prefix = prefix_key(overlay.prefix)
-    kept = tuple(old for old in state.overlays if (old.prefix, old.shadow) != (prefix, overlay.shadow))
+    kept = tuple(old for old in state.overlays if old.prefix != prefix)
     if not overlay.withdrawn:
         kept += (OverlaySites(prefix, tuple(overlay.sites), overlay.serial, overlay.act, overlay.shadow),)
-    return replace(state, overlays=kept, serial_highest=max(state.serial_highest, overlay.serial))
+    return replace(state, overlays=kept, serial_highest=overlay.serial), OutcomeKind.APPLIED

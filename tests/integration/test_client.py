@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from chaos.standin.edge_serve import Ports, Standin, bind, serve
 from chaos.standin.given import Given
 from hosting.client.edge_http import request_of
+from hosting.client.edge_resolver import ClientConfig, HandleClient, NoAnswer
 from hosting.client.lookup import Question, Server
-from hosting.client.resolver import ClientConfig, HandleClient, NoAnswer
-from ops.cli.resolve import resolve
+from ops.cli.main import cli
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.answers import Peeked, peek_resolution
 from replica.model.handle.message import HEADER
@@ -318,29 +318,33 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("protocol", ["udp", "tcp", "http"])
 def test_zaibei_resolve(node: Any, protocol: str, host: str) -> None:
     server = str(node.server(protocol, host))
-    shown = CliRunner().invoke(resolve, [NAME, "--server", server])
+    shown = CliRunner().invoke(cli, ["resolve", NAME, "--server", server])
     assert shown.exit_code == 0
     assert "http://a.example" in shown.output
-    found = CliRunner().invoke(resolve, [NAME, "--server", server, "--json", "--type", "URL", "--index", "1"])
+    found = CliRunner().invoke(cli, ["resolve", NAME, "--server", server, "--json", "--type", "URL", "--index", "1"])
     document = json.loads(found.output)
     assert (document["response"], document["values"][0]["data"]["value"]) == ("SUCCESS", "http://a.example")
 
 
 def test_zaibei_resolve_exit_codes(node: Any, tmp_path: Path) -> None:
     server = str(node.server("tcp"))
-    run = CliRunner().invoke
-    assert run(resolve, ["88.118.8/none", "--server", server]).exit_code == 6
-    assert run(resolve, ["88.999/x", "--server", server]).exit_code == 1
-    assert run(resolve, [NAME, "--server", "tcp://127.0.0.1:1"]).exit_code == 8
-    assert run(resolve, [NAME, "--server", "ftp://x"]).exit_code == 2
-    assert run(resolve, ["", "--server", server]).exit_code in (1, 2, 6)
-    gone = run(resolve, [NAME, "--server", "tcp://127.0.0.1:1", "--json"])
-    assert json.loads(gone.output)["values"] == []
+
+    def run(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(cli, ["resolve", *words])
+        return result.exit_code, result.output
+
+    assert run("88.118.8/none", "--server", server)[0] == 6
+    assert run("88.999/x", "--server", server)[0] == 1
+    assert run(NAME, "--server", "tcp://127.0.0.1:1")[0] == 8
+    assert run(NAME, "--server", "ftp://x")[0] == 2
+    assert run("88.1/\ud800", "--server", server)[0] == 2
+    code, output = run(NAME, "--server", "tcp://127.0.0.1:1", "--json")
+    assert (code, json.loads(output)["error"]["code"]) == (8, "unreachable")
 
 
 def test_zaibei_resolve_hedge_over_two_servers(node: Any) -> None:
     done = CliRunner().invoke(
-        resolve, [NAME, "--server", "tcp://127.0.0.1:1", "--server", str(node.server("tcp")), "--hedge", "--verbose"]
+        cli, ["resolve", NAME, "--server", "tcp://127.0.0.1:1", "--server", str(node.server("tcp")), "--hedge", "--verbose"]
     )
     assert done.exit_code == 0, done.output
     assert "127.0.0.1:1 " in done.output.replace("\n", " ")

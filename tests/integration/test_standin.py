@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from hosting.client.edge_national import NationalClient
+from hosting.client.edge_resolver import ClientConfig, HandleClient, NoAnswer
 from hosting.client.lookup import Question, Reply, Server
-from hosting.client.national import NationalClient
-from hosting.client.resolver import ClientConfig, HandleClient, NoAnswer
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.types import decode_site
 from replica.takeover.edge_probe import probe

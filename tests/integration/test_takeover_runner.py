@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from replica.model.beat import HeadBeat, encode_beat
-from replica.model.errors import Code, ZaibeiError
+from replica.model.errors import Code, InvariantBroken, ZaibeiError
 from replica.model.position import ORIGIN
 from replica.model.states import Authority, Result
 from replica.takeover.edge_beats import BeatTable, listen_for_beats
@@ -25,6 +25,14 @@ from tests.unit.takeover.test_machine import NODE, OWN, P1, P2, READY
 
 WAIT_S = 10.0
 CONFIG = RunnerConfig(OWN, policy=Policy(return_stable_ms=50), shadow_prefix="88.999.drill", identity_ends_s=2**40)
+
+
+async def wait_until(check: Callable[[], bool]) -> None:
+    for _ in range(int(WAIT_S / 0.005)):
+        if check():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it never came to be")
 
 
 class Node:
@@ -43,7 +51,10 @@ class Rig:
     def __init__(self) -> None:
         self.node = Node()
         self.source = MemorySource(
-            READY, age=5, where=(Endpoint("tcp", "127.0.0.1", 1),), nodes={P1: PublishedSites((NODE,), 60), P2: PublishedSites((), 60)}
+            READY,
+            age=5,
+            where=(Endpoint("tcp", "127.0.0.1", 1),),
+            nodes={P1: PublishedSites((NODE,), 60), P2: PublishedSites((), 60)},
         )
         self.publisher = MemoryPublisher()
         self.registry = CollectorRegistry()
@@ -57,9 +68,7 @@ class Rig:
             await asyncio.sleep(0.03)
 
     async def until(self, phase: Phase) -> None:
-        async with asyncio.timeout(WAIT_S):
-            while self.runner.machine.phase is not phase:
-                await asyncio.sleep(0.005)
+        await wait_until(lambda: self.runner.machine.phase is phase)
 
 
 @pytest.fixture
@@ -128,9 +137,7 @@ async def test_plan_run_and_repeat(rig: Rig) -> None:
 
 
 async def test_a_rehearsal_touches_the_shadow_alone_and_feeds_readiness(rig: Rig) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while rig.runner.detector.probe_answered_ns is None or not rig.runner._sites:
-            await asyncio.sleep(0.01)
+    await wait_until(lambda: rig.runner.detector.probe_answered_ns is not None and bool(rig.runner._sites))
     before = {check.name: check.result for check in rig.runner.readiness(boottime_ns())}
     assert before["publication"] is Result.UNKNOWN
     check = await rig.runner.rehearse()
@@ -143,6 +150,15 @@ async def test_a_rehearsal_touches_the_shadow_alone_and_feeds_readiness(rig: Rig
     assert set(after.values()) == {Result.PASS}, after
     rig.publisher.down = True
     assert (await rig.runner.rehearse()).result is Result.FAIL
+
+
+async def test_a_broken_invariant_is_told_and_not_swallowed(rig: Rig) -> None:
+    told: list[BaseException] = []
+    rig.runner._on_broken = told.append
+    rig.runner.machine.phase, rig.runner.machine._led = Phase.TAKEN_OVER, True  # NORMAL cannot follow
+    rig.runner.poke()
+    await wait_until(lambda: bool(told))
+    assert isinstance(told[0], InvariantBroken)
 
 
 async def test_a_rehearsal_never_takes_a_real_prefix(rig: Rig) -> None:
@@ -173,9 +189,7 @@ async def test_beats_arrive_authenticated_and_once(host: str) -> None:
         os.urandom(60),
     ):
         sender.sendto(datagram, (host, port))
-    async with asyncio.timeout(WAIT_S):
-        while sum(table.seen.values()) < 8:
-            await asyncio.sleep(0.005)
+    await wait_until(lambda: sum(table.seen.values()) == 8)
     assert heard == ["s", "s"]
     assert table.seen == {"taken": 2, "replayed": 2, "unknown": 3, "unauthenticated": 1}
     table.revoke(key)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from hosting.client.edge_national import NationalClient
+from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Server
-from hosting.client.national import NationalClient
-from hosting.client.resolver import ClientConfig, HandleClient
 from replica.model.beat import HeadBeat, encode_beat
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState

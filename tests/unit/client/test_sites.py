@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hosting.client.edge_resolver import prefix_of
 from hosting.client.lookup import Server, Turn, turn_of
-from hosting.client.resolver import prefix_of
 from hosting.client.sites import first_tcp, places_of, sites_in, ttl_of
 from replica.model.errors import ZaibeiError
 from replica.model.handle.types import HsSite, Interface, InterfaceUse, Protocol, encode_site, site_of

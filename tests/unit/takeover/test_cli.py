@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner, Result
 
-from ops.cli.takeover import Row, takeover
+from ops.cli.main import cli
+from ops.cli.takeover import Row
 from replica.model.errors import Code, ZaibeiError
 from replica.model.states import Authority
 from replica.takeover.plan import already_done, plan_of
@@ -65,7 +66,7 @@ Call = Callable[..., Result]
 
 @pytest.fixture
 def call(member: Member) -> Call:
-    return lambda *words: CliRunner().invoke(takeover, list(words), obj=member)
+    return lambda *words: CliRunner().invoke(cli, ["takeover", *words], obj={"admin": lambda: member})
 
 
 def test_plan_then_run_then_again_then_withdraw(member: Member, call: Call) -> None:

@@ -10,6 +10,7 @@ import pytest
 from replica.model.errors import InvariantBroken
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_key
+from replica.model.outcome import OutcomeKind
 from replica.model.states import Authority, FeedState
 from replica.takeover.detector import MS, Verdict
 from replica.takeover.machine import (
@@ -48,6 +49,7 @@ class Bench:
         self.service = True
         self.leads = True
         self.now = 0
+        self.refused = 0
         self.alarms: list[str] = []
         self.phases: list[Phase] = []
         self.machine = self.restarted()
@@ -83,7 +85,8 @@ class Bench:
         parts = [step for step in steps if not isinstance(step, Alarm)]
         for part in parts[:only]:
             if isinstance(part, Commit):
-                self.state = applied(self.state, part.entry)
+                self.state, kind = applied(self.state, part.entry)
+                self.refused += kind is not OutcomeKind.APPLIED
             elif isinstance(part, Publish):
                 self._publish(self.adapters[part.adapter], part)
         return len(parts)
@@ -180,6 +183,7 @@ def test_serials_rise_over_everything_withdrawal_included() -> None:
     assert seen == sorted(set(seen))
     serials = [call.serial for call in bench.adapters["r0"].calls if call.prefix == "88.118.8"]
     assert serials == sorted(set(serials))
+    assert bench.refused == 0
 
 
 def test_a_flapping_source_is_trusted_later_each_time_within_a_bound() -> None:

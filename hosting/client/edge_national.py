@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from hosting.client.edge_resolver import ClientConfig, HandleClient, prefix_of
 from hosting.client.lookup import Lookup, Question, Server
-from hosting.client.resolver import ClientConfig, HandleClient, prefix_of
 from hosting.client.sites import first_tcp
 from replica.model.errors import Code, ZaibeiError
 
