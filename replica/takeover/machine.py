@@ -248,7 +248,9 @@ class Takeover:
         if world.verdict is not Verdict.DEAD:
             return ()
         if not self.policy.automatic or held_off:
-            return (Alarm("dead_not_taken", f"{state.source} is dead; automatic takeover is off: zaibei takeover plan"),)
+            why = "an operator gave it back" if held_off else "automatic takeover is off"
+            text = f"{state.source} is dead and not taken over ({why}). Next: zaibei takeover plan {state.source}"
+            return (Alarm("dead_not_taken", text),)
         if why_not:
             return (Alarm("dead_unfit", f"{state.source} is dead and cannot be taken over: {why_not}"),)
         act = f"{AUTOMATIC}{state.source}:{state.index}"
