@@ -170,7 +170,9 @@ def show_ready(console: Console, found: Effective, identity: Identity, bound: Bo
 def _target_words(found: Effective) -> str:
     """The options with which other commands find this member; none where they find it by themselves."""
     words = "" if found.origin == EMBEDDED else f" --config {shlex.quote(found.origin)}"
-    return words + (f" --data {shlex.quote(str(found.config.member.data))}" if found.origins.get("member.data") == "--data" else "")
+    return words + (
+        f" --data {shlex.quote(str(found.config.member.data))}" if found.origins.get("member.data") == "--data" else ""
+    )
 
 
 @click.command()

@@ -46,7 +46,12 @@ UNITS = (
     "threads",
     "index",
     "position",
-    "bool",
+    "seq",
+    "epoch",
+    # yes or no, as 1 or 0
+    "connected",
+    "failed",
+    "full",
 )
 _NAME = re.compile(rf"zaibei_({'|'.join(ROOMS)})_[a-z0-9]+(_[a-z0-9]+)*\Z")
 KINDS_WITHOUT_UNIT = frozenset({"info", "stateset"})
