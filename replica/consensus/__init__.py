@@ -8,7 +8,7 @@ Way of the data: `GroupLog.propose` -> `Journal` (one flush for all groups) -> `
 | record.py | octets of the journal's rows |
 | recovery.py | pure: what to do at a start with what the journal and the store hold |
 | walk.py | pure: which entries of a group are sound |
-| group.py | GroupLog, the log of a group with one member |
+| group.py, group_limits.py | GroupLog, the log of a group with one member |
 | memory.py | memory twins of the ports |
 | edge_journal.py, journal_group.py, journal_ops.py, edge_rows.py, edge_rocks.py, edge_disk.py | the journal on RocksDB |
 | edge_apply.py | the one thread that applies |

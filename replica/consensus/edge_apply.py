@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from replica.consensus.edge_metrics import ApplyMetrics
-from replica.consensus.port import Lane, LaneListener, StateMachine
+from replica.consensus.port import Lane, LaneListener, Reopen, StateMachine
 from replica.model.errors import Code, InvariantBroken, ZaibeiError, require
 from replica.model.outcome import LogEntry, Outcome
 
@@ -33,10 +33,11 @@ class ApplyLimits:
 class _Lane:
     """A group's queue; all fields but `machine` and `listener` under the thread's lock."""
 
-    def __init__(self, thread: ApplyThread, machine: StateMachine, listener: LaneListener) -> None:
-        self.thread, self.machine, self.listener = thread, machine, listener
+    def __init__(self, thread: ApplyThread, machine: StateMachine, listener: LaneListener, reopen: Reopen | None) -> None:
+        self.thread, self.machine, self.listener, self.reopen = thread, machine, listener, reopen
         self.queue: deque[LogEntry] = deque()
-        self.closed = self.in_ring = self.busy = False
+        self.closed = self.in_ring = self.busy = self.was_full = False
+        self.expected: int | None = None  # after the machine went back: only entries from here on are taken
         self.wait_s = 0.0
         self.not_before_s = 0.0
 
@@ -81,14 +82,15 @@ class ApplyThread:
         if self._thread.is_alive():
             self._thread.join()
 
-    def lane(self, machine: StateMachine, listener: LaneListener) -> Lane:
+    def lane(self, machine: StateMachine, listener: LaneListener, reopen: Reopen | None = None) -> Lane:
         """See ApplyPort."""
-        return _Lane(self, machine, listener)
+        return _Lane(self, machine, listener, reopen)
 
     def put(self, lane: _Lane, entries: Sequence[LogEntry]) -> None:
         with self._wake:
-            if lane.closed or not entries:
+            if lane.closed or not entries or lane.expected not in (None, entries[0].index):
                 return
+            lane.expected = None
             lane.queue.extend(entries)
             if not lane.in_ring and self._running is not lane:
                 lane.in_ring = True
@@ -106,6 +108,8 @@ class ApplyThread:
             lane, entries = turn
             done, outcomes, octets = 0, list[Outcome](), 0
             try:
+                if lane.was_full and self._rewound(lane, entries):
+                    continue
                 for entry in entries:
                     results = lane.machine.apply((entry,))
                     require(len(results) == 1, "a machine returns one outcome for one entry")
@@ -123,6 +127,19 @@ class ApplyThread:
                 self._end_turn(lane, entries, done, octets, outcomes, _translated(exc))
             else:
                 self._end_turn(lane, entries, done, octets, outcomes, None)
+
+    def _rewound(self, lane: _Lane, entries: list[LogEntry]) -> bool:
+        """After a full disk: let the machine reopen. True when it went back, so that these entries no longer follow."""
+        stands = lane.reopen() if lane.reopen is not None else None
+        lane.was_full = False
+        if stands is None or stands[0] == entries[0].index - 1:
+            return False
+        with self._wake:
+            self._running = None
+            lane.queue.clear()  # they come again from the journal, behind those that the machine lost
+            lane.expected = stands[0] + 1
+        lane.listener.rewound(stands[0])
+        return True
 
     def _next_turn(self) -> tuple[_Lane, list[LogEntry]] | None:
         """The next group that may go on, and what it applies in its turn; waits; None: stop."""
@@ -166,6 +183,7 @@ class ApplyThread:
                 self._metrics.octets.inc(octets)
             lane.listener.applied(entries[done - 1], outcomes, octets)
         waits = error is not None and error.trouble.retry and error.code in RETRY_CODES
+        lane.was_full = error is not None and error.code is Code.DISK_FULL
         if waits != lane.busy:
             lane.busy = waits
             lane.listener.busy(waits)

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
+from replica.consensus.group_limits import GroupLimits, RunBlocking, in_a_thread
 from replica.consensus.port import (
     ENTRY_OCTETS_MAX,
     ApplyPort,
     GroupPhase,
     HardState,
     JournalPort,
+    Reopen,
     StartReport,
     StateMachine,
     check_group_move,
@@ -29,46 +30,6 @@ from replica.consensus.recovery import RESEED_COMMAND, StartPlan, plan_start
 from replica.model.errors import Code, ZaibeiError, require
 from replica.model.outcome import LogEntry, Outcome, OutcomeKind, Proposal
 from replica.v1 import entry_pb2
-
-T = TypeVar("T")
-
-
-class RunBlocking(Protocol):
-    """Runs blocking work away from the event loop."""
-
-    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class GroupLimits:
-    """Limits of one group.
-
-    Args:
-        in_flight_octets_max, in_flight_entries_max: proposed and not yet applied; beyond it proposals end BUSY.
-        pressure_on_share, pressure_off_share: shares of these at which `pressure` rises and falls.
-        replay_octets_max: read at once when entries are applied again.
-        read_retry_s: wait when the journal cannot be read at the moment.
-        flush_octets: applied octets after which the machine is asked to flush and the journal is truncated.
-        flush_interval_s: the same after this time when anything was applied.
-        keep_octets_max: octets the journal may hold of this group before intake is throttled (`journal_keep_bytes`).
-        stop_drain_s_max: how long `stop` waits for what is in flight.
-    """
-
-    in_flight_octets_max: int = 16 * 1024 * 1024
-    in_flight_entries_max: int = 4_096
-    pressure_on_share: float = 0.5
-    pressure_off_share: float = 0.25
-    replay_octets_max: int = 4 * 1024 * 1024
-    read_retry_s: float = 0.5
-    flush_octets: int = 32 * 1024 * 1024
-    flush_interval_s: float = 15.0
-    keep_octets_max: int = 2 * 1024 * 1024 * 1024
-    stop_drain_s_max: float = 5.0
-
-
-async def in_a_thread(work: Callable[[], T], /) -> T:
-    """Default RunBlocking."""
-    return await asyncio.to_thread(work)
 
 
 def _no_news(_group: str, _error: ZaibeiError) -> None:
@@ -85,6 +46,7 @@ class GroupLog:
     Args:
         group: its name (for a source's group the source's name).
         run_blocking: runs reads of the journal and flushes of the machine away from the event loop.
+        reopen: lets the machine recover from a full disk; see port.Reopen.
         on_out_of_service: called once on the event loop when only this group can no longer go on.
         first_entry: octets of a term's first entry.
     """
@@ -98,13 +60,14 @@ class GroupLog:
         *,
         limits: GroupLimits | None = None,
         run_blocking: RunBlocking = in_a_thread,
+        reopen: Reopen | None = None,
         on_out_of_service: Callable[[str, ZaibeiError], None] = _no_news,
         first_entry: Callable[[], bytes] = _first_entry,
         reseed_command: str = RESEED_COMMAND,
     ) -> None:
         self._group, self._journal, self._machine, self._apply = group, journal, machine, apply
         self._limits = limits or GroupLimits()
-        self._run_blocking, self._on_out_of_service = run_blocking, on_out_of_service
+        self._run_blocking, self._on_out_of_service, self._reopen = run_blocking, on_out_of_service, reopen
         self._first_entry, self._reseed_command = first_entry, reseed_command
         self._phase = GroupPhase.NEW
         self._failure: ZaibeiError | None = None
@@ -114,7 +77,8 @@ class GroupLog:
         self._in_flight_octets = 0
         self._pressed = self._machine_busy = False
         self._unflushed_octets = 0
-        self._flushing = False
+        self._flushing = self._rewinding = False
+        self._rewinds = 0
         self._moved = asyncio.Event()  # set at each progress; `start` and `stop` wait on it
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -172,7 +136,7 @@ class GroupLog:
     async def start(self) -> StartReport:
         """See Consensus."""
         self._loop = asyncio.get_running_loop()
-        self._lane = self._apply.lane(self._machine, _LaneEars(self))
+        self._lane = self._apply.lane(self._machine, _LaneEars(self), self._reopen)
         try:
             self._log = self._journal.attach(self._group, _JournalEars(self))
             plan = plan_start(self._group, self._log.recovered, self._machine.applied(), reseed_command=self._reseed_command)
@@ -216,9 +180,10 @@ class GroupLog:
             self._out_of_service(exc)
             raise
         chunk = [entry for entry in chunk if entry.index <= last]
+        rewinds = self._rewinds
         self._lane.submit(chunk)
-        await self._until(lambda: self._applied >= chunk[-1].index)
-        return chunk[-1].index + 1
+        await self._until(lambda: self._applied >= chunk[-1].index or self._rewinds != rewinds)
+        return self._applied + 1
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         """Wait for progress; raises as soon as the group cannot go on."""
@@ -280,7 +245,8 @@ class GroupLog:
         if not ready:
             return
         self._committed = ready[-1].index
-        self._lane.submit(ready)
+        if not self._rewinding:  # else they are read from the journal when their turn comes
+            self._lane.submit(ready)
         self._moved.set()
 
     def _on_applied(self, last: LogEntry, outcomes: Sequence[Outcome], octets: int) -> None:
@@ -297,6 +263,29 @@ class GroupLog:
         self._moved.set()
         if self._unflushed_octets >= self._limits.flush_octets:
             self._maintain_soon()
+
+    def _on_rewound(self, index: int) -> None:
+        """The machine went back to what it had durably: the journal has the rest."""
+        if index < self._durable:
+            what = f"the store of {self._group} had made {self._durable} durable and stands at {index} after it was reopened"
+            self._out_of_service(ZaibeiError(Code.DAMAGED, what))
+            return
+        self._applied = index
+        self._rewinds += 1
+        self._moved.set()
+        if not self._rewinding and self._phase is not GroupPhase.REPLAYING:  # a replay that runs goes back by itself
+            self._rewinding = True
+            self._run_task(self._replay_lost())
+
+    async def _replay_lost(self) -> None:
+        try:
+            while self._applied < self._committed:
+                await self._replay_chunk(self._applied + 1, self._committed)
+        except ZaibeiError as exc:
+            if self._phase is GroupPhase.LEADING or exc.code is not Code.STOPPING:
+                self._out_of_service(exc)
+        finally:
+            self._rewinding = False
 
     def _on_busy(self, waiting: bool) -> None:
         self._machine_busy = waiting
@@ -347,14 +336,17 @@ class GroupLog:
 
     def _maintain_soon(self) -> None:
         if not self._flushing and self._phase in (GroupPhase.LEADING, GroupPhase.REPLAYING):
-            task = self._loop.create_task(self.maintain())
-            self._tasks.add(task)
-            task.add_done_callback(self._on_maintained)
+            self._run_task(self.maintain())
 
-    def _on_maintained(self, task: asyncio.Task[None]) -> None:
+    def _run_task(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:  # a bug in the machine: this group must not go on
-            self._out_of_service(ZaibeiError(Code.DAMAGED, f"flushing the store of {self._group} failed: {exc!r}"))
+        if not task.cancelled() and (exc := task.exception()) is not None:  # a bug: this group must not go on
+            self._out_of_service(ZaibeiError(Code.DAMAGED, f"flushing or replaying the store of {self._group} failed: {exc!r}"))
 
     def _arm_timer(self) -> None:
         self._timer = self._loop.call_later(self._limits.flush_interval_s, self._on_timer)
@@ -433,6 +425,9 @@ class _LaneEars:
 
     def busy(self, waiting: bool) -> None:
         self.owner.hop(self.owner._on_busy, waiting)
+
+    def rewound(self, index: int) -> None:
+        self.owner.hop(self.owner._on_rewound, index)
 
     def broken(self, error: ZaibeiError) -> None:
         self.owner.hop(self.owner._out_of_service, error)

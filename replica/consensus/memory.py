@@ -22,6 +22,7 @@ from replica.consensus.port import (
     Lane,
     LaneListener,
     Recovered,
+    Reopen,
     StartReport,
     StateMachine,
     check_group_move,
@@ -190,9 +191,9 @@ class ManualApply:
         self._rng = rng
         self._lanes: list[ManualLane] = []
 
-    def lane(self, machine: StateMachine, listener: LaneListener) -> Lane:
+    def lane(self, machine: StateMachine, listener: LaneListener, reopen: Reopen | None = None) -> Lane:
         """See ApplyPort."""
-        self._lanes.append(ManualLane(machine, listener))
+        self._lanes.append(ManualLane(machine, listener, reopen))
         return self._lanes[-1]
 
     def step(self) -> bool:
@@ -207,13 +208,15 @@ class ManualApply:
 class ManualLane:
     """Satisfies Lane."""
 
-    def __init__(self, machine: StateMachine, listener: LaneListener) -> None:
+    def __init__(self, machine: StateMachine, listener: LaneListener, reopen: Reopen | None) -> None:
         self.queue: deque[LogEntry] = deque()
-        self._machine, self._listener = machine, listener
-        self._closed = self._busy = False
+        self._machine, self._listener, self._reopen = machine, listener, reopen
+        self._closed = self._busy = self._was_full = False
+        self._expected: int | None = None
 
     def submit(self, entries: Sequence[LogEntry]) -> None:
-        if not self._closed:
+        if not self._closed and self._expected in (None, entries[0].index):
+            self._expected = None
             self.queue.extend(entries)
 
     def close(self) -> None:
@@ -222,10 +225,19 @@ class ManualLane:
 
     def step(self) -> None:
         entry = self.queue[0]
+        if self._was_full and self._reopen is not None:
+            self._was_full = False
+            stands = self._reopen()
+            if stands is not None and stands[0] != entry.index - 1:
+                self.queue.clear()
+                self._expected = stands[0] + 1
+                self._listener.rewound(stands[0])
+                return
         try:
             outcomes = self._machine.apply((entry,))
         except ZaibeiError as exc:
             if exc.trouble.retry and exc.code in (Code.BUSY, Code.DISK_FULL):
+                self._was_full = exc.code is Code.DISK_FULL
                 self._say_busy(True)
                 return
             self.close()

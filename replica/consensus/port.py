@@ -8,7 +8,7 @@ Ladder of one group's indexes (openraft's idea: one picture, always true):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -293,9 +293,19 @@ class LaneListener(Protocol):
         """The machine asked to wait (True), or went on (False)."""
         ...
 
+    def rewound(self, index: int) -> None:
+        """The machine was reopened after a full disk and stands at `index`: what follows must be submitted again."""
+        ...
+
     def broken(self, error: ZaibeiError) -> None:
         """The machine cannot go on; nothing more is applied in this lane."""
         ...
+
+
+Reopen = Callable[[], tuple[int, int] | None]
+"""Called on the apply thread before an entry that met DISK_FULL is tried again. A database that met a disk error stays failed
+until it is reopened (DESIGN 5, trap d): then this returns the (index, term) it stands at now; None: it had not failed. Raises
+ZaibeiError: DISK_FULL (again later) or why the group ends."""
 
 
 class Lane(Protocol):
@@ -311,4 +321,4 @@ class Lane(Protocol):
 class ApplyPort(Protocol):
     """The member's apply thread as groups see it."""
 
-    def lane(self, machine: StateMachine, listener: LaneListener) -> Lane: ...
+    def lane(self, machine: StateMachine, listener: LaneListener, reopen: Reopen | None = None) -> Lane: ...

@@ -18,7 +18,8 @@ from replica.consensus.edge_apply import ApplyThread
 from replica.consensus.edge_disk import DiskLimits
 from replica.consensus.edge_journal import Journal, JournalLimits
 from replica.consensus.edge_rows import JournalRows
-from replica.consensus.group import GroupLimits, GroupLog
+from replica.consensus.group import GroupLog
+from replica.consensus.group_limits import GroupLimits
 from replica.model.errors import Code, ZaibeiError
 from tests.shim.shim import token
 from tests.unit.consensus.machines import ListMachine

@@ -1,4 +1,4 @@
-"""Seeded lives of two groups on one journal: proposals, flushes, BUSY storms, stops and power cuts in any order.
+"""Seeded lives of two groups on one journal: proposals, flushes, BUSY storms, full disks, stops and power cuts.
 
 Judged after each life and at the end: what was acknowledged is at its index, each entry was applied exactly once and in order,
 and an applied entry never changes. Each planted fault must turn some seed red. More seeds: ZAIBEI_SEEDS=2000.
@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from replica.consensus.group import GroupLimits, GroupLog
+from replica.consensus.group import GroupLog
+from replica.consensus.group_limits import GroupLimits
 from replica.consensus.memory import ManualApply, MemoryDisk, MemoryJournal, inline
 from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import OutcomeKind, Proposal
@@ -23,6 +24,8 @@ from tests.unit.consensus.machines import BUSY, ListMachine
 SEEDS = int(os.environ.get("ZAIBEI_SEEDS", "150"))
 LIVES = 5
 STEPS_MAX = 120
+SETTLE_STEPS_MAX = 2_000
+FULL = ZaibeiError(Code.DISK_FULL, "full", retry=True)
 NAMES = ("north", "south")
 LIMITS = GroupLimits(in_flight_octets_max=400, in_flight_entries_max=12, flush_octets=120, stop_drain_s_max=0.0)
 
@@ -85,7 +88,8 @@ class Life:
         for name in NAMES:
             world.machines.setdefault(name, world.machine_type())
         self.groups = [
-            GroupLog(name, self.journal, world.machines[name], self.apply, limits=LIMITS, run_blocking=inline) for name in NAMES
+            GroupLog(name, self.journal, machine, self.apply, limits=LIMITS, run_blocking=inline, reopen=machine.reopen)
+            for name, machine in world.machines.items()
         ]
         self.proposals: list[tuple[GroupLog, bytes, Proposal]] = []
 
@@ -94,8 +98,12 @@ class Life:
             await asyncio.sleep(0)
             self.journal.flush()
             await asyncio.sleep(0)
-            while self.apply.step():  # noqa: ASYNC110  lets the groups hear of each outcome
+            for _ in range(SETTLE_STEPS_MAX):
+                if not self.apply.step():
+                    break
                 await asyncio.sleep(0)
+            else:
+                raise Lost("entries never end")
 
     async def start(self) -> None:
         starting = [asyncio.ensure_future(group.start()) for group in self.groups]
@@ -126,6 +134,10 @@ class Life:
                 self.apply.step()
         elif dice < 0.92:
             await group.maintain()
+        elif dice < 0.95:  # its disk is full; sometimes so that the database fails and goes back to what is durable
+            machine = self.world.machines[group.group]
+            machine.faults.append(FULL)
+            machine.failed = self.rng.random() < 0.7
         else:
             self.world.machines[group.group].faults += [BUSY] * self.rng.randint(1, 3)
         for _ in range(self.rng.randint(0, 2)):
@@ -151,8 +163,19 @@ class Life:
             if outcome and outcome.kind is OutcomeKind.APPLIED and outcome.detail != str(proposal.committed.result()):
                 raise Lost("an outcome went to another proposal")
 
+    async def heal(self) -> None:
+        """With the faults gone nothing may stay stuck."""
+        for machine in self.world.machines.values():
+            machine.faults.clear()
+        for _ in range(4):
+            await self.settle()
+        if not all(proposal.applied.done() for _, _, proposal in self.proposals):
+            raise Lost("a committed entry is never applied")
+
     async def end(self) -> None:
         """A stop, or a power cut; either way the next life has only the disk."""
+        if self.rng.random() < 0.4:
+            await self.heal()
         if self.rng.random() < 0.3:
             for group in self.groups:
                 await group.stop()

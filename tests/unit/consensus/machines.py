@@ -21,6 +21,7 @@ class ListMachine:
         self.faults: list[BaseException] = []
         self.keep: int | None = None
         self.flushes = 0
+        self.failed = False  # as a database after a disk error: `reopen` brings back what was durable
         self.before_apply: Callable[[LogEntry], None] = lambda entry: None
         self.before_flush: Callable[[], None] = lambda: None
         self.threads: set[str] = set()
@@ -53,6 +54,13 @@ class ListMachine:
         self.flushes += 1
         self.durable = held
         return self.durable_applied()
+
+    def reopen(self) -> tuple[int, int] | None:
+        if not self.failed:
+            return None
+        self.failed = False
+        del self.entries[self.durable :]
+        return self.applied()
 
     def crashed(self) -> ListMachine:
         """What a crash leaves of it."""

@@ -23,6 +23,7 @@ class Ears:
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.busy_said: list[bool] = []
+        self.rewinds: list[int] = []
         self.error: ZaibeiError | None = None
         self.changed = threading.Condition()
 
@@ -33,6 +34,11 @@ class Ears:
 
     def busy(self, waiting: bool) -> None:
         self.busy_said.append(waiting)
+
+    def rewound(self, index: int) -> None:
+        with self.changed:
+            self.rewinds.append(index)
+            self.changed.notify_all()
 
     def broken(self, error: ZaibeiError) -> None:
         with self.changed:
@@ -86,6 +92,23 @@ def test_a_full_disk_is_waited_out(thread: ApplyThread) -> None:
     thread.lane(machine, ears).submit(entries(1, 2))
     ears.wait_for(2)
     assert [entry.index for entry in machine.entries] == [1, 2]
+
+
+def test_a_machine_that_had_to_be_reopened_gets_what_it_lost_before_anything_later(thread: ApplyThread) -> None:
+    machine, ears = ListMachine(), Ears()
+    lane = thread.lane(machine, ears, machine.reopen)
+    lane.submit(entries(1, 4))
+    ears.wait_for(4)
+    machine.durable, machine.failed = 2, True
+    machine.faults = [ZaibeiError(Code.DISK_FULL, "full", retry=True)]
+    lane.submit(entries(5, 2))
+    with ears.changed:
+        assert ears.changed.wait_for(lambda: ears.rewinds == [2], WAIT_S)
+    lane.submit(entries(7, 1))  # committed before the group heard of it: comes again from the journal
+    lane.submit(entries(3, 5))
+    ears.wait_for(9)
+    assert [entry.index for entry in machine.entries] == [1, 2, 3, 4, 5, 6, 7]
+    assert ears.error is None and ears.busy_said == [True, False]
 
 
 @pytest.mark.parametrize(

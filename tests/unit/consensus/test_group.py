@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from replica.consensus.group import GroupLimits, GroupLog
+from replica.consensus.group import GroupLog
+from replica.consensus.group_limits import GroupLimits
 from replica.consensus.memory import ManualApply, MemoryDisk, MemoryJournal, inline
 from replica.consensus.port import ENTRY_OCTETS_MAX, Consensus, GroupPhase, StartReport
 from replica.model.errors import Code, InvariantBroken, ZaibeiError
@@ -31,6 +32,7 @@ class Rig:
             self.apply,
             limits=limits,
             run_blocking=inline,
+            reopen=self.machine.reopen,
             on_out_of_service=lambda group, error: self.out.append((group, error)),
         )
 
@@ -291,6 +293,48 @@ async def test_a_flush_that_must_wait_is_tried_again_and_one_that_fails_ends_the
     rig.machine.before_flush = failed
     await rig.group.maintain()
     assert rig.group.phase is GroupPhase.OUT_OF_SERVICE
+
+
+# ------------------------------------------------------------------------------------------- a store on a full disk
+FULL = ZaibeiError(Code.DISK_FULL, "full", retry=True)
+
+
+async def test_a_store_that_was_reopened_gets_again_what_it_lost() -> None:
+    """Trap d: the database comes back at what it had durably; the journal gives the rest, in order, each once."""
+    rig = Rig()
+    await rig.started()
+    for data in (b"1", b"2", b"3"):
+        rig.group.propose(data)
+    await rig.settle()
+    rig.machine.durable = 2
+    rig.machine.failed = True
+    late = [rig.group.propose(data) for data in (b"4", b"5")]
+    rig.journal.flush()
+    rig.machine.faults = [FULL, FULL]
+    await asyncio.sleep(0)
+    rig.apply.step()
+    await asyncio.sleep(0)
+    assert rig.group.pressure
+    early = rig.group.propose(b"6")  # arrives while the store is behind
+    rig.journal.flush()
+    await rig.settle()
+    await rig.settle()
+    assert rig.machine.data() == [NO_OP, b"1", b"2", b"3", b"4", b"5", b"6"]
+    assert [(await proposal.applied).detail for proposal in (*late, early)] == ["5", "6", "7"]
+    assert not rig.group.pressure and rig.group.leader
+
+
+async def test_a_store_that_lost_what_was_durable_ends_its_group() -> None:
+    rig = Rig()
+    await rig.started()
+    rig.group.propose(b"1")
+    await rig.settle()
+    await rig.group.maintain()
+    rig.machine.durable, rig.machine.failed = 0, True
+    rig.group.propose(b"2")
+    rig.machine.faults = [FULL]
+    await rig.settle()
+    assert rig.group.failure is not None and "had made 2 durable" in str(rig.group.failure)
 
 
 # ------------------------------------------------------------------------------------------------------ what a start finds
