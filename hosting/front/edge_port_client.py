@@ -53,11 +53,12 @@ class PortClientSettings:
 
 
 class SocketAnswerPort:
-    """An AnswerPort; `start` it first. `recoveries` counts how often an owner was found."""
+    """An AnswerPort; `start` it first. `recoveries` counts owners found, `refusals` connections given up for what they said."""
 
     def __init__(self, settings: PortClientSettings) -> None:
         self.settings = settings
         self.recoveries = 0
+        self.refusals = 0
         self._silence_ns = settings.beat_silence_ms_max * _NS
         self._waiting: dict[int, tuple[asyncio.Future[Found], int]] = {}
         self._number = 0
@@ -212,5 +213,6 @@ class _OwnerLink(asyncio.Protocol):
                 else:
                     raise PortFault(f"an owner does not send {kind.name}")
         except PortFault as exc:
+            self._port.refusals += 1
             _log.warning("the owner was disconnected", extra={"reason": str(exc)})
             self._port.lost(self)

@@ -10,11 +10,23 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
+from hosting.answer.port import Found, MemoryAnswerPort, Wants
 from hosting.front.connections import StreamLimits
 from hosting.front.edge_front import Bound, Front, FrontConfig
 from replica.model.handle.fragments import datagrams
 from replica.model.handle.message import decode_message
-from tests.unit.front.world import NAME, ask_http, ask_tcp, ask_udp, code_of, read_message, request_id_of, resolution, serving
+from tests.unit.front.world import (
+    NAME,
+    ask_http,
+    ask_tcp,
+    ask_udp,
+    code_of,
+    read_message,
+    request_id_of,
+    resolution,
+    serving,
+    world,
+)
 from tests.unit.handle.golden import OCTETS
 
 HOSTS = ["127.0.0.1", "::1"]
@@ -142,6 +154,27 @@ async def test_a_peer_that_does_not_read_is_throttled_then_cut_off(front: tuple[
     assert set(served.tcp.cut_off) & {"peer_does_not_read", "unread_answers"}
     writer.close()
     await still_answers(bound)
+
+
+async def test_a_flood_on_one_connection_waits_outside() -> None:
+    """While the stores are slow, one peer has no more than its share of questions under way; the rest stays unread."""
+
+    class Slow(MemoryAnswerPort):
+        async def get_many(self, wants: Wants) -> Found:
+            await gate.wait()
+            return await inner.get_many(wants)
+
+    gate, inner = asyncio.Event(), world()
+    limits = StreamLimits(in_flight_max=16)
+    async with serving(Slow(inner.held, inner.views), config=FrontConfig(stream_limits=limits)) as (served, bound):
+        reader, writer = await asyncio.open_connection(*bound.tcp[0])
+        writer.write(b"".join(resolution(NAME, request_id=number) for number in range(1, 1_001)))
+        await until(lambda: any(one.in_flight for one in served.tcp.open))
+        await asyncio.sleep(0.05)
+        assert [one.in_flight for one in served.tcp.open] == [16]
+        gate.set()
+        assert {request_id_of(await read_message(reader)) for _ in range(1_000)} == set(range(1, 1_001))
+        writer.close()
 
 
 async def test_a_slow_writer_is_cut_off(front: tuple[Front, Bound]) -> None:

@@ -19,8 +19,10 @@ from pathlib import Path
 import pytest
 
 from hosting.answer.port import Found, MemoryAnswerPort, Wants
+from hosting.front.edge_page import OwnerPage
 from hosting.front.edge_port_client import PortClientSettings, SocketAnswerPort
 from hosting.front.edge_port_server import PortServer, PortServerSettings
+from hosting.front.pause import boottime_ns
 from replica.model.errors import Code, Trouble, ZaibeiError
 from tests.unit.front.world import CATALOG, NAME, ask_udp, code_of, key, resolution, serving, world
 
@@ -221,6 +223,20 @@ async def test_an_owner_whose_loop_stands_still_is_silent(tmp_path: Path) -> Non
         server._tick()
         await there(port)
         assert await port.get_many({"gd": []})
+
+
+async def test_a_page_of_another_opening_is_not_believed(tmp_path: Path) -> None:
+    """The page that beats must be that of the owner who answers: a leftover of another one vouches for nothing."""
+    async with linked(tmp_path) as (server, port):
+        other = OwnerPage(server.settings.page_path, boottime_ns() + 3_600 * 10**9)
+        for link in list(server.links):
+            link.abort()
+        async with asyncio.timeout(WAIT_S):
+            while port.refusals == 0:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        with pytest.raises(ZaibeiError):
+            port.catalog()
+        other.close()
 
 
 async def test_hostile_octets_on_the_port_end_that_connection_alone(tmp_path: Path) -> None:
