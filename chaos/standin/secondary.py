@@ -2,7 +2,8 @@
 
 It answers Handle over UDP and TCP and JSON over HTTP from the files its agent publishes, and reads them again when they change.
 Config (TOML): name, files = [...], prefixes = [...], and optionally hosts = ["127.0.0.1", "::1"], udp, tcp, http (ports; 0: any),
-serial = 1, site_ttl_s = 300. When it serves, it prints one line of JSON: {"ready": true, "ports": {...}, "site": "hex"}.
+serial = 1, site_ttl_s = 300,
+tally (a file, see tally.py). When it serves, it prints one line of JSON: {"ready": true, "ports": {...}, "site": "hex"}.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from chaos.standin.edge_serve import Ports, Standin, bind, serve
 from chaos.standin.registry import Registry, read_file
+from chaos.standin.tally import Tally
 from replica.agent.mapping import Naming
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.types import Interface, InterfaceUse, Protocol, encode_site, site_of
@@ -36,6 +38,7 @@ class SecondaryConfig:
     ports: Ports = field(default_factory=Ports)
     serial: int = 1
     site_ttl_s: int = 300
+    tally: Path | None = None
 
     @staticmethod
     def read(path: Path) -> SecondaryConfig:
@@ -50,6 +53,7 @@ class SecondaryConfig:
                 Ports(*(int(fields.get(name, 0)) for name in ("udp", "tcp", "http"))),
                 int(fields.get("serial", 1)),
                 int(fields.get("site_ttl_s", 300)),
+                path.parent / str(fields["tally"]) if "tally" in fields else None,
             )
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise ZaibeiError(Code.INVALID_CONFIG, f"{path}: {exc!r}") from exc
@@ -72,9 +76,11 @@ async def run(config: SecondaryConfig) -> None:
     registry = Registry.of(config.prefixes, site, config.site_ttl_s, len(config.files))
     stamps: list[tuple[int, int] | None] = [None] * len(config.files)
     await reload(registry, config.files, stamps, naming)
-    await serve(Standin(registry.answer, site), sockets)
+    tally = Tally(config.tally, registry.answer) if config.tally is not None else None
+    await serve(Standin(registry.answer if tally is None else tally.answer, site), sockets)
+    writing = asyncio.create_task(tally.write_for_ever()) if tally is not None else None
     print(json.dumps({"ready": True, "ports": ports.view(), "site": site.hex()}), flush=True)
-    while True:
+    while writing is None or not writing.done():
         await asyncio.sleep(RELOAD_S)
         await reload(registry, config.files, stamps, naming)
 
