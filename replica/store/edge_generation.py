@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice, repeat
 from pathlib import Path
 
-from rocksdict import Snapshot, WriteBatch
+from rocksdict import RdictIter, WriteBatch
 
 from replica import native
 from replica.model.batch import OP_DELETE, OP_PUT, Batch
@@ -400,9 +400,9 @@ class Generation:
         value = self.rocks.get(key)
         return None if value is None else history_of(key, value)[0]
 
-    def pinned(self) -> tuple[ContentDigest, bytes, Snapshot]:
-        """Digest, sums and content of this moment; on the apply thread."""
-        return self.digest, bytes(self.sums), self.rocks.snapshot()
+    def pinned(self) -> tuple[ContentDigest, bytes, RdictIter, int]:
+        """Digest, sums, content and applied index of this moment; on the apply thread."""
+        return self.digest, bytes(self.sums), self.rocks.moment(), self.row.index
 
     def copy_history(self, older: Generation, first: Position) -> None:
         """Take over the boundaries before our first one from an older generation that has it too. Raises ZaibeiError."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from zlib import crc32
 
-from rocksdict import Snapshot
+from rocksdict import RdictIter
 
 from replica import native
 from replica.model.batch import BATCH_COLUMNS_OCTETS_MAX
@@ -24,11 +25,11 @@ FIELD_OCTETS_MAX = 13  # tags and lengths of a key and a value, and the op, besi
 SNAPSHOT_FORMAT = 1
 
 
-def records(generation: Generation, snapshot: Snapshot | None = None) -> Iterator[tuple[bytes, bytes]]:
-    """All records, keys ascending, at one moment per range (with a snapshot: at its moment). Raises ZaibeiError(DAMAGED)."""
-    for stored, value in generation.rocks.rows(*ESCAPED_RECORDS, snapshot):
+def records(generation: Generation, moment: RdictIter | None = None) -> Iterator[tuple[bytes, bytes]]:
+    """All records, keys ascending, at one moment per range, or at the given one. Raises ZaibeiError(DAMAGED)."""
+    for stored, value in generation.rocks.rows(*ESCAPED_RECORDS, moment):
         yield record_key(stored), value
-    yield from generation.rocks.rows(*PLAIN_RECORDS, snapshot)
+    yield from generation.rocks.rows(*PLAIN_RECORDS, moment)
 
 
 def read_range(generation: Generation, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
@@ -39,19 +40,26 @@ def read_range(generation: Generation, start: bytes, stop: bytes, limit: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """Digest, sums and content at the newest certificate's position, for finding a difference by bisection."""
+    """Digest, sums and content at the newest certificate's position, for finding a difference by bisection.
+
+    Args:
+        index: applied when it was pinned; lock: one bucket is read at a time.
+    """
 
     digest: ContentDigest
     sums: bytes
-    content: Snapshot
+    content: RdictIter
+    index: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def bucket_keys(self, generation: Generation, bucket: int) -> tuple[list[bytes], list[bytes]]:
         """Keys and hashes of one bucket. Raises ZaibeiError(DAMAGED)."""
         keys, hashes = [], []
-        for key, value in records(generation, self.content):
-            if crc32(key) >> 16 == bucket:
-                keys.append(key)
-                hashes.append(native.record_hash(key, value))
+        with self.lock:
+            for key, value in records(generation, self.content):
+                if crc32(key) >> 16 == bucket:
+                    keys.append(key)
+                    hashes.append(native.record_hash(key, value))
         return keys, hashes
 
     def answer(self, generation: Generation, request: source_pb2.DigestRequest) -> source_pb2.DigestResponse:
@@ -81,9 +89,9 @@ class SnapshotReader:
     def __init__(self, generation: Generation, source: str, snapshot_id: bytes, release: Callable[[], None]) -> None:
         self._generation, self._source, self._release = generation, source, release
         self.snapshot_id = snapshot_id
-        self._content: Snapshot | None = generation.rocks.snapshot()
+        self._content: RdictIter | None = generation.rocks.moment()
         try:
-            row = PositionRow.unpack(self._content[POSITION_KEY])
+            row = PositionRow.unpack(next(generation.rocks.rows(POSITION_KEY, ESCAPED_RECORDS[0], self._content))[1])
         except ZaibeiError:
             self.close()
             raise
@@ -95,7 +103,7 @@ class SnapshotReader:
         return self.digest.position
 
     def parts(self, first_part: int = 0) -> Iterator[source_pb2.SnapshotPart]:
-        """Header, chunks from `first_part` on, end (unsigned). Blocks; not on the event loop.
+        """Header, chunks from `first_part` on, end (unsigned). Blocks; not on the event loop; one such call at a time.
 
         Raises:
             ZaibeiError: NOT_FOUND (a part that was never made), DAMAGED.
@@ -120,7 +128,7 @@ class SnapshotReader:
         end = source_pb2.SnapshotEnd(parts=part, digest=self.digest.to_wire(), ordered_hash=hashed.digest())
         yield source_pb2.SnapshotPart(end=end)
 
-    def _columns(self, content: Snapshot, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _columns(self, content: RdictIter, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         """(columns, a key behind their last one and before the next one)."""
         keys: list[bytes] = []
         values: list[bytes] = []
@@ -136,7 +144,7 @@ class SnapshotReader:
         if keys:
             yield _pack(keys, values), keys[-1] + b"\0"
 
-    def _records_from(self, content: Snapshot, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _records_from(self, content: RdictIter, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         rocks = self._generation.rocks
         if start < b"\x01":
             for stored, value in rocks.rows(max(stored_key(start), ESCAPED_RECORDS[0]), ESCAPED_RECORDS[1], content):

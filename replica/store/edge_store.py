@@ -42,6 +42,8 @@ from replica.v1 import entry_pb2
 ENTRY_FORMAT = 1
 SIDE_ENTRIES_A_STEP = 4  # a side generation catches up by so many entries each time one more arrives for it
 APPROVALS_MIN = 2
+CLOSE_WAIT_S_MAX = 10  # for readers to leave
+PINNED_ENTRIES_MAX = 20_000  # a certificate's content holds back old files: let go when no newer one comes for so long
 
 __all__ = ["Difference", "SourceStore", "Staged"]
 
@@ -53,7 +55,7 @@ class SourceStore(StoreReads):
         stored, self._state_octets = load_state(live, source)
         super().__init__(source, live, stored)
         self._folder, self._budget = folder, budget
-        self._reapers: list[threading.Thread] = []
+        self._reapers: dict[Path, threading.Thread] = {}
         self._side: Side | None = None
         self._side_lock = threading.Lock()
         self._earlier: dict[int, Outcome] = {}  # of an `apply` call that ended early
@@ -78,10 +80,10 @@ class SourceStore(StoreReads):
         """Flush and close; nobody may call any more. Raises ZaibeiError."""
         self._pinned = None
         self._drop_side(delete=False)
-        for reaper in self._reapers:
-            reaper.join()
+        for reaper in self._reapers.values():
+            reaper.join(CLOSE_WAIT_S_MAX)
         with self._pins:
-            self._pins.wait_for(lambda: self._live.readers == 0)
+            self._pins.wait_for(lambda: self._live.readers == 0, CLOSE_WAIT_S_MAX)
         if self._failed is None and self._live.rocks.failed is None:
             self._live.rocks.flush()
         self._live.rocks.close()
@@ -99,7 +101,7 @@ class SourceStore(StoreReads):
         self._budget.disk.release_ballast()
         try:
             with self._pins:
-                self._pins.wait_for(lambda: self._live.readers == 0)
+                self._pins.wait_for(lambda: self._live.readers == 0, CLOSE_WAIT_S_MAX)
                 if self._failed is None or self._live.rocks.failed is None:
                     self._live.rocks.close()
                 self._live = find_live(self._folder, self.source, self._budget)
@@ -191,6 +193,8 @@ class SourceStore(StoreReads):
         return outcome
 
     def _afterwards(self) -> None:
+        if self._pinned is not None and self._live.row.index > self._pinned.index + PINNED_ENTRIES_MAX:
+            self._pinned = None
         try:
             self._live.fold()
             if self._sweeping:
@@ -220,7 +224,7 @@ class SourceStore(StoreReads):
             side_outcome, stored = self._log_for_side(entry, batch, body.side, change, stored)
         self._commit(entry, change, stored)
         if side_outcome is not None and side_outcome.kind is OutcomeKind.APPLIED:
-            self._advance_side(SIDE_ENTRIES_A_STEP)
+            self._catch_up_side()
         if live_outcome is None or (live_outcome.kind is OutcomeKind.GAP and side_outcome is not None):
             return side_outcome or Outcome(OutcomeKind.GAP, change.position, "the entry names no generation")
         return live_outcome
@@ -325,7 +329,7 @@ class SourceStore(StoreReads):
         if step.pin:
             self._pinned = Pinned(*live.pinned())
         if kind == "load_staged":
-            self._advance_side(SIDE_ENTRIES_A_STEP)
+            self._catch_up_side()
         return step.outcome
 
     def _nothing(self, entry: LogEntry, kind: OutcomeKind, detail: str) -> Outcome:
@@ -350,13 +354,17 @@ class SourceStore(StoreReads):
                 self._side = Side.open(self._folder, self.source, self._budget, side)
             return self._side
 
-    def _advance_side(self, entries_max: int | None) -> None:
+    def _catch_up_side(self) -> None:
+        """Bring the side generation a few entries nearer, where that is possible now: only a switch must succeed.
+
+        While the journal is replayed, a load may be met that was given up later: its directory is gone, or another load's.
+        """
         side = self._stored.group.side
         if side is not None and side.staged:
             try:
-                self._open_side().drain(self._live, entries_max)
+                self._open_side().drain(self._live, SIDE_ENTRIES_A_STEP)
             except ZaibeiError as exc:
-                if entries_max is None or exc.code is not Code.BUSY:
+                if exc.code not in (Code.BUSY, Code.DAMAGED):
                     raise
 
     def _switch(self, entry: LogEntry, body: entry_pb2.LoadSwitch) -> Outcome:
@@ -374,7 +382,7 @@ class SourceStore(StoreReads):
         wrong = load_mismatch(side.load, stated)
         if wrong:
             raise ZaibeiError(Code.DAMAGED, f"generation {body.side} of {self.source}: {wrong}: re-seed this source")
-        self._advance_side(None)
+        side.drain(self._live, None)
         fresh = side.generation
         stored = switched(self._stored, side.load.digest, fresh.row.position)
         fresh.copy_history(old, side.load.digest.position)
@@ -402,24 +410,24 @@ class SourceStore(StoreReads):
         elif delete:
             load = read_load(generation_folder(self._folder, number))
             if load is not None and load.begun == begun:
-                self._reap(None, generation_folder(self._folder, number))
+                self._reap(None, generation_folder(self._folder, number), delete=True)
 
     def _retire(self, generation: Generation, *, delete: bool) -> None:
         """Close a generation when its last reader left, and delete it; in a thread, since both take long."""
-        self._reap(generation, generation.rocks.folder if delete else None)
+        self._reap(generation, generation.rocks.folder, delete=delete)
 
-    def _reap(self, generation: Generation | None, folder: Path | None) -> None:
+    def _reap(self, generation: Generation | None, folder: Path, *, delete: bool) -> None:
         def reap() -> None:
             if generation is not None:
                 with self._pins:
                     self._pins.wait_for(lambda: generation.readers == 0)
                 generation.rocks.close()
-            if folder is not None:
+            if delete:
                 discard(folder)
 
-        self._reapers = [one for one in self._reapers if one.is_alive()]
+        self._reapers = {path: one for path, one in self._reapers.items() if one.is_alive()}
         reaper = threading.Thread(target=reap, name="zaibei-store-reaper", daemon=True)
-        self._reapers.append(reaper)
+        self._reapers[folder] = reaper
         reaper.start()
 
     def loader(self, side: int, position: Position, records_estimate: int = 0) -> GenerationLoader:
@@ -434,8 +442,9 @@ class SourceStore(StoreReads):
         begun = self._stored.group.side
         if begun is None or begun.number != side:
             raise ZaibeiError(Code.CONFLICT, f"generation {side} is not being loaded")
-        for reaper in self._reapers:
-            reaper.join()
+        earlier = self._reapers.get(generation_folder(self._folder, side))
+        if earlier is not None:  # a load of the same number that was given up
+            earlier.join()
         return GenerationLoader.start(
             self._folder, self.source, side, position, begun.first_index, self._budget, records_estimate
         )

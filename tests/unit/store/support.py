@@ -120,7 +120,9 @@ class Group:
         return self.apply(entry_pb2.Entry(check=entry_pb2.CheckResult(certificate=certificate)))
 
     def load_begin(self, side: int, position: Position) -> Outcome:
-        return self.apply(entry_pb2.Entry(load_begin=entry_pb2.LoadBegin(side=side, position=position.to_wire(), members_needed=1)))
+        return self.apply(
+            entry_pb2.Entry(load_begin=entry_pb2.LoadBegin(side=side, position=position.to_wire(), members_needed=1))
+        )
 
     def load_staged(self, side: int) -> Outcome:
         return self.apply(entry_pb2.Entry(load_staged=entry_pb2.LoadStaged(side=side, member="a", manifest_hash=b"m")))
