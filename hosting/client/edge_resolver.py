@@ -148,11 +148,14 @@ class HandleClient:
 
     async def published(self, prefix: str) -> Reply:
         """The sites a prefix has, from the known servers; kept as long as their ttl says. Raises ZaibeiError(UNREACHABLE)."""
+        return await self._published(prefix, _Journey(Question(prefix), time.perf_counter()))
+
+    async def _published(self, prefix: str, journey: _Journey) -> Reply:
         kept = self._sites.get(prefix)
         if kept is not None and kept.until > time.monotonic():
             return kept.reply
         question = Question(f"0.NA/{prefix}", types=("HS_SITE", "HS_SITE.6", "HS_SERV"))
-        reply, _ = await self._race(_Journey(question, time.perf_counter()), question, self._known())
+        reply, _ = await self._race(journey, question, self._known())
         ttl_s = ttl_of(reply.values, int(time.time()), self.config.site_ttl_s_max)
         if ttl_s and reply.code == Rc.SUCCESS:
             if len(self._sites) >= PREFIXES_KEPT_MAX:
@@ -166,8 +169,8 @@ class HandleClient:
     async def _round(self, journey: _Journey) -> Lookup:
         question = journey.question
         places = self._known()
-        if self.config.walk:
-            published = await self.published(prefix_of(question.name))
+        if self.config.walk and not _at_root(question.name):
+            published = await self._published(prefix_of(question.name), journey)
             if published.code != Rc.SUCCESS:
                 return self._done(journey, published, self.config.servers[0], 0)
             places = await self._places(journey, published)
@@ -252,6 +255,11 @@ def prefix_of(name: str) -> str:
     if prefix.upper() != "0.NA":
         return prefix
     return suffix.rpartition(".")[0] or "0.NA"
+
+
+def _at_root(name: str) -> bool:
+    """Records of prefixes and everything else under `0.` are asked for at the root, not at a prefix's sites."""
+    return "/" not in name or name.startswith("0.")
 
 
 def with_servers(config: ClientConfig, *servers: Server) -> ClientConfig:

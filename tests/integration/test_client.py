@@ -24,7 +24,7 @@ from replica.model.handle.answers import Peeked, peek_resolution
 from replica.model.handle.message import HEADER
 from replica.model.handle.types import Interface, InterfaceUse, Protocol, encode_site, site_of
 from replica.model.handle.values import HandleValue, encode_values
-from tests.integration.standin_nodes import record, running, write_config
+from tests.integration.standin_nodes import record, running, until, write_config
 
 NAME = "88.118.8/A"
 FOUND = Given(1, encode_values([HandleValue(1, b"URL", b"http://a.example")]))
@@ -238,13 +238,23 @@ async def test_the_walk_keeps_sites_by_ttl_and_asks_anew_when_all_fail(clients: 
     root = await Site(lambda _: published[0]).start()
     client = clients(root.server(), walk=True, hedge=True, deadline_s=30, protocols=("tcp",))
     lookup = asyncio.create_task(client.resolve(NAME))
-    while len(root.asked) < 3:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+
+    async def asked_anew() -> bool:
+        return len(root.asked) >= 3
+
+    await until(asked_anew)
     published[0] = holds(alive.octets(), dead.octets())
     assert (await lookup).server == alive.server()
     asked = len(root.asked)
     assert (await client.resolve(NAME)).server == alive.server()
     assert len(root.asked) == asked, "kept"
+
+
+async def test_a_prefixs_own_record_is_asked_for_at_the_root(clients: Make) -> None:
+    root = await Site(found).start()
+    for name in ("0.NA/88.118.8", "88.118.8", "0.SERV/x"):
+        assert (await clients(root.server(), walk=True).resolve(name)).server == root.server()
+    assert root.asked == ["0.NA/88.118.8", "88.118.8", "0.SERV/x"]
 
 
 async def test_a_ttl_of_0_is_not_kept(clients: Make) -> None:
