@@ -136,7 +136,7 @@ class Intake:
         Raises:
             ZaibeiError(MALFORMED, WRONG_SOURCE): the stream ends; nothing of the batch is applied.
         """
-        judged = judge(raw, self._desk.rights())
+        judged = self._judge(raw)
         tails = [tail for tail in (self.live, self.side) if tail is not None]
         placed = self._place(judged, tails, granted)
         match placed.place:
@@ -152,6 +152,9 @@ class Intake:
                 return Then.GAP, placed
         self._handled(len(raw))
         return Then.STOP, placed
+
+    def _judge(self, raw: bytes) -> Judged:
+        return judge(raw, self._desk.rights())
 
     def _place(self, judged: Judged, tails: list[Position], granted: Position) -> Placed:
         return place_batch(judged.batch.before, judged.batch.after, tails, granted, self.known)
@@ -210,6 +213,7 @@ class Intake:
             follows=batch.before.to_wire(),
             reason=trip_text(verdict.trips),
             would_be=[entry_pb2.BrakeCount(prefix=p, removed=d, rewritten=w) for p, d, w in verdict.counts],
+            quarantined=[entry_pb2.Quarantined(ordinal=place, reason=why) for place, why in judged.quarantined],
         )
 
         def then(outcome: Outcome | Trouble) -> None:

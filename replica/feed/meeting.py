@@ -54,8 +54,8 @@ def grant_entry(state: GroupState, parent: Position, lineage: bytes, reason: str
 
 
 class Meeting:
-    """The part of a session before batches flow. `on_begin`: an epoch is being granted; `on_met`: the source is in the granted epoch; `on_refused`: it is not, and why;
-    `on_broken`: the stream must end."""
+    """The part of a session before batches flow. `on_begin`: an epoch is being granted; `on_met`: the source is in the granted
+    epoch; `on_refused`: it is not, and why; `on_broken`: the stream must end."""
 
     __slots__ = ("_desk", "_grants", "_on_begin", "_on_broken", "_on_met", "_on_refused", "_parent", "since_ns")
 

@@ -121,6 +121,7 @@ class World:
         self.pressure = False
         self.busy = 0  # so many proposals are refused
         self.hold_jobs = False
+        self.slow_load = 0  # so many steps a load waits before it reads its parts
         self.history: list[str] = []
         self.receipts: list[tuple[Position, int]] = []
         self.alarms: list[Alarm] = []
@@ -332,6 +333,10 @@ class World:
         return session.snapshot_header(self.parts[0].header, self.now)
 
     def _load(self, session: ReplicaSession, side: int, position: Position) -> list[Command]:
+        if self.slow_load:
+            self.slow_load -= 1
+            self._job(lambda s: self._load(s, side, position))
+            return []
         if not self.parts:
             return session.job_failed(Trouble(Code.UNREACHABLE, "the snapshot was dropped", retry=True), self.now)
         loader = MemoryLoader(self.store, side, position)
