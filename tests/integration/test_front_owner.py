@@ -23,8 +23,9 @@ from hosting.front.edge_page import OwnerPage
 from hosting.front.edge_port_client import PortClientSettings, SocketAnswerPort
 from hosting.front.edge_port_server import PortServer, PortServerSettings
 from hosting.front.pause import boottime_ns
+from hosting.front.port_wire import Deframer, Kind, encode_catalog, encode_found, frame
 from replica.model.errors import Code, Trouble, ZaibeiError
-from tests.unit.front.world import CATALOG, NAME, ask_udp, code_of, key, resolution, serving, world
+from tests.unit.front.world import CATALOG, NAME, ask_udp, code_of, fresh, key, resolution, serving, world
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 20.0
@@ -237,6 +238,33 @@ async def test_a_page_of_another_opening_is_not_believed(tmp_path: Path) -> None
         with pytest.raises(ZaibeiError):
             port.catalog()
         other.close()
+
+
+async def test_an_answer_that_was_read_long_ago_is_not_used(tmp_path: Path) -> None:
+    """The age in a view was true when it was read; over a pause of ours it would become a lie."""
+    read_ns = [boottime_ns()]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame(Kind.HELLO, 0, page.open_id) + frame(Kind.CATALOG, 0, encode_catalog(CATALOG)))
+        deframer = Deframer()
+        while octets := await reader.read(65_536):
+            for _, number, _ in deframer.feed(octets):
+                writer.write(frame(Kind.FOUND, number, encode_found({"gd": ([], fresh("gd"))}, read_ns[0])))
+        writer.close()
+
+    settings = PortClientSettings(tmp_path / "port", answer_age_ms_max=60_000)
+    page = OwnerPage(settings.page_path, boottime_ns() + 3_600 * 10**9)
+    server = await asyncio.start_unix_server(serve, str(settings.socket_path))
+    port = SocketAnswerPort(settings)
+    await port.start()
+    await there(port)
+    assert await port.get_many({"gd": []})
+    read_ns[0] -= 61 * 10**9
+    with pytest.raises(ZaibeiError, match="waited too long"):
+        await port.get_many({"gd": []})
+    await port.stop()
+    server.close()
+    page.close()
 
 
 async def test_hostile_octets_on_the_port_end_that_connection_alone(tmp_path: Path) -> None:
