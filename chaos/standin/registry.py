@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.standin.given import Given
 from replica.agent.mapping import Naming
-from replica.agent.readers import Reject, Staged, csv_row, jsonl_line, records
+from replica.agent.readers import WHOLE, Reject, Staged, csv_row, jsonl_line, records
 from replica.model.errors import ZaibeiError
 from replica.model.handle.answers import Peeked
 from replica.model.handle.codes import ResponseCode
@@ -19,29 +19,52 @@ from replica.model.identifier import END, ROUTE, Identifier, ancestors, handle_p
 from replica.native import filter_values
 
 
-def read_file(path: Path, naming: Naming) -> dict[bytes, bytes]:
-    """Records of one JSONL or CSV file by store key; lines that do not parse are left out, as the agent does.
+class FileReader:
+    """Reads one JSONL or CSV file again and again; JSONL lines that did not change are not parsed anew."""
 
-    Raises:
-        OSError: the file cannot be read.
-    """
-    staged = sorted((row for row in _rows(path, naming)), key=lambda row: (row.key, row.ordinal, row.line))
-    made = (row for row in records(staged) if not isinstance(row, Reject))
-    return {key: value for key, value in made if value is not None}
+    def __init__(self, path: Path, naming: Naming) -> None:
+        self.path, self._naming = path, naming
+        self._lines: dict[bytes, tuple[bytes, bytes] | None] = {}
 
+    def read(self) -> dict[bytes, bytes]:
+        """Records by store key; lines that do not parse are left out, of a name given twice the first counts, as at the agent.
 
-def _rows(path: Path, naming: Naming) -> Iterator[Staged]:
-    if path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as text:
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return self._read_csv() if self.path.suffix == ".csv" else self._read_jsonl()
+
+    def _read_jsonl(self) -> dict[bytes, bytes]:
+        known: dict[bytes, tuple[bytes, bytes] | None] = {}
+        found: dict[bytes, bytes] = {}
+        with self.path.open("rb") as lines:
+            for line in lines:
+                if line in known:
+                    continue
+                made = known[line] = self._lines[line] if line in self._lines else self._line(line)
+                if made is not None:
+                    found.setdefault(*made)
+        self._lines = known
+        return found
+
+    def _line(self, line: bytes) -> tuple[bytes, bytes] | None:
+        for row in jsonl_line(line, 1, self._naming):
+            if isinstance(row, Staged) and row.ordinal == WHOLE:
+                return row.key, row.payload
+        return None
+
+    def _read_csv(self) -> dict[bytes, bytes]:
+        with self.path.open(newline="", encoding="utf-8", errors="surrogateescape") as text:
             reader = csv.DictReader(text)
-            yield from _staged(row for item in reader for row in csv_row(item, reader.line_num, naming))
-        return
-    with path.open("rb") as lines:
-        yield from _staged(row for number, line in enumerate(lines, 1) for row in jsonl_line(line, number, naming))
+            rows = [row for item in reader for row in csv_row(item, reader.line_num, self._naming)]
+        staged = sorted((row for row in rows if isinstance(row, Staged)), key=lambda row: (row.key, row.ordinal, row.line))
+        made = (row for row in records(staged) if not isinstance(row, Reject))
+        return {key: value for key, value in made if value is not None}
 
 
-def _staged(rows: Iterable[Staged | Reject]) -> Iterator[Staged]:
-    return (row for row in rows if isinstance(row, Staged))
+def read_file(path: Path, naming: Naming) -> dict[bytes, bytes]:
+    """One reading of a file, see FileReader. Raises OSError."""
+    return FileReader(path, naming).read()
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.standin.edge_serve import Ports, Standin, bind, serve
-from chaos.standin.registry import Registry, read_file
+from chaos.standin.registry import FileReader, Registry
 from chaos.standin.tally import Tally
 from replica.agent.mapping import Naming
 from replica.model.errors import Code, ZaibeiError
@@ -74,25 +74,26 @@ async def run(config: SecondaryConfig) -> None:
     ports, sockets = bind(config.hosts, config.ports)
     site = own_site(config.hosts, ports, config.serial, primary=True, description=config.name)
     registry = Registry.of(config.prefixes, site, config.site_ttl_s, len(config.files))
-    stamps: list[tuple[int, int] | None] = [None] * len(config.files)
-    await reload(registry, config.files, stamps, naming)
+    readers = [FileReader(file, naming) for file in config.files]
+    stamps: list[tuple[int, int] | None] = [None] * len(readers)
+    await reload(registry, readers, stamps)
     tally = Tally(config.tally, registry.answer) if config.tally is not None else None
     await serve(Standin(registry.answer if tally is None else tally.answer, site), sockets)
     writing = asyncio.create_task(tally.write_for_ever()) if tally is not None else None
     print(json.dumps({"ready": True, "ports": ports.view(), "site": site.hex()}), flush=True)
     while writing is None or not writing.done():
         await asyncio.sleep(RELOAD_S)
-        await reload(registry, config.files, stamps, naming)
+        await reload(registry, readers, stamps)
 
 
-async def reload(registry: Registry, files: tuple[Path, ...], stamps: list[tuple[int, int] | None], naming: Naming) -> None:
+async def reload(registry: Registry, readers: list[FileReader], stamps: list[tuple[int, int] | None]) -> None:
     """Read files whose size or time changed; one that is being replaced keeps its old content until it can be read."""
-    for place, file in enumerate(files):
+    for place, reader in enumerate(readers):
         try:
-            found = file.stat()
+            found = reader.path.stat()
             stamp = (found.st_mtime_ns, found.st_size)
             if stamp != stamps[place]:
-                registry.files[place] = await asyncio.to_thread(read_file, file, naming)
+                registry.files[place] = await asyncio.to_thread(reader.read)
                 stamps[place] = stamp
         except OSError:
             continue

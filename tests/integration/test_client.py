@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from chaos.standin.edge_serve import Ports, Standin, bind, serve
-from chaos.standin.given import Given
+from chaos.standin.given import Given, asked_for, handle_octets, json_octets
 from hosting.client.edge_http import request_of
 from hosting.client.edge_resolver import ClientConfig, HandleClient, NoAnswer
 from hosting.client.lookup import Question, Server
@@ -166,6 +166,31 @@ async def test_a_kept_connection_that_died_is_replaced(clients: Make) -> None:
             assert connection.transport is not None
             connection.transport.abort()
         assert (await client.resolve(NAME)).reply.code == 1
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "http"])
+async def test_a_server_that_drops_a_kept_connection_at_the_next_question_is_asked_again(clients: Make, protocol: str) -> None:
+    questions = 0
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal questions
+        request = await reader.read(1_000)
+        asked = asked_for(NAME.encode()) if protocol == "http" else peek_resolution(request)
+        assert asked is not None
+        body = json_octets(asked, FOUND)[1]
+        http = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        writer.write(http if protocol == "http" else handle_octets(asked, FOUND, int(time.time()) + 100))
+        questions += 1
+        await reader.read(1_000)  # the next question: no answer, the connection ends
+        questions += 1
+        writer.close()
+
+    server = await asyncio.start_server(once, "127.0.0.1", 0)
+    client = clients(Server(protocol, "127.0.0.1", server.sockets[0].getsockname()[1]))
+    for _ in range(2):
+        assert (await client.resolve(NAME)).reply.code == 1
+    assert questions == 3, "answered, dropped, answered on a new connection"
+    server.close()
 
 
 async def expired(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
