@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import json
 import signal
+import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from rich.text import Text
 
 from ops.cli.exits import Exit
 from ops.cli.style import Console, guarded, pairs, styled, table
@@ -19,10 +23,18 @@ from ops.logs import set_up_logging
 from replica.agent.config import SourceConfig
 from replica.agent.edge_clocks import boottime_s
 from replica.client.edge_agent import STATUS_FILE, Source, identity_of, load_source_config
+from replica.kit.edge_inspect import Inspection
+from replica.kit.rules import Group
+from replica.kit.settings import Settings
+from replica.kit.sheet import worst
+from replica.model.edge_identity import CERTIFICATE_FILE, ensure_identity
 from replica.model.errors import Code, ZaibeiError
+from replica.model.identity import Peer, name_of
+from replica.model.states import Result
 
 STATUS_AGE_S_MAX = 5.0
 DEFAULT_FILE = "source.toml"
+VERDICTS = {Result.PASS: Exit.DONE, Result.FAIL: Exit.VERIFICATION_FAILED, Result.UNKNOWN: Exit.UNKNOWN}
 
 config_option = click.option(
     "--config",
@@ -117,8 +129,9 @@ def identity(console: Console, config_path: Path) -> None:
     block = "[[source]]\n" + "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
     if config.nature.case_sensitive:
         block += f"case_sensitive = {json.dumps(list(config.nature.case_sensitive))}\n"
-    if config.listen and not config.push:
-        block += f"pull = {json.dumps(list(config.listen))}    # as the member reaches it\n"
+    listen = [address for address in config.listen if not address.endswith(":0")]
+    if listen and not config.push:
+        block += f"pull = {json.dumps(listen)}    # as the member reaches it\n"
     console.answer({**fields, "block": block}, block)
 
 
@@ -144,6 +157,98 @@ def status(console: Console, config_path: Path) -> int:
         parts.append(table(columns, [[one[name] for name in columns] for one in found["push"]]))
     console.answer({**found, "running": True if current else None, "age_s": round(age_s, 1)}, *parts)
     return Exit.DONE if current else Exit.UNKNOWN
+
+
+@source.command()
+@click.argument("address")
+@click.option(
+    "--pin", "pin_path", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The source's certificate (PEM)."
+)
+@click.option(
+    "--identity",
+    "identity_path",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of our identity, which the source has pinned; made when there is none.",
+)
+@click.option("--name", default="conformance-kit", show_default=True, help="Name in our identity, when it is made now.")
+@click.option("--also", multiple=True, help="A further address that must be the same source, e.g. its IPv6 one. Repeatable.")
+@click.option("--seconds", default=Settings().watch_s, show_default=True, help="How long to watch beats and certificates.")
+@click.option("--only", multiple=True, type=click.Choice([group.value for group in Group]), help="Look at these groups alone.")
+@styled
+def check(
+    console: Console,
+    address: str,
+    pin_path: Path,
+    identity_path: Path,
+    name: str,
+    also: tuple[str, ...],
+    seconds: float,
+    only: tuple[str, ...],
+) -> int:
+    """Does the source at ADDRESS (host:port) keep the rules of the feed? Any source, in any language.
+
+    It reads only: no epoch is granted, no receipt given. Change and delete a record while it looks, so that there is something to see.
+    Exit 0: every rule passes; 9: a rule is broken; 11: something could not be looked at; 8: not reachable.
+
+    \b
+    Example:
+      zaibei source check [2001:db8::7]:2643 --pin node-a.pem --identity ./checker --seconds 20
+    """
+    try:
+        certificate = pin_path.read_bytes()
+    except FileNotFoundError:
+        raise ZaibeiError(Code.NOT_FOUND, f"{pin_path} is not there: write the source's certificate into it") from None
+    mine = ensure_identity(identity_path, present_name(identity_path) or name)
+    addresses = [address, *also] if also else both_families(address)
+    settings = replace(Settings(), watch_s=seconds)
+    groups = frozenset(Group(group) for group in only) or None
+    inspection = Inspection(addresses[0], mine, Peer(name_of(certificate), certificate), settings, addresses[1:], groups)
+    findings = asyncio.run(inspection.run())
+    verdict = worst(findings)
+    document = {
+        "address": address,
+        "source": name_of(certificate),
+        "verdict": verdict.value,
+        "rules": [finding.document() for finding in findings],
+    }
+    rows = [
+        [finding.rule.ident, colour(finding.result), finding.looked, finding.rule.title, finding.detail] for finding in findings
+    ]
+    counts = ", ".join(f"{sum(finding.result is result for finding in findings)} {result.value}" for result in Result)
+    console.answer(
+        document, table(["rule", "result", "looked", "what", "detail"], rows), f"{address}: {verdict.value} ({counts})"
+    )
+    return VERDICTS[verdict]
+
+
+def present_name(folder: Path) -> str:
+    """Name of the identity in a folder; empty when there is none."""
+    path = folder / CERTIFICATE_FILE
+    return name_of(path.read_bytes()) if path.exists() else ""
+
+
+def both_families(address: str) -> list[str]:
+    """The address, and where it is a name with addresses of both families, one of each."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise click.UsageError(f"{address!r} is no address: write host:port, IPv6 as [::1]:port")
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+        return [address]
+    except ValueError:
+        pass
+    try:
+        infos = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except socket.gaierror as exc:
+        raise ZaibeiError(Code.UNREACHABLE, f"{host}: {exc.strerror}", retry=True) from exc
+    four = [f"{info[4][0]}:{port}" for info in infos if info[0] == socket.AF_INET][:1]
+    six = [f"[{info[4][0]}]:{port}" for info in infos if info[0] == socket.AF_INET6][:1]
+    return four + six or [address]
+
+
+def colour(result: Result) -> Text:
+    return Text(result.value, style={Result.PASS: "green", Result.FAIL: "red", Result.UNKNOWN: "yellow"}[result])
 
 
 def _shown(value: object) -> object:
