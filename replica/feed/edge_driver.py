@@ -20,8 +20,9 @@ from replica.feed.edge_clock import now
 from replica.feed.edge_metrics import SourceMetrics
 from replica.feed.freshness import CopyAge, Lag
 from replica.feed.limits import BEAT_KEY_OCTETS
+from replica.feed.phases import Phase
 from replica.feed.ports import Group, Link, Loader
-from replica.feed.session import Phase, ReplicaSession
+from replica.feed.session import ReplicaSession
 from replica.feed.snapshot import check_end
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.group_state import GroupState

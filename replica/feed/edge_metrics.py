@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from replica.feed.freshness import Lag
-from replica.feed.session import Phase, ReplicaSession
+from replica.feed.phases import Phase
+from replica.feed.session import ReplicaSession
 from replica.model.errors import Code
 from replica.model.states import FeedState
 

@@ -2,30 +2,20 @@
 
 The same session runs behind the push server and the pull client. It starts from the group's committed state, so a restart or a
 change of leader forgets nothing. Received octets never raise beyond it: their faults become a Fault message and Close.
-
-| phase | what flows |
-| --- | --- |
-| OPENING | we said where we stand (Resume); the source's Offer is awaited |
-| MEETING | an epoch is being granted |
-| AWAITING | nothing can follow before a snapshot's position is known |
-| FLOWING | batches |
-| REFETCHING | a gap: resumed again, what does not follow is ignored until the source has heard of it |
-| BLOCKED | beats only: FORKED, FENCED or HELD |
-| CLOSED | nothing, for good |
+Phases and their moves: phases.py.
 """
 
 from __future__ import annotations
 
-from enum import Enum
-
 from replica.feed.commands import Close, Command, Now, fault, trouble_of
 from replica.feed.desk import Desk, Setup, newest, tails_of
+from replica.feed.echoes import Echoes
 from replica.feed.freshness import CopyAge
 from replica.feed.intake import Intake, Then
-from replica.feed.limits import NONCE_OCTETS
 from replica.feed.load import Load, Step
 from replica.feed.marks import Checks, Marks
 from replica.feed.meeting import Meeting
+from replica.feed.phases import HEALS, MOVES, OPEN, RETRIED, Phase
 from replica.feed.placing import Place, Placed, place_head
 from replica.feed.ports import Difference, GroupReads, Staged
 from replica.model.batch import BATCH_FORMAT, SUITE
@@ -34,32 +24,6 @@ from replica.model.outcome import Outcome
 from replica.model.position import Position
 from replica.model.states import FeedState
 from replica.v1 import source_pb2
-
-
-class Phase(Enum):
-    """See the table of the module."""
-
-    OPENING = "opening"
-    MEETING = "meeting"
-    AWAITING = "awaiting"
-    FLOWING = "flowing"
-    REFETCHING = "refetching"
-    BLOCKED = "blocked"
-    CLOSED = "closed"
-
-
-MOVES: dict[Phase, frozenset[Phase]] = {
-    Phase.OPENING: frozenset({Phase.MEETING, Phase.AWAITING, Phase.FLOWING, Phase.REFETCHING, Phase.BLOCKED, Phase.CLOSED}),
-    Phase.MEETING: frozenset({Phase.AWAITING, Phase.FLOWING, Phase.BLOCKED, Phase.CLOSED}),
-    Phase.AWAITING: frozenset({Phase.FLOWING, Phase.REFETCHING, Phase.MEETING, Phase.BLOCKED, Phase.CLOSED}),
-    Phase.FLOWING: frozenset({Phase.REFETCHING, Phase.AWAITING, Phase.MEETING, Phase.BLOCKED, Phase.CLOSED}),
-    Phase.REFETCHING: frozenset({Phase.FLOWING, Phase.AWAITING, Phase.MEETING, Phase.BLOCKED, Phase.CLOSED}),
-    Phase.BLOCKED: frozenset({Phase.MEETING, Phase.AWAITING, Phase.FLOWING, Phase.REFETCHING, Phase.CLOSED}),
-    Phase.CLOSED: frozenset(),
-}
-OPEN = frozenset({Phase.FLOWING, Phase.REFETCHING})
-RETRIED = frozenset({Code.BUSY, Code.DISK_FULL})
-HEALS = frozenset({FeedState.GAP, FeedState.LOADING, FeedState.FENCED})
 
 
 class ReplicaSession:
@@ -77,9 +41,7 @@ class ReplicaSession:
         self.meeting = Meeting(self.desk, self._on_meeting, self._on_met, self._block, self._break)
         self.head: Position | None = None
         self._resumed = False
-        self._barrier: bytes | None = None
-        self._nonces: dict[bytes, Position | None] = {}  # nonce -> newest boundary we had when it left
-        self._nonce_ns = 0
+        self.echoes = Echoes(self.desk)
         self._refetches = 0
         self._paused_until_ns: int | None = None
         self._lost = ""  # why the log alone cannot bring us on
@@ -181,8 +143,8 @@ class ReplicaSession:
             return []
         self.desk.now = now
         limits = self.desk.limits
-        if now.boot_ns - self._nonce_ns >= limits.nonce_interval_ns:
-            self._nonce()
+        if self.echoes.due:
+            self.echoes.send(self.intake.tail if self.phase in (*OPEN, Phase.AWAITING) else None)
         if self._paused_until_ns is not None and now.boot_ns >= self._paused_until_ns:
             self._paused_until_ns = None
             if self.phase in OPEN:
@@ -279,14 +241,14 @@ class ReplicaSession:
             self.desk.send(source_pb2.ReplicaMessage(fault=fault(Trouble(Code.HELD, "waits for two people", retry=True))))
             self._move(Phase.BLOCKED)
         elif then is Then.GAP and placed is not None:
-            if self._barrier is None:
+            if self.echoes.barrier is None:
                 self._gap(placed.reason)
         elif placed is not None:
             self._stop(placed, None)
 
     def _flows(self) -> None:
         self._refetches = 0
-        self._barrier = None
+        self.echoes.barrier = None
         self._move(Phase.FLOWING)
 
     def _gap(self, reason: str) -> None:
@@ -300,7 +262,7 @@ class ReplicaSession:
     def _lose(self, reason: str) -> None:
         """The log cannot bring us on: load the full content beside."""
         self._lost = reason
-        self._barrier = None
+        self.echoes.barrier = None
         if self.phase is not Phase.AWAITING:
             self._move(Phase.AWAITING)
         self._load_if_needed()
@@ -308,15 +270,13 @@ class ReplicaSession:
     def _beat(self, beat: source_pb2.Beat) -> None:
         head = Position.from_wire(beat.head)
         state = self.desk.state
-        tail = self._nonces.get(beat.nonce)
-        if beat.nonce == self._barrier:
-            self._barrier = None
+        tail = self.echoes.heard(beat.nonce)
         if self.phase in (*OPEN, Phase.AWAITING) and state.granted is not None and tail is not None:
             placed = self._place_head(head, tail, state.granted)
             if placed.place is not Place.FOLLOWS:
                 self._stop(placed, head)
                 return
-            if self.phase is Phase.REFETCHING and self._barrier is None and head == self.intake.tail:
+            if self.phase is Phase.REFETCHING and self.echoes.barrier is None and head == self.intake.tail:
                 self._flows()
         if self.phase is not Phase.OPENING:
             self.head = head
@@ -354,7 +314,7 @@ class ReplicaSession:
                 self._move(Phase.FLOWING if self.phase is Phase.MEETING else Phase.REFETCHING)
             self._resumed = True
             self.desk.resume_from(tail, self.intake.credit(open_=True))
-            self._barrier = self._nonce()
+            self.echoes.send(self.intake.tail, barrier=True)
         self._load_if_needed()
 
     def _load_if_needed(self) -> None:
@@ -370,16 +330,6 @@ class ReplicaSession:
             self.load.begin(self._lost)
         elif state.side is not None:
             self.load.begin("an interrupted load goes on")
-
-    def _nonce(self) -> bytes:
-        nonce = self.desk.setup.random(NONCE_OCTETS)
-        self._nonce_ns = self.desk.now.boot_ns
-        self._nonces[nonce] = self.intake.tail if self.phase in (*OPEN, Phase.AWAITING) else None
-        while len(self._nonces) > 64:
-            del self._nonces[next(iter(self._nonces))]
-        self.desk.age.nonce_sent(nonce, self.desk.now.boot_ns)
-        self.desk.send(source_pb2.ReplicaMessage(nonce=source_pb2.Nonce(nonce=nonce)))
-        return nonce
 
     # -- what the parts report
 
@@ -407,7 +357,7 @@ class ReplicaSession:
             self._resumed = True
             self._lost = ""
             self.desk.resume_from(position, self.intake.credit(open_=True))
-            self._barrier = self._nonce()
+            self.echoes.send(self.intake.tail, barrier=True)
 
     def _on_live(self) -> None:
         self._lost = ""
