@@ -7,7 +7,8 @@ It answers Handle and JSON itself and registers new identifiers all the time. Ea
     receipts.jsonl {"name", "at_ns"}                   covered by a quorum receipt of the copy
 
 Config (TOML): name, base (JSONL of what it holds to begin with), work (folder of its own files), publisher (source TOML),
-prefixes, ports as of `secondary`, every_ms (between registrations), prefix (of the new names).
+prefixes, ports as of `secondary`, every_ms (between registrations), prefix (of the new names). While a file `pause` lies in the
+work folder nothing is registered.
 """
 
 from __future__ import annotations
@@ -94,6 +95,9 @@ class PushingNode:
     async def register_for_ever(self, publisher: Publisher) -> None:
         """One new identifier every `every_s`."""
         while True:
+            if (self.work / "pause").exists():  # whoever compares wants it to stand still
+                await asyncio.sleep(self.every_s)
+                continue
             self.number += 1
             name, value = f"{self.prefix}/NEW-{self.number:06d}", f"https://example.cn/new/{self.number}"
             values = [{"index": 1, "type": "URL", "data": value, "ttl": 60}]

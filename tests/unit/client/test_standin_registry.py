@@ -89,10 +89,20 @@ def test_serials_never_go_down() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{", b'{"prefix": 1}', b'{"prefix": "88.1", "serial": -1, "sites": ["00"]}',
-     b'{"prefix": "88..1", "serial": 1}', b'{"prefix": "88.1", "serial": 1, "sites": []}', b'{"prefix": "88.1", "serial": 1, "sites": ["xy"]}',
-     b'{"prefix": "88.1", "serial": true, "sites": ["00"]}', b"[" * 100_000],
-)  # fmt: skip
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"prefix": 1}',
+        b'{"prefix": "88.1", "serial": -1, "sites": ["00"]}',
+        b'{"prefix": "88..1", "serial": 1}',
+        b'{"prefix": "88.1", "serial": 1, "sites": []}',
+        b'{"prefix": "88.1", "serial": 1, "sites": ["xy"]}',
+        b'{"prefix": "88.1", "serial": true, "sites": ["00"]}',
+        b"[" * 100_000,
+    ],
+    ids=lambda body: body[:40].decode(),
+)
 def test_the_control_api_refuses_nonsense(body: bytes) -> None:
     table = PrefixTable()
     control = Control(table, lambda: 0.0)
