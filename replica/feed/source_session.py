@@ -19,11 +19,13 @@ from replica.feed.limits import MS, NONCE_OCTETS
 from replica.model.errors import Code, Trouble, ZaibeiError, require
 from replica.model.position import Position
 from replica.model.signing import grant_octets, receipt_octets, verify
+from replica.model.states import ReceiptLevel
 from replica.v1 import position_pb2, source_pb2
 
 READ_OCTETS_MAX = 4 * 1024 * 1024
 CERTIFICATE_INTERVAL_NS = 5_000 * MS  # SEMANTICS 10: at least every 5 s
 CERTIFICATE_IDLE_NS = 500 * MS  # after the last batch, when nothing follows
+LEVELS = frozenset(int(level) for level in ReceiptLevel)
 BEAT_INTERVAL_MS_MIN, BEAT_INTERVAL_MS_MAX = 10, 5_000
 
 
@@ -289,6 +291,8 @@ class SourceSession:
 
     def _receipt(self, receipt: source_pb2.Receipt) -> None:
         position = Position.from_wire(receipt.position)
+        if receipt.level not in LEVELS:
+            raise ZaibeiError(Code.MALFORMED, f"a receipt of level {receipt.level}")
         octets = receipt_octets(receipt.source, receipt.shard, position, receipt.level, receipt.member, receipt.stated_ms)
         if receipt.source != self.source or not verify(self._replica_key, octets, receipt.signature):
             raise ZaibeiError(Code.NOT_AUTHORISED, "a receipt that the replica's key did not sign")

@@ -100,6 +100,19 @@ async def running(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+class Gate:
+    """Learns the keys of streams as takeover's table does."""
+
+    def __init__(self, keys: list[bytes]) -> None:
+        self._keys = keys
+
+    def allow(self, key: bytes) -> None:
+        self._keys.append(key)
+
+    def revoke(self, key: bytes) -> None:
+        self._keys.remove(key)
+
+
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110
@@ -209,9 +222,10 @@ async def test_datagram_beats(family: int, party: Party) -> None:
     observer.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
     observer.setblocking(False)
     host, port = observer.getsockname()[:2]
-    key = bytes(range(32))
+    keys: list[bytes] = []
+    party.driver.beats = Gate(keys)
     receiver = source_pb2.Endpoint(protocol="udp", address=host, port=port)
-    party.driver.setup = replace(party.driver.setup, beat_key=key, beat_to=(receiver,))
+    party.driver.setup = replace(party.driver.setup, beat_to=(receiver,))
     service = SourceService(lambda peer, name: party.log, lambda: Pins((party.member_pin(),)))
     async with serving(
         "127.0.0.1", party.source, Pins((party.member_pin(),)), lambda s: add_feed_services(s, source=service)
@@ -221,8 +235,9 @@ async def test_datagram_beats(family: int, party: Party) -> None:
             counters = []
             while len(counters) < 4:
                 datagram = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(observer, 2_048), WAIT_S)
-                beat = decode_beat(key, datagram)
+                beat = decode_beat(keys[-1], datagram)
                 counters.append(beat.counter)
                 assert beat.heads[0].source == "secondary-a"
             assert counters == sorted(set(counters))
+    assert keys == [], "the key of a stream that is over opens nothing"
     observer.close()

@@ -56,6 +56,16 @@ def test_random_octets(said: list[tuple[bytes, bytes]]) -> None:
         target(which + body)
 
 
+def test_the_source_survives_its_replica() -> None:
+    """A fuzzer's find: an open enum of protobuf may be negative."""
+    target = Target()
+    for level in (-1, 0, 4):
+        receipt = source_pb2.Receipt(source="secondary-88-118", position=target.world.log.head().to_wire())
+        receipt.level = level  # type: ignore[assignment]
+        target(b"s" + source_pb2.ReplicaMessage(receipt=receipt).SerializeToString())
+        assert any("source closes: malformed" in line for line in target.world.history)
+
+
 def test_more_than_the_credit_ends_the_stream() -> None:
     target = Target()
     world = target.world
