@@ -6,7 +6,7 @@ Both begin at a remembered row, because looking for the first one would step ove
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 
 from rocksdict import WriteBatch
 
@@ -71,17 +71,19 @@ class ChangeLog:
         if first_log is not None and (self.batches > limits.log_batches_max or self.octets > limits.log_octets_max):
             for place, length in self._boundaries(first_log):
                 first_log = place
-                if batches == PRUNE_ROWS or self.octets - octets <= limits.log_octets_max // 2:
+                left, octets_left = self.batches - batches, self.octets - octets
+                if batches == PRUNE_ROWS or (left <= _low(limits.log_batches_max) and octets_left <= _low(limits.log_octets_max)):
                     break
                 wb.delete(placed(Kind.LOG, *place))
                 batches, octets = batches + (length > 0), octets + length
         if first_chain is not None and self.chains > limits.chains_max:
-            for place, _ in self._boundaries(first_chain):
+            for (place, _), (following, _) in pairwise(self._boundaries(first_chain)):
                 first_chain = place
-                if chains == PRUNE_ROWS or (first_log is not None and place >= first_log):
+                enough = self.chains - chains <= _low(limits.chains_max)
+                if enough or (first_log is not None and following >= first_log):  # the log's floor is kept
                     break
                 wb.delete(placed(Kind.HISTORY, *place))
-                chains += 1
+                chains, first_chain = chains + 1, following
         if not batches and not chains:
             return NOTHING
         return Pruned(batches, octets, chains, first_log, first_chain)
@@ -136,3 +138,8 @@ class ChangeLog:
     def _next_place(self, after: Position) -> tuple[int, int]:
         rows = self._rocks.first_keys(placed(Kind.HISTORY, after.epoch, after.seq + 1), after_kind(Kind.HISTORY), 1)
         return place_of(rows[0]) if rows else (0, 0)
+
+
+def _low(limit: int) -> int:
+    """Pruning goes on down to here, so that not every batch looks for something to prune."""
+    return limit - limit // 16
