@@ -188,7 +188,8 @@ def check(
 ) -> int:
     """Does the source at ADDRESS (host:port) keep the rules of the feed? Any source, in any language.
 
-    It reads only: no epoch is granted, no receipt given. Change and delete a record while it looks, so that there is something to see.
+    It reads only: no epoch is granted, no receipt given. Change and delete a record while it looks, so that there is something to
+    see.
     Exit 0: every rule passes; 9: a rule is broken; 11: something could not be looked at; 8: not reachable.
 
     \b
