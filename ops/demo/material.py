@@ -109,7 +109,7 @@ def regions(address: str, port: int) -> Iterator[dict[str, object]]:
         name = re.sub(r"\[[^]]*\]", " ", row.value).strip()
         yield {
             "prefix": f"{REGIONS_PREFIX}.{row.digits}",
-            "sites": [{"description": f"{province}{name}", "address": address, "port": port}],
+            "sites": [{"desc": f"{province}{name}", "address": address, "tcp": port, "udp": port}],
         }
 
 

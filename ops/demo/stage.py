@@ -1,0 +1,315 @@
+"""The stage of the demo: folders, configurations, real processes. Every process is our own child; only those are ever killed.
+
+| process | what it is |
+| --- | --- |
+| member | `zaibei up`: the copy, on trial |
+| manufacturers | a node that answers Handle itself and publishes from its own code (pushes) |
+| regions, regions-agent | a node and, beside it, `zaibei source serve` publishing its files (we pull) |
+| top, top-agent | the top-level node: who owns which prefix |
+| enterprise | the node behind one region's prefix: where identifiers of a `routes` node live |
+| recursive, national | recursive nodes, TTL 0 and TTL kept; all that clients know |
+| prober | the outside clients |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from ops.demo import material
+from replica.agent.config import SourceConfig
+from replica.client.edge_agent import load_source_config
+from replica.model.edge_identity import Identity, ensure_identity
+from replica.model.errors import Code, ZaibeiError
+
+HOST, HOST6 = "127.0.0.1", "::1"
+NATIONAL_TTL_S = 10
+SITE_TTL_S = 60
+READY_S_MAX = 45.0
+END_S_MAX = 5.0
+ENTERPRISES = 40  # regions whose identifiers really exist at the enterprise node
+REGISTER_EVERY_MS = 60
+MEMBER, TOP, MANUFACTURERS, REGIONS = "member-1", "top", "manufacturers", "regions"
+SOURCES = (TOP, MANUFACTURERS, REGIONS)
+PROCESSES_OF = {MANUFACTURERS: ("manufacturers",), REGIONS: ("regions", "regions-agent"), TOP: ("top", "top-agent")}
+TOP_NAMES = {f"{material.TOP_PREFIX}/NODE-{n}": f"https://example.cn/node/{n}" for n in range(1, 6)}
+PREFIX_OF = {TOP: material.TOP_PREFIX, MANUFACTURERS: material.MANUFACTURERS_PREFIX, REGIONS: material.REGIONS_PREFIX}
+
+
+def free_port() -> int:
+    """A port that is free over UDP and TCP, IPv4 and IPv6, at this moment."""
+    for _ in range(100):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as first:
+            first.bind((HOST, 0))
+            port = int(first.getsockname()[1])
+            try:
+                for family, host in ((socket.AF_INET, HOST), (socket.AF_INET6, HOST6)):
+                    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                        if (family, kind) != (socket.AF_INET, socket.SOCK_STREAM):
+                            with socket.socket(family, kind) as other:
+                                other.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise ZaibeiError(Code.CONFLICT, "no port is free over UDP and TCP on 127.0.0.1 and ::1: is IPv6 loopback switched off?")
+
+
+@dataclass(slots=True)
+class Child:
+    """A process of ours and the line it printed when it was ready."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    ready: dict[str, Any] = field(default_factory=dict)
+
+    def kill(self) -> int:
+        """SIGKILL; returns CLOCK_MONOTONIC ns right after the signal was sent."""
+        self.process.send_signal(signal.SIGKILL)
+        at_ns = time.monotonic_ns()
+        self.process.wait()
+        return at_ns
+
+    def end(self) -> None:
+        """Stop in order; kill what does not."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(END_S_MAX)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Stage:
+    """Builds the stage in one folder; use it as a context, it ends all its processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.python = [sys.executable]
+        self.ports = {
+            name: free_port()
+            for name in (
+                "handle", "http", "grpc", "feed", "beats", "metrics",
+                "top", "manufacturers", "regions", "enterprise", "recursive", "recursive-http", "national", "national-http",
+                "top-agent", "regions-agent",
+            )
+        }  # fmt: skip
+        self.children: dict[str, Child] = {}
+        self._commands: dict[str, list[str]] = {}
+        self._logs: list[IO[bytes]] = []
+        self.records = 0
+        self.enterprise_names: dict[str, str] = {}
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in reversed(list(self.children.values())):
+            child.end()
+        for log in self._logs:
+            log.close()
+
+    # ------------------------------------------------------------------------------------------------------- files
+
+    def write(self) -> None:
+        """All registries and configurations. Real data; about 58,000 lines."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        member = ensure_identity(self.folder / "member-data" / "identity", MEMBER)
+        self.records += self._lines("manufacturers.jsonl", material.manufacturers())
+        self.records += self._lines("regions.jsonl", material.regions(HOST, self.ports["enterprise"]))
+        self._enterprise()
+        self._write_top(version=1)
+        pins = []
+        for source in SOURCES:
+            pins.append(self._source(source, member))
+        self._member(pins)
+        self._nodes()
+
+    def _lines(self, name: str, lines: Any) -> int:
+        count = 0
+        fresh = self.folder / f".{name}.new"
+        with fresh.open("w", encoding="utf-8") as file:
+            for line in lines:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                count += 1
+        fresh.replace(self.folder / name)
+        return count
+
+    def _write_top(self, version: int) -> None:
+        ours = {
+            "desc": "zaibei", "address": HOST, "tcp": self.ports["handle"], "udp": self.ports["handle"],
+            "http": self.ports["http"],
+        }  # fmt: skip
+        sites = {
+            prefix: [{"desc": name, "address": HOST, "tcp": self.ports[name], "udp": self.ports[name]}, ours]
+            for name, prefix in ((MANUFACTURERS, material.MANUFACTURERS_PREFIX), (REGIONS, material.REGIONS_PREFIX))
+        }
+        own = [{"handle": name, "values": [_url(url)]} for name, url in TOP_NAMES.items()]
+        added = [{"handle": f"{material.TOP_PREFIX}/RETURNED-{version}", "values": [_url("https://example.cn/returned")]}]
+        lines = [*material.ownership(sites), *own, *(added if version > 1 else [])]
+        written = self._lines("top.jsonl", lines)
+        self.records += written if version == 1 else 0
+
+    def change_files(self, source: str, version: int) -> None:
+        """What a returning node registered while it was away: its files change, by one atomic replacement."""
+        if source == TOP:
+            self._write_top(version)
+
+    def _enterprise(self) -> None:
+        prefixes = [
+            line["prefix"]
+            for line in map(json.loads, (self.folder / "regions.jsonl").read_text(encoding="utf-8").splitlines())
+            if "prefix" in line
+        ][:: max(1, 6_800 // ENTERPRISES)]
+        self.enterprise_names = {f"{prefix}/UNIT-1": f"https://example.cn/{prefix}" for prefix in prefixes}
+        lines = [{"handle": name, "values": [_url(url)]} for name, url in self.enterprise_names.items()]
+        self._lines("enterprise.jsonl", lines)
+        self._toml(
+            "enterprise",
+            {"name": "enterprise", "files": ["enterprise.jsonl"], "prefixes": prefixes, "tcp": self.ports["enterprise"],
+             "udp": self.ports["enterprise"]},
+        )  # fmt: skip
+
+    def _source(self, name: str, member: Identity) -> str:
+        port = self.ports.get(f"{name}-agent")
+        text = [
+            "[source]", f'name = "{name}"', f'prefixes = ["{PREFIX_OF[name]}"]', f'data = "{name}-agent"',
+            f'mode = "{"routes" if name == REGIONS else "mixed" if name == TOP else "records"}"', "beat_ms = 50",
+            "[serve]", f"listen = {_list([f'{HOST}:{port}', f'[{HOST6}]:{port}'] if port else [])}", "[files]", "rest_ms = 200",
+        ]  # fmt: skip
+        if port:
+            text += ["[[input]]", f'path = "{name}.jsonl"']
+        text += ["[[member]]", f'name = "{MEMBER}"', f"certificate = '''{member.certificate_pem.decode()}'''"]
+        if not port:
+            text += [f'push = "{HOST}:{self.ports["feed"]}"']
+        for protocol in ("tcp", "udp"):
+            text += ["[[resolution]]", f'protocol = "{protocol}"', f'address = "{HOST}"', f"port = {self.ports[name]}"]
+        path = self.folder / f"{name}-source.toml"
+        path.write_text("\n".join(text) + "\n", encoding="utf-8")
+        config: SourceConfig = load_source_config(path)
+        identity = ensure_identity(config.data / "identity", name)
+        return "\n".join(
+            [
+                "[[source]]", f'name = "{name}"', f'fingerprint = "{identity.fingerprint}"',
+                f"certificate = '''{identity.certificate_pem.decode()}'''", f'prefixes = ["{PREFIX_OF[name]}"]',
+                f'mode = "{"routes" if name == REGIONS else "mixed" if name == TOP else "records"}"',
+                f"pull = {_list([f'{HOST}:{port}'] if port else [])}", "armed = true", 'takeover = "automatic"',
+            ]
+        )  # fmt: skip
+
+    def _member(self, pins: list[str]) -> None:
+        ports = self.ports
+        listen = "\n".join(
+            f'{name} = ["{HOST}:{ports[name]}", "[{HOST6}]:{ports[name]}"]'
+            for name in ("handle", "http", "grpc", "feed", "beats", "metrics")
+        )
+        recursives = "\n".join(
+            f'[[recursive]]\nname = "{name}"\nurl = "http://{HOST}:{ports[name + "-http"]}"\nflush = {flush}'
+            for name, flush in (("recursive", "true"), ("national", "false"))
+        )
+        text = (
+            f'[member]\nname = "{MEMBER}"\ndata = "member-data"\nlog = "json"\n[listen]\n{listen}\n'
+            f"[site]\nttl_s = {SITE_TTL_S}\n{recursives}\n" + "\n".join(pins) + "\n"
+        )
+        (self.folder / "member.toml").write_text(text, encoding="utf-8")
+
+    def _nodes(self) -> None:
+        for name in (TOP, REGIONS):
+            self._toml(
+                name,
+                {"name": name, "files": [f"{name}.jsonl"], "prefixes": [PREFIX_OF[name]], "tcp": self.ports[name],
+                 "udp": self.ports[name], "site_ttl_s": SITE_TTL_S, "tally": f"{name}-answered"},
+            )  # fmt: skip
+        own = PREFIX_OF[MANUFACTURERS]
+        self._toml(
+            MANUFACTURERS,
+            {
+                "name": MANUFACTURERS,
+                "base": "manufacturers.jsonl",
+                "work": "manufacturers-own",
+                "prefixes": [own],
+                "publisher": "manufacturers-source.toml",
+                "prefix": own,
+                "tcp": self.ports[MANUFACTURERS],
+                "udp": self.ports[MANUFACTURERS],
+                "every_ms": REGISTER_EVERY_MS,
+            },
+        )
+        python, zaibei = sys.executable, [sys.executable, "-m", "ops.cli.main"]
+        roots = ",".join(f"tcp://{HOST}:{self.ports[name]}" for name in ("top", "handle"))
+        self._commands = {
+            "member": [*zaibei, "up", "--config", "member.toml", "--json"],
+            "manufacturers": [python, "-m", "chaos.standin.pushing", "--config", "manufacturers.toml"],
+            "enterprise": [python, "-m", "chaos.standin.secondary", "--config", "enterprise.toml"],
+        }
+        for name in (TOP, REGIONS):
+            self._commands[name] = [python, "-m", "chaos.standin.secondary", "--config", f"{name}.toml"]
+            self._commands[f"{name}-agent"] = [*zaibei, "source", "serve", "--config", f"{name}-source.toml", "--json"]
+        for name, cap in (("recursive", 0), ("national", NATIONAL_TTL_S)):
+            self._commands[name] = [
+                python, "-m", "chaos.standin.recursive", "--roots", roots, "--ttl-cap", str(cap),
+                "--tcp", str(self.ports[name]), "--udp", str(self.ports[name]), "--http", str(self.ports[f"{name}-http"]),
+            ]  # fmt: skip
+
+    def _toml(self, name: str, fields: dict[str, Any]) -> None:
+        lines = [f"{key} = {json.dumps(value)}" for key, value in fields.items()]
+        (self.folder / f"{name}.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    # ------------------------------------------------------------------------------------------------------- processes
+
+    def start(self, name: str, command: list[str] | None = None, *, wait: bool = True) -> Child:
+        """Start a process; with `wait` return when it said that it is ready.
+
+        Raises:
+            ZaibeiError(UNREACHABLE): it ended or stayed silent; its last lines are in the message.
+        """
+        log = (self.folder / f"{name}.log").open("ab")
+        self._logs.append(log)
+        process = subprocess.Popen(
+            command or self._commands[name],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        child = self.children[name] = Child(name, process)
+        if wait:
+            self.await_ready(child)
+        return child
+
+    def await_ready(self, child: Child) -> None:
+        """Read the line a process prints when it serves."""
+        if child.process.stdout is None:
+            return
+        os.set_blocking(child.process.stdout.fileno(), False)
+        line, until = b"", time.monotonic() + READY_S_MAX
+        while not line.endswith(b"\n"):
+            line += child.process.stdout.read(65_536) or b""
+            if child.process.poll() is not None or time.monotonic() > until:
+                raise ZaibeiError(Code.UNREACHABLE, f"{child.name} did not start: {self.tail(child.name)}")
+            time.sleep(0.005)
+        child.ready = json.loads(line.splitlines()[0])
+
+    def tail(self, name: str) -> str:
+        """The last lines of a process's log."""
+        try:
+            return (self.folder / f"{name}.log").read_text("utf-8", "replace")[-600:]
+        except FileNotFoundError:
+            return "no log"
+
+
+def _url(url: str) -> dict[str, Any]:
+    return {"index": 1, "type": "URL", "data": url, "ttl": 60}
+
+
+def _list(items: list[str]) -> str:
+    return json.dumps(items)
