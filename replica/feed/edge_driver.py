@@ -129,12 +129,21 @@ class FeedDriver:
             except TimeoutError:
                 raise ZaibeiError(Code.BUSY, "the earlier stream's proposals are not settled yet", retry=True) from None
 
+    async def digest(self, request: source_pb2.DigestRequest) -> source_pb2.DigestResponse:
+        """Ask the source for sums, on the present stream. Raises ZaibeiError(UNREACHABLE) without one."""
+        if self._stream is None:
+            raise ZaibeiError(Code.UNREACHABLE, f"{self.source} is not connected", retry=True)
+        return await self._stream.link.digest(request)
+
     async def stop(self) -> None:
-        """End the present stream."""
+        """End the present stream; proposals that have no outcome by then stay with the log."""
         stream = self._stream
         if stream is not None:
             stream.end(Trouble(Code.STOPPING, "this member stops", retry=True))
-            await stream.settled.wait()
+            try:
+                await asyncio.wait_for(stream.settled.wait(), REPLACED_S_MAX)
+            except TimeoutError:
+                LOGGER.warning("stopped with unsettled proposals", extra={"source": self.source})
 
     def alarm(self, code: Code, message: str) -> None:
         LOGGER.warning(message, extra={"source": self.source, "code": str(code)})

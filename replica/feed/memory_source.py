@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from hashlib import sha256
 
-from replica.feed.memory_store import Content, change, digest_of
+from replica.feed.memory_store import Content, change, digest_answer, digest_of
 from replica.model.batch import BATCH_FORMAT, SUITE, Batch, Change, columns_of, cut_batch, open_batch
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
@@ -171,12 +171,11 @@ class MemorySourceLog:
         return parts
 
     def digest(self, request: source_pb2.DigestRequest) -> source_pb2.DigestResponse:
-        content = self.contents.get(Position.from_wire(request.position))
-        if content is None or request.level != 0:
+        position = Position.from_wire(request.position)
+        content = self.contents.get(position)
+        if content is None:
             return source_pb2.DigestResponse(pinned=False)
-        digest = digest_of(content, Position.from_wire(request.position))
-        sums = digest.records.to_bytes(8, "little") + digest.total.to_bytes(16, "little")
-        return source_pb2.DigestResponse(digest=digest.to_wire(), sums=sums, pinned=True)
+        return digest_answer(content, position, request.level, request.bucket)
 
 
 def after_of(raw: bytes) -> Position:

@@ -10,7 +10,7 @@ from replica import native
 from replica.feed.ports import Difference, Staged
 from replica.model.batch import OP_PUT, Batch, open_batch
 from replica.model.brake import BrakeWindows, LiveCounts
-from replica.model.digest import MODULUS, ContentDigest
+from replica.model.digest import LEVEL1_BUCKETS, MODULUS, ContentDigest
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, Hold, SideGeneration
 from replica.model.identifier import prefix_part
@@ -26,6 +26,25 @@ def digest_of(content: Content, position: Position) -> ContentDigest:
     """Digest of a small content, from scratch."""
     total = sum(int.from_bytes(native.record_hash(key, value), "little") for key, value in content.items()) % MODULUS
     return ContentDigest(position, len(content), total)
+
+
+def digest_answer(content: Content, position: Position, level: int, bucket: int) -> source_pb2.DigestResponse:
+    """Answer to a DigestRequest over a small content, from scratch."""
+    digest = digest_of(content, position)
+    answer = source_pb2.DigestResponse(digest=digest.to_wire(), pinned=True)
+    if level == 3:
+        answer.keys.extend(sorted(key for key in content if native.bucket_of(key) == bucket))
+        answer.hashes.extend(native.record_hash(key, content[key]) for key in answer.keys)
+        return answer
+    groups: dict[int, Content] = {}
+    for key, value in content.items():
+        upper, lower = divmod(native.bucket_of(key), LEVEL1_BUCKETS)
+        if level < 2 or upper == bucket:
+            groups.setdefault((0, upper, lower)[level], {})[key] = value
+    for number in range(LEVEL1_BUCKETS if level else 1):
+        part = digest_of(groups.get(number, {}), position)
+        answer.sums += part.records.to_bytes(8, "little") + part.total.to_bytes(16, "little")
+    return answer
 
 
 def change(content: Content, batch: Batch) -> None:

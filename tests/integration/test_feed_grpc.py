@@ -130,6 +130,9 @@ async def copies(party: Party) -> None:
     await until(lambda: any(Position.from_wire(one.position) == log.head() and one.level == 2 for one in log.receipts))
     await until(lambda: store.state().verified)
     await until(lambda: party.driver.lag().changes == 0 and (party.driver.lag().age_ms or 9_999) < 2_000)
+    question = source_pb2.DigestRequest(position=log.head().to_wire(), level=1)
+    answer = await party.driver.digest(question)
+    assert answer.pinned and len(answer.sums) == 256 * 24
     party.driver.observe()
     assert b'zaibei_feed_batches_total{source="secondary-a"} 30.0' in generate_latest(party.registry)
 
