@@ -53,6 +53,11 @@ def grant_entry(state: GroupState, parent: Position, lineage: bytes, reason: str
     return entry_pb2.Entry(grant=signed_grant(state.source, parent, start, reason, signer))
 
 
+def _nothing_copied(state: GroupState) -> bool:
+    """An empty registry was met, filled up before it took its first grant: nothing of it was ever receipted."""
+    return not state.grant_taken and state.position.seq == 0
+
+
 class Meeting:
     """The part of a session before batches flow. `on_begin`: an epoch is being granted; `on_met`: the source is in the granted
     epoch; `on_refused`: it is not, and why; `on_broken`: the stream must end."""
@@ -130,8 +135,8 @@ class Meeting:
             self._parent, self.since_ns = head, self._desk.now.boot_ns
             grant = signed_grant(setup.source, head, granted, FIRST_CONTACT if not state.ready else "granted", setup.signer)
             self._desk.send(source_pb2.ReplicaMessage(grant=grant))
-        elif not state.ready and state.side is None:
-            self._prove(head)  # nothing was copied yet: begin at the newer head
+        elif state.side is None and (not state.ready or _nothing_copied(state)):
+            self._prove(head)  # begin at the newer head
         else:
             reason = f"epoch {granted.epoch} was not granted from the source's head {head.short()}"
             self._on_refused(FeedState.FORKED, Code.FORKED, reason, head)
