@@ -6,6 +6,7 @@
 from replica.store.edge_compare import Difference
 from replica.store.edge_disk import DiskLimits
 from replica.store.edge_loader import GenerationLoader, Staged
+from replica.store.edge_metrics import StoreMetrics
 from replica.store.edge_readout import SnapshotReader
 from replica.store.edge_rocks import BudgetLimits, StoreBudget, check_open_files
 from replica.store.edge_store import SourceStore, hold_ident
@@ -19,6 +20,7 @@ __all__ = [
     "SourceStore",
     "Staged",
     "StoreBudget",
+    "StoreMetrics",
     "check_open_files",
     "hold_ident",
 ]

@@ -28,6 +28,7 @@ from replica.store.edge_folder import discard, find_live, remove_leftovers
 from replica.store.edge_generation import Change, Generation, generation_folder
 from replica.store.edge_loader import GenerationLoader, Staged
 from replica.store.edge_manifest import read_load
+from replica.store.edge_metrics import StoreMetrics
 from replica.store.edge_readout import Pinned
 from replica.store.edge_reads import StoreReads
 from replica.store.edge_rocks import StoreBudget
@@ -51,10 +52,12 @@ __all__ = ["Difference", "SourceStore", "Staged"]
 class SourceStore(StoreReads):
     """Open one with `open`; `close` ends it. One instance per source and member."""
 
-    def __init__(self, folder: Path, source: str, budget: StoreBudget, live: Generation) -> None:
+    def __init__(
+        self, folder: Path, source: str, budget: StoreBudget, live: Generation, metrics: StoreMetrics | None = None
+    ) -> None:
         stored, self._state_octets = load_state(live, source)
         super().__init__(source, live, stored)
-        self._folder, self._budget = folder, budget
+        self._folder, self._budget, self._metrics = folder, budget, metrics
         self._reapers: dict[Path, threading.Thread] = {}
         self._side: Side | None = None
         self._side_lock = threading.Lock()
@@ -64,7 +67,7 @@ class SourceStore(StoreReads):
         self._durable = live.row.index
 
     @staticmethod
-    def open(folder: Path, source: str, budget: StoreBudget) -> SourceStore:
+    def open(folder: Path, source: str, budget: StoreBudget, metrics: StoreMetrics | None = None) -> SourceStore:
         """Open a source's store, or make an empty one in an empty folder.
 
         Args:
@@ -74,7 +77,7 @@ class SourceStore(StoreReads):
         """
         live = find_live(folder, source, budget)
         remove_leftovers(folder, live.number)
-        return SourceStore(folder, source, budget, live)
+        return SourceStore(folder, source, budget, live, metrics)
 
     def close(self) -> None:
         """Flush and close; nobody may call any more. Raises ZaibeiError."""
@@ -158,6 +161,8 @@ class SourceStore(StoreReads):
                 self._earlier = {done.index: outcome for done, outcome in zip(entries, outcomes, strict=False)}
                 if not exc.trouble.retry:
                     self._failed = exc
+                if self._metrics is not None:
+                    self._metrics.refused.labels(self.source, exc.code.value).inc()
                 raise
             outcomes.append(outcome)
         self._earlier = {}
@@ -421,7 +426,10 @@ class SourceStore(StoreReads):
             if generation is not None:
                 with self._pins:
                     self._pins.wait_for(lambda: generation.readers == 0)
-                generation.rocks.close()
+                try:
+                    generation.rocks.flush()  # without the GIL; closing would do it with
+                finally:
+                    generation.rocks.close()
             if delete:
                 discard(folder)
 
@@ -462,6 +470,8 @@ class SourceStore(StoreReads):
         self._stored = self._stored.with_group(
             index=live.row.index, position=live.row.position, records=live.row.records, quarantined=live.quarantined_total
         )
+        if self._metrics is not None:
+            self._metrics.applied(self._stored.group, live.log.octets)
         for callback in self._subscribers:
             callback(self._stored.group)
 

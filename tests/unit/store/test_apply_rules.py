@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from prometheus_client import CollectorRegistry
 
 from replica.model.batch import columns_of, cut_batch
 from replica.model.digest import ContentDigest
@@ -10,10 +13,10 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import LogEntry, OutcomeKind
 from replica.model.position import ORIGIN, epoch_start
 from replica.model.states import Authority, FeedState, Mode
-from replica.store import hold_ident
+from replica.store import SourceStore, StoreMetrics, hold_ident
 from replica.v1 import entry_pb2, source_pb2
 from tests.unit.store.conftest import World
-from tests.unit.store.support import LINEAGE, SOURCE, Source, delete, held, key, put, value
+from tests.unit.store.support import LINEAGE, SOURCE, Group, Source, delete, held, key, put, small_budget, value
 
 GAP, LOADING, HELD, FORKED, FENCED, DIVERGED = 2, 3, 4, 5, 6, 7
 
@@ -128,7 +131,6 @@ def test_a_source_without_history_is_copied_at_once(world: World) -> None:
 
 
 def test_a_grant_after_another_head_waits_for_a_load(world: World) -> None:
-    world.source.head = epoch_start(ORIGIN, LINEAGE, 0 + 0) if False else world.source.head
     history = cut_batch(SOURCE, ORIGIN, columns_of([put(1)]), 1, 0)  # epoch 0: the source's own history
     world.source.head = history.after
     world.group.grant(world.source.grant())
@@ -393,3 +395,16 @@ def test_subscribers_see_each_state(granted: World) -> None:
     end()
     granted.group.mark(1)
     assert seen == [2, 3]
+
+
+def test_metrics_follow_the_state(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    store = SourceStore.open(tmp_path / "s", SOURCE, small_budget(tmp_path), StoreMetrics(registry))
+    group, source = Group(store), Source()
+    group.grant(source.grant())
+    group.append(source.cut([put(1), put(2)]))
+    with pytest.raises(ZaibeiError):
+        store.apply([LogEntry(99, 1, b"")])
+    assert registry.get_sample_value("zaibei_store_records", {"source": SOURCE}) == 2
+    assert registry.get_sample_value("zaibei_store_refused_entries_total", {"source": SOURCE, "code": "damaged"}) == 1
+    store.close()

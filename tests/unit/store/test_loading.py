@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from pathlib import Path
 
@@ -87,8 +88,6 @@ async def test_restarts_between_all_steps_of_a_load(granted: World) -> None:
 
 async def test_a_crash_before_the_switch_was_durable_repeats_it(granted: World, tmp_path: Path) -> None:
     """The journal replays from an old position of the old generation, over a load that was given up and another of its number."""
-    import shutil
-
     granted.group.append(granted.source.cut([put(1)]))
     granted.store.flush()
     granted.store.close()
@@ -109,6 +108,21 @@ async def test_a_crash_before_the_switch_was_durable_repeats_it(granted: World, 
     assert store.digest_at(granted.source.head) == granted.source.digest()
     store.close()
     granted.group.store = granted.store
+
+
+async def test_a_switch_is_on_disk_when_it_is_named(granted: World, tmp_path: Path) -> None:
+    """The files as a crash right after the switch leaves them."""
+    granted.group.append(granted.source.cut([put(n) for n in range(10)]))
+    digest = await loaded(granted)
+    granted.group.load_switch(1, digest)
+    index = granted.store.applied()[0]
+    assert granted.store.durable_applied() == index
+    shutil.copytree(granted.folder / "gen-1", tmp_path / "crashed" / "gen-1")
+    shutil.copy(granted.folder / "CURRENT", tmp_path / "crashed")
+    store = SourceStore.open(tmp_path / "crashed", SOURCE, granted.budget)
+    assert (store.applied()[0], held(store)) == (index, granted.source.content)
+    assert store.state().generation == 1
+    store.close()
 
 
 async def test_an_aborted_load_leaves_nothing_and_its_number_may_come_again(granted: World) -> None:
@@ -306,6 +320,7 @@ async def test_readers_move_over_without_a_wrong_answer(granted: World) -> None:
             await load(granted.store, generation, content, digest)
             granted.group.load_staged(generation)
             granted.group.load_switch(generation, digest)
+            assert held(granted.store) == granted.source.content  # all 40 were kept and replayed
     finally:
         stop.set()
         for reader in readers:
