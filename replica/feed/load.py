@@ -26,7 +26,7 @@ from replica.model.brake import Count
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code, Trouble, require
 from replica.model.outcome import Outcome, OutcomeKind
-from replica.model.position import ORIGIN, Position
+from replica.model.position import Position
 from replica.model.states import FeedState
 from replica.v1 import entry_pb2, source_pb2
 
@@ -122,7 +122,7 @@ class Load:
                 self._move(Step.PROOF)
                 self._desk.out.append(Prove(state.position))
             return
-        if not state.ready and state.position.chain == ORIGIN.chain:
+        if state.position.seq == 0:  # nothing was ever copied: there is nothing to prove, and nothing to lose
             self._header()
             return
         self._move(Step.PROOF)
