@@ -74,7 +74,9 @@ class Content:
         self.path = path
         self._db = db
         self._reader = connect(path, read_only=True)
-        self._reading = threading.Lock()  # one connection serves short reads of every thread
+        self._reading = threading.Lock()  # one connection serves short reads of every thread, also of the event loop
+        self._lookups = connect(path, read_only=True)
+        self._looking = threading.Lock()  # and one the long ones of appends
         self.sums = bytearray(SUMS_OCTETS)
         self.digest = ContentDigest(ORIGIN, 0, 0)
         self._deltas = 0
@@ -205,11 +207,11 @@ class Content:
         found: dict[bytes, bytes] = {}
         if not self.digest.records:
             return found
-        with translated("read the content"), self._reading:
+        with translated("read the content"), self._looking:
             for start in range(0, len(keys), LOOKUP_KEYS_MAX):
                 part = keys[start : start + LOOKUP_KEYS_MAX]
                 marks = ",".join("?" * len(part))
-                found.update(self._reader.execute(f"SELECT key, value FROM content WHERE key IN ({marks})", part))
+                found.update(self._lookups.execute(f"SELECT key, value FROM content WHERE key IN ({marks})", part))
         return found
 
     def bucket(self, number: int) -> list[tuple[bytes, bytes]]:
@@ -239,6 +241,8 @@ class Content:
     def close(self) -> None:
         with self._reading:
             self._reader.close()
+        with self._looking:
+            self._lookups.close()
         self._db.close()
 
 

@@ -30,6 +30,7 @@ class Transfer:
         self.view = View(path)
         self.touched_s = now_s
         self.lock = threading.Lock()
+        self._growing = threading.Lock()
         self._starts: list[bytes] = [b""]  # first key of part n; the last entry is where the next new part begins
         self._hashes = [hashlib.sha256()]  # over all parts before part n
 
@@ -52,11 +53,12 @@ class Transfer:
 
     def _part(self, number: int, keys: list[bytes], values: list[bytes], next_start: bytes) -> bytes:
         columns = position_pb2.Columns(keys=keys, values=values, ops=bytes([OP_PUT]) * len(keys)).SerializeToString()
-        if number == len(self._starts) - 1:
-            running = self._hashes[number].copy()
-            running.update(columns)
-            self._starts.append(next_start)
-            self._hashes.append(running)
+        with self._growing:  # a reader that was cut off may still be at work in its thread when the next one begins
+            if number == len(self._starts) - 1:
+                running = self._hashes[number].copy()
+                running.update(columns)
+                self._hashes.append(running)
+                self._starts.append(next_start)
         return columns
 
     @property

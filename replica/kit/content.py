@@ -14,6 +14,14 @@ RECORDS_MAX = 2_000_000  # about 200 octets of memory each; beyond it sums after
 SCAN_COUNT_MAX = 1_000_000
 
 
+def shown(key: bytes) -> str:
+    """A key for a person, whatever octets it has."""
+    try:
+        return key_text(key)[:80]
+    except (ValueError, IndexError):
+        return repr(key[:80])
+
+
 class Contents:
     """Record hashes by hash of the key, with count and sum."""
 
@@ -44,9 +52,12 @@ class Contents:
         if not self.whole:
             return
         old = self._hashes.pop(record_hash(key, b""), None)
-        if self._sheet.judge("deletes.exact", old is not None, f"deletes {key_text(key)[:80]}, which is not there"):
-            self.total = (self.total - (old or 0)) % MODULUS
-            self.records -= 1
+        if old is None:
+            self._sheet.fail("deletes.exact", f"deletes {shown(key)}, which is not there")
+            return
+        self._sheet.saw("deletes.exact")
+        self.total = (self.total - old) % MODULUS
+        self.records -= 1
 
     def same(self, digest: ContentDigest) -> bool:
         return (digest.records, digest.total) == (self.records, self.total)
@@ -68,7 +79,10 @@ class Contents:
     def _owned(self, key: bytes) -> None:
         owner = owning_prefix(key)
         owned = key[:1] == DOCUMENT or any(owner == prefix or owner.startswith(prefix + b"\x01") for prefix in self._prefixes)
-        self._sheet.judge("keys.owned", owned, f"{key_text(key)[:80]} lies outside the stated prefixes")
+        if owned:
+            self._sheet.saw("keys.owned")
+        else:
+            self._sheet.fail("keys.owned", f"{shown(key)} lies outside the stated prefixes")
 
     def apply(self, keys: Sequence[bytes], values: Sequence[bytes], ops: bytes) -> None:
         """Follow a batch's changes."""

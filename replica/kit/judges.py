@@ -6,12 +6,11 @@ from hashlib import sha256
 
 from google.protobuf.message import DecodeError
 
-from replica.kit.content import Contents
+from replica.kit.content import Contents, shown
 from replica.kit.sheet import Sheet
-from replica.model.batch import BATCH_CHANGES_MAX, BATCH_COLUMNS_OCTETS_MAX, BATCH_FORMAT, OP_DELETE, SUITE
+from replica.model.batch import BATCH_CHANGES_MAX, BATCH_COLUMNS_OCTETS_MAX, BATCH_FORMAT, OP_DELETE, OP_PUT, SUITE
 from replica.model.digest import ContentDigest
 from replica.model.errors import ZaibeiError
-from replica.model.identifier import key_text
 from replica.model.position import ORIGIN, Position, chain_next
 from replica.model.signing import certificate_octets, snapshot_octets, verify
 from replica.native import ColumnsFault, split
@@ -64,7 +63,10 @@ class SnapshotJudge:
             return
         keys, values, ops = looked
         for key, value, op in zip(keys, values, ops, strict=True):
-            self._sheet.judge("snapshot.order", op == 1 and key > self._last, f"{key_text(key)[:80]} is out of order, or no put")
+            if op == OP_PUT and key > self._last:
+                self._sheet.saw("snapshot.order")
+            else:
+                self._sheet.fail("snapshot.order", f"{shown(key)} is out of order, or no put")
             self._last = key
             self._contents.put(key, value)
 
@@ -135,7 +137,7 @@ class HistoryJudge:
         for key, op in zip(keys, ops, strict=False):
             if op == OP_DELETE and (key in self._there or self._from_nothing):
                 there = self._there.get(key, False)
-                self._sheet.judge("deletes.exact", there, f"deletes {key_text(key)[:80]}, which is not there")
+                self._sheet.judge("deletes.exact", there, f"deletes {shown(key)}, which is not there")
             if len(self._there) < HISTORY_KEYS_MAX:
                 self._there[key] = op != OP_DELETE
 

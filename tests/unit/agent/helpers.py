@@ -14,12 +14,15 @@ from replica.agent.nature import Nature, Transaction
 from replica.agent.records import record_of
 from replica.agent.retention import Spool
 from replica.model.batch import OP_DELETE, OP_PUT, Change
+from replica.model.digest import MODULUS
 from replica.model.handle.values import HandleValue
 from replica.model.identifier import Identifier
 from replica.model.position import Position, epoch_start
 from replica.model.signing import Signer, grant_octets
+from replica.native import record_hash
 from replica.v1 import source_pb2
 
+Content = dict[bytes, bytes]
 SOURCE = "node-a"
 LINEAGE = b"L" * 16
 SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -77,3 +80,8 @@ def grant(parent: Position, epoch: int = 1, signer: Signer = MEMBER) -> source_p
 
 def quorum(position: Position) -> source_pb2.Receipt:
     return source_pb2.Receipt(source=SOURCE, position=position.to_wire(), level=source_pb2.Receipt.LEVEL_QUORUM)
+
+
+def total(content: Content) -> tuple[int, int]:
+    hashes = [int.from_bytes(record_hash(name, octets), "little") for name, octets in content.items()]
+    return len(content), sum(hashes) % MODULUS
