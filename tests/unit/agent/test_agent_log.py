@@ -259,8 +259,10 @@ async def test_after_a_lost_race_cutting_pauses_for_the_next_grant(tmp_path: Pat
     await asyncio.to_thread(commit, log, put("A"))
     with pytest.raises(ZaibeiError, match="conflict"):
         await log.accept_grant(grant(stale))
+    wanted = grant(log.head())
     waiting = asyncio.create_task(asyncio.to_thread(commit, log, put("B")))
-    assert (await log.accept_grant(grant(log.head()))).epoch == 1
+    await asyncio.wait({waiting}, timeout=0.3)  # time enough for a cut, were it not held back
+    assert (await log.accept_grant(wanted)).epoch == 1
     assert (await waiting).epoch == 1
     log.close()
 
