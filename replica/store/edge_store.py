@@ -63,6 +63,7 @@ class SourceStore(StoreReads):
         self._side_lock = threading.Lock()
         self._earlier: dict[int, Outcome] = {}  # of an `apply` call that ended early
         self._failed: ZaibeiError | None = None
+        self._closed = False
         self._sweeping = True  # rows of a load that was given up may be left
         self._durable = live.row.index
 
@@ -89,29 +90,36 @@ class SourceStore(StoreReads):
             self._pins.wait_for(lambda: self._live.readers == 0, CLOSE_WAIT_S_MAX)
         if self._failed is None and self._live.rocks.failed is None:
             self._live.rocks.flush()
-        self._live.rocks.close()
+        if not self._closed:
+            self._closed = True
+            self._live.rocks.close()
 
-    def reopen(self) -> tuple[int, int]:
-        """After a disk error: close, open again, verify (trap d). On the apply thread; `applied` may have gone back.
+    def reopen(self) -> tuple[int, int] | None:
+        """After a disk error: close, open again, verify (trap d). On the apply thread; what is applied may have gone back.
 
         Returns:
-            What is applied now: the journal replays the rest.
+            What is applied now: the journal replays the rest. None: nothing had failed.
         Raises:
-            ZaibeiError: the disk still fails; the store stays failed and may be reopened again.
+            ZaibeiError: DISK_FULL (again later; reads go on), or why the store stays out of service.
         """
+        side = self._side
+        side_failed = side is not None and side.generation.rocks.failed is not None
+        if self._failed is None and self._live.rocks.failed is None and not side_failed:
+            return None
+        self._budget.disk.release_ballast()
+        self._budget.disk.require_room()
         self._pinned = None
         self._drop_side(delete=False)
-        self._budget.disk.release_ballast()
-        try:
-            with self._pins:
-                self._pins.wait_for(lambda: self._live.readers == 0, CLOSE_WAIT_S_MAX)
-                if self._failed is None or self._live.rocks.failed is None:
-                    self._live.rocks.close()
-                self._live = find_live(self._folder, self.source, self._budget)
-            self._stored, self._state_octets = load_state(self._live, self.source)
-        except ZaibeiError as exc:
-            self._failed = exc
-            raise
+        for reaper in self._reapers.values():
+            reaper.join(CLOSE_WAIT_S_MAX)
+        with self._pins:
+            self._pins.wait_for(lambda: self._live.readers == 0, CLOSE_WAIT_S_MAX)
+            if not self._closed:
+                self._closed = True
+                self._live.rocks.close()
+            self._live = find_live(self._folder, self.source, self._budget)
+            self._closed = False
+        self._stored, self._state_octets = load_state(self._live, self.source)
         self._failed = None
         self._durable = self._live.row.index
         self._budget.disk.restore_ballast()
@@ -369,7 +377,7 @@ class SourceStore(StoreReads):
             try:
                 self._open_side().drain(self._live, SIDE_ENTRIES_A_STEP)
             except ZaibeiError as exc:
-                if exc.code not in (Code.BUSY, Code.DAMAGED):
+                if exc.code is not Code.DAMAGED and not exc.trouble.retry:
                     raise
 
     def _switch(self, entry: LogEntry, body: entry_pb2.LoadSwitch) -> Outcome:
