@@ -75,10 +75,10 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
     async with contextlib.AsyncExitStack() as stack:
         port = MemberPort()
         fronts = await _start_fronts(config, port, seat, stack)
-        failure: list[Exception] = []
+        failure: list[BaseException] = []
         loop = asyncio.get_running_loop()
 
-        def failed(error: Exception) -> None:  # any thread
+        def failed(error: BaseException) -> None:  # any thread
             failure.append(error)
             loop.call_soon_threadsafe(seat.stop.set)
 

@@ -30,6 +30,7 @@ from replica.native import filter_values
 
 UPSTREAM_S_MAX = 1.0
 HOPS_MAX = 5
+SITE_TYPES = ("HS_SITE", "HS_SITE.6", "HS_SITE.PREFIX", "HS_NA_DELEGATE", "HS_SERV")
 
 
 class Recursive:
@@ -50,7 +51,7 @@ class Recursive:
             if name == "0":  # the national SDK's heartbeat
                 return Given(ResponseCode.HANDLE_NOT_FOUND)
             if "/" not in name or name.upper().startswith("0.NA/"):
-                return self._chosen(asked, await self._sites(name.rpartition("/")[2]))
+                return self._chosen(asked, await self._found(name.rpartition("/")[2]))
             return _given(await self._fetch(asked, name))
         except UnicodeDecodeError:
             return Given(ResponseCode.INVALID_HANDLE, text="a name is UTF-8")
@@ -83,6 +84,17 @@ class Recursive:
             values = reply.values
         return reply
 
+    async def _found(self, prefix: str) -> tuple[HandleValue, ...]:
+        """Site values of a prefix; one that the roots do not know is asked for at the nearest ancestor's first site."""
+        values, above = await self._sites(prefix), prefix
+        while not values and "." in above:
+            above = above.rpartition(".")[0]
+            server = first_tcp(await self._sites(above))
+            if server is not None:
+                reply = await self._client.ask(server, Question(f"0.NA/{prefix}", types=SITE_TYPES))
+                return reply.values if reply.code == ResponseCode.SUCCESS else ()
+        return values
+
     async def _sites(self, prefix: str) -> tuple[HandleValue, ...]:
         """Site values of a prefix: kept, forced, or from the roots; one question upstream however many wait."""
         found = self._table.find(prefix, time.monotonic())
@@ -95,7 +107,7 @@ class Recursive:
         return await asyncio.shield(task)
 
     async def _ask_roots(self, prefix: str) -> tuple[HandleValue, ...]:
-        question = Question(f"0.NA/{prefix}", types=("HS_SITE", "HS_SITE.6", "HS_SITE.PREFIX", "HS_NA_DELEGATE", "HS_SERV"))
+        question = Question(f"0.NA/{prefix}", types=SITE_TYPES)
         last: ZaibeiError | None = None
         for root in self._roots:
             try:

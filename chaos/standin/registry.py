@@ -74,6 +74,7 @@ class Registry:
     Args:
         prefixes: key parts of the prefixes this node owns.
         site: HS_SITE data of this node; site_ttl_s: of the value it is answered in.
+        second: HS_SITE data of the site published behind it for the node's own prefixes; empty: none.
         files: one dictionary a file; replaced as a whole when the file changes.
     """
 
@@ -81,6 +82,7 @@ class Registry:
     site: bytes
     site_ttl_s: int
     files: list[dict[bytes, bytes]]
+    second: bytes = b""
 
     @staticmethod
     def of(prefixes: Sequence[str], site: bytes, site_ttl_s: int, files: int) -> Registry:
@@ -96,7 +98,8 @@ class Registry:
             return Given(ResponseCode.INVALID_HANDLE, text=exc.trouble.message)
         record = self._find(ident.key())
         if record is None and ident.route and ident.prefix in self.prefixes and self.site:
-            record = encode_record([HandleValue(1, HS_SITE, self.site, ttl=self.site_ttl_s)])
+            sites = [site for site in (self.site, self.second) if site]
+            record = encode_record([HandleValue(n, HS_SITE, site, ttl=self.site_ttl_s) for n, site in enumerate(sites, 1)])
         if record is not None:
             return self._chosen(asked, record)
         owned = next((prefix for prefix in ancestors(ident.prefix) if prefix in self.prefixes), None)

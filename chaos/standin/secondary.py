@@ -2,8 +2,8 @@
 
 It answers Handle over UDP and TCP and JSON over HTTP from the files its agent publishes, and reads them again when they change.
 Config (TOML): name, files = [...], prefixes = [...], and optionally hosts = ["127.0.0.1", "::1"], udp, tcp, http (ports; 0: any),
-serial = 1, site_ttl_s = 300,
-tally (a file, see tally.py). When it serves, it prints one line of JSON: {"ready": true, "ports": {...}, "site": "hex"}.
+serial = 1, site_ttl_s = 300, tally (a file, see tally.py), second_site (hex, published behind its own).
+When it serves, it prints one line of JSON: {"ready": true, "ports": {...}, "site": "hex"}.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class SecondaryConfig:
     serial: int = 1
     site_ttl_s: int = 300
     tally: Path | None = None
+    second_site: bytes = b""
 
     @staticmethod
     def read(path: Path) -> SecondaryConfig:
@@ -54,6 +55,7 @@ class SecondaryConfig:
                 int(fields.get("serial", 1)),
                 int(fields.get("site_ttl_s", 300)),
                 path.parent / str(fields["tally"]) if "tally" in fields else None,
+                bytes.fromhex(str(fields.get("second_site", ""))),
             )
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise ZaibeiError(Code.INVALID_CONFIG, f"{path}: {exc!r}") from exc
@@ -75,6 +77,7 @@ async def run(config: SecondaryConfig) -> None:
     site = own_site(config.hosts, ports, config.serial, primary=True, description=config.name)
     registry = Registry.of(config.prefixes, site, config.site_ttl_s, len(config.files))
     readers = [FileReader(file, naming) for file in config.files]
+    registry.second = config.second_site
     stamps: list[tuple[int, int] | None] = [None] * len(readers)
     await reload(registry, readers, stamps)
     tally = Tally(config.tally, registry.answer) if config.tally is not None else None

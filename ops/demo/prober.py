@@ -142,7 +142,7 @@ async def run(config: dict[str, Any]) -> None:
             if protocol == "http" and source != "manufacturers":
                 continue
             order = (protocol, *(other for other in ("udp", "tcp") if other != protocol))
-            hedging = HandleClient(ClientConfig((recursive,), walk=True, protocols=order, hedge=True, site_ttl_s_max=0))
+            hedging = HandleClient(ClientConfig((recursive,), walk=True, protocols=order, hedge=True))
             works.append(lane(history, names, Lane.HEDGED, protocol, source, hedging.resolve, 0.05, dice))
         direct = Server("tcp", host, ports["handle"])
         port = HandleClient(ClientConfig((direct,)))

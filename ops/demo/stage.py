@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from ops.demo import material
 from replica.agent.config import SourceConfig
+from replica.agent.records import site_from_json
 from replica.client.edge_agent import load_source_config
 from replica.model.edge_identity import Identity, ensure_identity
 from replica.model.errors import Code, ZaibeiError
@@ -146,7 +147,7 @@ class Stage:
     def _write_top(self, version: int) -> None:
         ours = {
             "desc": "zaibei", "address": HOST, "tcp": self.ports["handle"], "udp": self.ports["handle"],
-            "http": self.ports["http"],
+            "http": self.ports["http"], "primary": False,
         }  # fmt: skip
         sites = {
             prefix: [{"desc": name, "address": HOST, "tcp": self.ports[name], "udp": self.ports[name]}, ours]
@@ -221,13 +222,26 @@ class Stage:
         )
         (self.folder / "member.toml").write_text(text, encoding="utf-8")
 
+    def _our_site(self) -> str:
+        """HS_SITE of the member, hex: what the root publishes behind the top-level node's own site."""
+        ports = {"tcp": self.ports["handle"], "udp": self.ports["handle"], "http": self.ports["http"]}
+        return site_from_json({"desc": "zaibei", "address": HOST, "primary": False, **ports}).hex()
+
     def _nodes(self) -> None:
         for name in (TOP, REGIONS):
             self._toml(
                 name,
-                {"name": name, "files": [f"{name}.jsonl"], "prefixes": [PREFIX_OF[name]], "tcp": self.ports[name],
-                 "udp": self.ports[name], "site_ttl_s": SITE_TTL_S, "tally": f"{name}-answered"},
-            )  # fmt: skip
+                {
+                    "name": name,
+                    "files": [f"{name}.jsonl"],
+                    "prefixes": [PREFIX_OF[name]],
+                    "tcp": self.ports[name],
+                    "udp": self.ports[name],
+                    "site_ttl_s": SITE_TTL_S,
+                    "tally": f"{name}-answered",
+                    "second_site": self._our_site(),
+                },
+            )
         own = PREFIX_OF[MANUFACTURERS]
         self._toml(
             MANUFACTURERS,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from replica.consensus.edge_apply import ApplyThread
 from replica.consensus.edge_journal import Journal
-from replica.consensus.group import GroupLimits, GroupLog
+from replica.consensus.group import GroupLog
+from replica.consensus.limits import GroupLimits
 from replica.consensus.port import StartReport
 from replica.feed.desk import Setup
 from replica.feed.edge_driver import FeedDriver
@@ -50,7 +51,7 @@ class Around:
     Args:
         owner_of: longest owned prefix of the whole cluster -> source.
         published: a prefix's own sites as its parent's copy holds them.
-        out_of_service: called when only this group can no longer go on.
+        out_of_service: called when only this group can no longer go on; on_broken: when the process must stop.
         lineage: of this cluster.
         beats: who may send datagram beats; beats_reach: addresses sources send them to.
     """
@@ -63,6 +64,7 @@ class Around:
     owner_of: OwnerOf
     published: Published
     out_of_service: Callable[[str, ZaibeiError], None]
+    on_broken: Callable[[BaseException], None]
     beats: BeatTable
     beats_reach: tuple[Address, ...] = ()
     feed_metrics: FeedMetrics | None = None
@@ -82,6 +84,7 @@ class SourceCopy:
             around.apply,
             limits=GroupLimits(keep_octets_max=member.journal_keep_octets),
             on_out_of_service=around.out_of_service,
+            reopen=store.reopen,
         )
         self.group = GroupPort(self.log, store)
         metrics = around.feed_metrics.of(settings.name) if around.feed_metrics is not None else None
@@ -108,6 +111,7 @@ class SourceCopy:
             member.publishers,
             probe,
             around.takeover_metrics,
+            on_broken=around.on_broken,
         )
 
     @staticmethod

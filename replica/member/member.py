@@ -67,7 +67,7 @@ class Member:
     def __init__(
         self,
         settings: MemberSettings,
-        on_failed: Callable[[Exception], None],
+        on_failed: Callable[[BaseException], None],
         registry: CollectorRegistry | None = None,
     ) -> None:
         self.settings, self._on_failed, self._registry = settings, on_failed, registry
@@ -128,6 +128,7 @@ class Member:
             owner_of=self._owner_of,
             published=self._published,
             out_of_service=self._out_of_service,
+            on_broken=self._on_failed,
             beats=table,
             beats_reach=settings.beats_reach or self.beat_addresses,
             feed_metrics=FeedMetrics(registry) if registry else None,
