@@ -11,7 +11,7 @@ from pathlib import Path
 from replica.consensus.edge_apply import ApplyThread
 from replica.consensus.edge_journal import Journal
 from replica.consensus.group import GroupLog
-from replica.consensus.limits import GroupLimits
+from replica.consensus.group_limits import GroupLimits
 from replica.consensus.port import StartReport
 from replica.feed.desk import Setup
 from replica.feed.edge_driver import FeedDriver
