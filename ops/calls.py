@@ -54,7 +54,8 @@ class CopyHolds:
     async def carry_out(self, entry: entry_pb2.Entry) -> Outcome:
         proposal = self._copy.group.propose(entry)
         try:
-            return await asyncio.wait_for(asyncio.shield(proposal.applied), DECISION_S_MAX)
+            async with asyncio.timeout(DECISION_S_MAX):
+                return await asyncio.shield(proposal.applied)
         except TimeoutError:
             raise ZaibeiError(Code.UNKNOWN, "decided, but not applied yet: look at `zaibei hold list`", definite=False) from None
 

@@ -145,7 +145,8 @@ async def _start_front(file: Path, number: int, stack: contextlib.AsyncExitStack
 
     stack.push_async_callback(end)
     try:
-        line = await asyncio.wait_for(process.stdout.readline() if process.stdout else _nothing(), FRONT_READY_S_MAX)
+        async with asyncio.timeout(FRONT_READY_S_MAX):
+            line = await (process.stdout.readline() if process.stdout else _nothing())
     except TimeoutError:
         line = b""
     if not line:

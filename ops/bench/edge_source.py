@@ -120,7 +120,8 @@ class StreamLog:
         if self.head() == after:
             self._moved.clear()
             try:
-                await asyncio.wait_for(self._moved.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._moved.wait()
             except TimeoutError:
                 return
 

@@ -104,7 +104,8 @@ async def _until(stop: asyncio.Event, opened: Source) -> None:
         if opened.agent.failed is not None:
             raise opened.agent.failed
         try:
-            await asyncio.wait_for(stop.wait(), 0.5)
+            async with asyncio.timeout(0.5):
+                await stop.wait()
         except TimeoutError:
             continue
 

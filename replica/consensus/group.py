@@ -365,7 +365,8 @@ class GroupLog:
             self._move(GroupPhase.STOPPING)
             self._moved.set()
             try:
-                await asyncio.wait_for(self._drained(), self._limits.stop_drain_s_max)
+                async with asyncio.timeout(self._limits.stop_drain_s_max):
+                    await self._drained()
                 await self.maintain()
             except TimeoutError:
                 pass  # what is left ends UNKNOWN below

@@ -125,7 +125,8 @@ class FeedDriver:
         if old is not None:
             old.end(Trouble(Code.BUSY, "a newer stream of this source replaces this one", retry=True))
             try:
-                await asyncio.wait_for(old.settled.wait(), REPLACED_S_MAX)
+                async with asyncio.timeout(REPLACED_S_MAX):
+                    await old.settled.wait()
             except TimeoutError:
                 raise ZaibeiError(Code.BUSY, "the earlier stream's proposals are not settled yet", retry=True) from None
 
@@ -141,7 +142,8 @@ class FeedDriver:
         if stream is not None:
             stream.end(Trouble(Code.STOPPING, "this member stops", retry=True))
             try:
-                await asyncio.wait_for(stream.settled.wait(), REPLACED_S_MAX)
+                async with asyncio.timeout(REPLACED_S_MAX):
+                    await stream.settled.wait()
             except TimeoutError:
                 LOGGER.warning("stopped with unsettled proposals", extra={"source": self.source})
 

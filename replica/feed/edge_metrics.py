@@ -27,7 +27,7 @@ class FeedMetrics:
         self.connected = Gauge("zaibei_feed_connected", "1 while a stream is open", label, registry=registry)
         self.state = Gauge("zaibei_feed_state", "Named state by number (FeedMark.State)", label, registry=registry)
         self.lag_changes = Gauge("zaibei_feed_lag_changes", "Changes behind the source; -1: UNKNOWN", label, registry=registry)
-        self.age_ms = Gauge("zaibei_feed_age_milliseconds", "Age of the copy; -1: UNKNOWN", label, registry=registry)
+        self.age = Gauge("zaibei_feed_age_seconds", "Age of the copy; -1: UNKNOWN", label, registry=registry)
 
     def of(self, source: str) -> SourceMetrics:
         """Those of one source."""
@@ -67,4 +67,4 @@ class SourceMetrics:
 
     def lag(self, lag: Lag) -> None:
         self._all.lag_changes.labels(self._source).set(UNKNOWN if lag.changes is None else lag.changes)
-        self._all.age_ms.labels(self._source).set(UNKNOWN if lag.age_ms is None else lag.age_ms)
+        self._all.age.labels(self._source).set(UNKNOWN if lag.age_ms is None else lag.age_ms / 1_000)

@@ -68,7 +68,8 @@ class PushLink:
         desk.answers[question.id] = future
         try:
             desk.questions.put_nowait(question)
-            answer = await asyncio.wait_for(future, ANSWER_S_MAX)
+            async with asyncio.timeout(ANSWER_S_MAX):
+                answer = await future
         except (TimeoutError, asyncio.QueueFull):
             raise ZaibeiError(Code.UNREACHABLE, "the source does not answer questions (stream Questions)", retry=True) from None
         finally:
@@ -89,7 +90,8 @@ class PushLink:
             wanted = fault(Trouble(Code.SNAPSHOT_WANTED, "push the full content", retry=True))
             await self.send(source_pb2.ReplicaMessage(fault=wanted))
             while True:
-                part = await asyncio.wait_for(parts.get(), SNAPSHOT_S_MAX)
+                async with asyncio.timeout(SNAPSHOT_S_MAX):
+                    part = await parts.get()
                 if isinstance(part, ZaibeiError):
                     raise part
                 if part.HasField("end"):

@@ -113,7 +113,8 @@ class MemorySourceLog:
         if self._head == after:
             self._moved.clear()
             try:
-                await asyncio.wait_for(self._moved.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._moved.wait()
             except TimeoutError:
                 pass
 

@@ -79,7 +79,8 @@ async def propose_and_wait(log: GroupLog, entry: entry_pb2.Entry, limit_s: float
     """
     proposal = log.propose(entry)
     try:
-        outcome = await asyncio.wait_for(asyncio.shield(proposal.applied), limit_s)
+        async with asyncio.timeout(limit_s):
+            outcome = await asyncio.shield(proposal.applied)
     except TimeoutError:
         raise ZaibeiError(Code.UNKNOWN, f"{log.group}: not applied within {limit_s} s", definite=False, retry=True) from None
     if outcome.kind not in ("applied", "already"):

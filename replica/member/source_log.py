@@ -80,7 +80,8 @@ class StoreSourceLog:
         end = self._store.subscribe(look)
         try:
             if self.head() == after:
-                await asyncio.wait_for(moved.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await moved.wait()
         except TimeoutError:
             return
         finally:

@@ -121,18 +121,19 @@ def _escape(segment: bytes) -> bytes:
 
 
 def _unescape(segment: bytes) -> bytes:
+    """Inverse of `_escape`; an escape that nobody writes stays as it is: keys of quarantined records are shown too."""
     if b"\x02" not in segment:
         return segment
     out, marked = bytearray(), False
     for octet in segment:
         if marked:
-            out.append(octet - 3)
+            out.extend((octet - 3,) if 3 <= octet <= 5 else (2, octet))
             marked = False
         elif octet == 2:
             marked = True
         else:
             out.append(octet)
-    return bytes(out)
+    return bytes(out) + (b"\x02" if marked else b"")
 
 
 def _join(scheme: bytes, segments: list[bytes], name: bytes) -> bytes:
@@ -252,7 +253,7 @@ def prefix_key(text: str) -> bytes:
 
 
 def prefix_text(key: bytes) -> str:
-    """Inverse of `prefix_key`, for people."""
+    """Inverse of `prefix_key`, for people; takes any octets."""
     segments = [_unescape(segment).decode("utf-8", "backslashreplace") for segment in key[1:].split(SEP)]
     match key[:1]:
         case b"o":
@@ -267,7 +268,7 @@ def prefix_text(key: bytes) -> str:
 
 
 def key_text(key: bytes) -> str:
-    """A stored key as a person writes the identifier (folded spelling)."""
+    """A stored key as a person writes the identifier (folded spelling); takes any octets."""
     if key[:1] == DOCUMENT:
         kind, _, ident = key[1:].partition(END)
         return f"document {kind.decode('utf-8', 'backslashreplace')}/{ident.decode('utf-8', 'backslashreplace')}"

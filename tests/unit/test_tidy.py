@@ -77,6 +77,12 @@ RULES = {
         "take random octets or a random.Random as an argument",
         ("replica/feed/session.py", "nonce = os.urandom(16)"),
     ),
+    "swallowed cancellation": Rule(
+        r"asyncio\.wait_for\(",
+        lambda path: any_python(path) and path.parts[0] in PRODUCT,
+        "async with asyncio.timeout(...): Python 3.11's wait_for may lose a cancellation that races with completion",
+        ("ops/a.py", "await asyncio.wait_for(event.wait(), 1)"),
+    ),
     "path of one machine": Rule(
         r"(?<![\w.~{}/-])/(root|work|home/\w+|Users/\w+)/\w",
         any_text,

@@ -1,7 +1,7 @@
 """Identifiers of all six code types and the order of their keys (DESIGN 5)."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from replica.model.errors import Code, ZaibeiError
@@ -100,3 +100,20 @@ def test_the_longest_owned_prefix_decides() -> None:
     assert tree.longest(prefix_key("88.118.8")) == (prefix_key("88.118"), "second")
     assert tree.longest(prefix_key("88.1180")) == (prefix_key("88"), "top")
     assert tree.longest(prefix_key("86.1")) is None
+
+
+@given(st.binary(max_size=40))
+@example(b"h88\x02\x02\0x")
+@example(b"h88\x02\0x")
+@example(b"p")
+@example(b"b")
+def test_any_octets_have_a_text_because_people_are_shown_bad_keys(octets: bytes) -> None:
+    assert isinstance(key_text(octets), str)
+    assert isinstance(prefix_text(octets), str)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=6).filter(lambda octets: b"." not in octets and b":" not in octets), min_size=1))
+def test_octets_that_are_escaped_are_shown_unescaped(segments: list[bytes]) -> None:
+    key = handle_prefix_key(b".".join(segments[:4]))
+    shown = ".".join(segment.upper().decode("utf-8", "backslashreplace") for segment in segments[:4])
+    assert prefix_text(key) == shown
