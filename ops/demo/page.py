@@ -42,16 +42,19 @@ def page(judged: Judgement, moments: Sequence[Moment], lookups: Sequence[Lookup]
     )
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in judged.reasons)
     start = min([moment.at_ns for moment in moments] + [one.began_ns for one in lookups], default=0)
+    moments = sorted(moments, key=lambda one: one.at_ns)
     story = "".join(
-        f'<tr class="{escape(one.kind)}"><td>{(one.at_ns - start) / NS_PER_MS / 1000:.3f} s</td><td>{escape(one.text)}</td></tr>'
-        for one in sorted(moments, key=lambda one: one.at_ns)
+        f'<tr class="{escape(one.kind)}"><td>{number}</td><td>{(one.at_ns - start) / NS_PER_MS / 1000:.3f} s</td>'
+        f"<td>{escape(one.text)}</td></tr>"
+        for number, one in enumerate(moments, 1)
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>zaibei demo: {judged.verdict.value}</title>
 <style>{_STYLE}</style></head><body>
 <h1>Main job: <span style="color: {_COLOUR[judged.verdict]}">{judged.verdict.value}</span></h1>
 <p>A node's registry is copied, the node dies, its identifiers go on being answered, it comes back with nothing lost.
-Every dot is one lookup of an outside client: green right, red not right, height = how long it took (top line: {SLOW_MS} ms).</p>
+Every dot is one lookup of an outside client: green right, red not right, height = how long it took (top line: {SLOW_MS} ms).
+Numbers are those of "What happened" below.</p>
 {_picture(moments, lookups, start)}
 <ul>{reasons}</ul><h2>Figures</h2><table>{figures}</table><h2>What happened</h2><table>{story}</table>
 <p>{escape(machine)}</p></body></html>
@@ -80,15 +83,15 @@ def _picture(moments: Sequence[Moment], lookups: Sequence[Lookup], start: int) -
         parts.append(f'<text x="0" y="{base - 14}">{escape(title)}</text>')
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 20}" y1="{base}" y2="{base}" stroke="#d8dee4"/>')
         parts += [_dot(one, x(one.began_ns), base) for one in _thinned([one for one in lookups if one.lane == lane])]
-    for moment in moments:
+    level, last = 0, float("-inf")
+    for number, moment in enumerate(moments, 1):
         if moment.kind != "note":
-            colour = {"fault": "#cf222e", "act": "#0550ae"}.get(moment.kind, "#1a7f37")
-            at = x(moment.at_ns)
-            parts.append(
-                f'<line x1="{at}" x2="{at}" y1="{TOP - 6}" y2="{height - 26}" stroke="{colour}" stroke-dasharray="3 3"/>'
-            )
-            parts.append(f'<text x="{at + 3}" y="{TOP - 10}" fill="{colour}" transform="rotate(-20 {at + 3} {TOP - 10})">')
-            parts.append(f"{escape(moment.text[:38])}</text>")
+            colour, at = {"fault": "#cf222e", "act": "#0550ae"}.get(moment.kind, "#1a7f37"), x(moment.at_ns)
+            level, last = (1 - level if at - last < 24 else 0), at  # neighbours' numbers stand one above the other
+            top = TOP - 16 - 18 * level
+            parts.append(f'<line x1="{at}" x2="{at}" y1="{top}" y2="{height - 26}" stroke="{colour}" stroke-dasharray="3 3"/>')
+            parts.append(f'<circle cx="{at}" cy="{top}" r="9" fill="{colour}"><title>{escape(moment.text)}</title></circle>')
+            parts.append(f'<text x="{at}" y="{top + 4}" fill="#fff" text-anchor="middle">{number}</text>')
     step_s = max(1, round((end - start) / 1e9 / 12))
     for second in range(0, int((end - start) / 1e9) + 1, step_s):
         parts.append(f'<text x="{x(start + second * 1_000_000_000)}" y="{height - 8}" fill="#656d76">{second} s</text>')
