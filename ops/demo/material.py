@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+import stdnum
+
 MANUFACTURERS_PREFIX = "88.118"
 REGIONS_PREFIX = "88.201"
 TOP_PREFIX = "88"
@@ -65,7 +67,7 @@ def _expand(part: str) -> Iterator[str]:
 
 
 def _shipped(*path: str) -> str:
-    return resources.files("stdnum").joinpath(*path).read_text(encoding="utf-8")
+    return resources.files(stdnum).joinpath(*path).read_text(encoding="utf-8")
 
 
 def _value(index: int, kind: str, data: str) -> dict[str, object]:
