@@ -19,6 +19,7 @@ from ops.demo.judge import PROBER_LATE_MS_MAX, History, Judgement, Verdict, judg
 from ops.demo.page import Moment, page
 from ops.demo.stage import Stage
 from ops.demo.story import Story
+from replica.model.errors import Code, ZaibeiError
 
 RUNS_MAX = 3  # a run whose own prober was late is repeated at most twice
 PAGE_FILE = "zaibei-demo.html"
@@ -80,8 +81,10 @@ def demo(console: Console, page_file: Path, keep: Path | None) -> int:
     exit 11  inconclusive: this machine was too busy to judge, or something could not be measured
     With --json the last line is the figures as one document.
     """
+    if keep is not None and keep.exists() and any(keep.iterdir()):
+        raise ZaibeiError(Code.REFUSED, f"{keep} is not empty: name a new folder, nothing there is ever overwritten")
     for attempt in range(1, RUNS_MAX + 1):
-        judged, moments, history = _play(console, keep)
+        judged, moments, history = _play(console, keep, attempt)
         late = history.prober_late_ms > PROBER_LATE_MS_MAX and judged.verdict is Verdict.INCONCLUSIVE
         if not late or attempt == RUNS_MAX:
             break
@@ -98,10 +101,8 @@ def demo(console: Console, page_file: Path, keep: Path | None) -> int:
     return {Verdict.PASS: Exit.DONE, Verdict.FAIL: Exit.FAILED}.get(judged.verdict, Exit.UNKNOWN)
 
 
-def _play(console: Console, keep: Path | None) -> tuple[Judgement, list[Moment], History]:
-    folder = keep or Path(tempfile.mkdtemp(prefix="zaibei-demo-"))
-    if keep is not None and keep.exists():
-        shutil.rmtree(keep)
+def _play(console: Console, keep: Path | None, attempt: int) -> tuple[Judgement, list[Moment], History]:
+    folder = Path(tempfile.mkdtemp(prefix="zaibei-demo-")) if keep is None else keep / f"run-{attempt}"
     try:
         with Show(console) as show, Stage(folder) as stage:
             story = Story(stage, show.tell, show.progress)
