@@ -15,6 +15,7 @@ from replica.model.brake import BrakeWindows, Count, Live, Trip
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identifier import DOCUMENT, ROUTE, ancestors, parent, prefix_text
 
+PART_RECORDS_MAX = 1_000_000  # of a snapshot
 NOT_OWNER = "not_owner"  # quarantine reason: a key outside the prefixes this source may write
 
 
@@ -92,6 +93,26 @@ def judge(raw: bytes, rights: Rights, shard: int = 0) -> Judged:
         had = counts.get(part, (0, 0))
         counts[part] = (had[0] + deletes, had[1] + puts)
     return Judged(batch, scan, sorted(bad.items()), [(part, *both) for part, both in counts.items()])
+
+
+def judge_part(columns: bytes, rights: Rights) -> list[tuple[int, str]]:
+    """Records of a snapshot's part that this source may not write, as in its batches; what octets show the loader judges.
+
+    Raises:
+        ZaibeiError(MALFORMED): the part does not parse.
+    """
+    try:
+        runs = native.scan(columns, PART_RECORDS_MAX).runs
+    except native.ColumnsFault as exc:
+        raise ZaibeiError(Code.MALFORMED, f"a part of the snapshot does not parse: {exc}") from exc
+    found: list[tuple[int, str]] = []
+    ordinal = 0
+    for part, puts, deletes in runs:
+        until = ordinal + puts + deletes
+        if not rights.allows(part):
+            found.extend((place, NOT_OWNER) for place in range(ordinal, until))
+        ordinal = until
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+from replica.feed.admission import judge_part
 from replica.feed.commands import Alarm, Close, Command, Compare, DropSnapshot, FetchSnapshot, LoadParts, Prove, Send
 from replica.feed.commands import Propose as ProposeCommand
 from replica.feed.desk import Setup
@@ -361,10 +362,12 @@ class _Stream:
 
     async def _copy(self, parts: AsyncIterator[source_pb2.SnapshotPart], loader: Loader, side: int) -> source_pb2.SnapshotEnd:
         expected = done = 0
+        rights = self.session.desk.rights()
         async for part in parts:
             match part.WhichOneof("body"):
                 case "chunk" if part.chunk.part == expected:
-                    await loader.write(part.chunk.columns)
+                    judged = await asyncio.to_thread(judge_part, part.chunk.columns, rights)
+                    await loader.write(part.chunk.columns, judged)
                     expected += 1
                     done += len(part.chunk.columns)
                     self.driver.progress(side, expected, None)

@@ -1,10 +1,13 @@
-"""Pull replicator: calls a RegistrySource and drives the session over its Watch; reconnects with bounded, jittered pauses."""
+"""Pull replicator: calls a RegistrySource and drives the session over its Watch; reconnects with bounded, jittered pauses.
+
+A source may have several addresses: they are tried in turn, one stream at a time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from random import SystemRandom
 
 import grpc
@@ -87,32 +90,40 @@ class Puller:
     """Keeps one source's Watch open as long as it runs.
 
     Args:
-        address: `host:port`, IPv6 as `[::1]:port`; peer: the source's pin.
+        addresses: `host:port`, IPv6 as `[::1]:port`, of one and the same source, at least one; peer: the source's pin.
     """
 
-    def __init__(self, driver: FeedDriver, address: str, identity: Identity, peer: Peer) -> None:
-        self._driver, self._address, self._identity, self._peer = driver, address, identity, peer
+    def __init__(self, driver: FeedDriver, addresses: Sequence[str], identity: Identity, peer: Peer) -> None:
+        self._driver, self._addresses, self._identity, self._peer = driver, tuple(addresses), identity, peer
         self._random = SystemRandom()
         self.last_trouble: Trouble | None = None
 
     async def run(self) -> None:
-        """Until cancelled. A source that is down is normal: only the first failure in a row is logged."""
-        pause_s, silent = PAUSE_S_MIN, False
+        """Until cancelled. A source that is down is normal: only the first failure in a row is logged.
+
+        An address whose stream lasted is tried first again; the pause grows when none of them worked.
+        """
+        pause_s, silent, tried = PAUSE_S_MIN, False, 0
+        place = 0
         loop = asyncio.get_running_loop()
         while True:
-            began_s = loop.time()
-            self.last_trouble = await self._once()
+            address, began_s = self._addresses[place], loop.time()
+            self.last_trouble = await self._once(address)
             if loop.time() - began_s > LASTED_S:
-                pause_s, silent = PAUSE_S_MIN, False
+                pause_s, silent, tried = PAUSE_S_MIN, False, 0
+            else:
+                place, tried = (place + 1) % len(self._addresses), tried + 1
             if not silent:
                 why = str(self.last_trouble) if self.last_trouble else "the source ended the stream"
-                LOGGER.info("feed stream over, connecting again", extra={"source": self._peer.name, "why": why})
+                about = {"source": self._peer.name, "address": address, "why": why}
+                LOGGER.info("feed stream over, connecting again", extra=about)
             silent = True
             await asyncio.sleep(pause_s * (0.5 + self._random.random()))
-            pause_s = min(pause_s * 2, PAUSE_S_MAX)
+            if tried and tried % len(self._addresses) == 0:
+                pause_s = min(pause_s * 2, PAUSE_S_MAX)
 
-    async def _once(self) -> Trouble | None:
-        async with open_channel(self._address, self._identity, self._peer) as channel:
+    async def _once(self, address: str) -> Trouble | None:
+        async with open_channel(address, self._identity, self._peer) as channel:
             link = WatchLink(channel, self._peer.name)
             try:
                 return await self._driver.run(link)

@@ -112,26 +112,28 @@ class PushService(feed_pb2_grpc.ChangeFeedServicer):
     """Takes pushes.
 
     Args:
-        driver_for: the driver of a source; None: we copy no source of that name.
+        driver_for: the driver of a source; None: we copy no source of that name. Raises ZaibeiError: it must not push.
     """
 
     def __init__(self, driver_for: Callable[[str], FeedDriver | None], pins: Callable[[], Pins]) -> None:
         self._driver_for, self._pins = driver_for, pins
         self._desks: dict[str, _Desk] = {}
 
-    async def _open(self, context: Context) -> tuple[Peer, FeedDriver, _Desk]:
+    async def _open(self, context: Context, *, push: bool = False) -> tuple[Peer, FeedDriver, _Desk]:
         try:
             peer = identify(context, self._pins())
             driver = self._driver_for(peer.name)
             if driver is None:
                 raise ZaibeiError(Code.NOT_AUTHORISED, f"no source {peer.name!r} is copied here")
         except ZaibeiError as exc:
+            if exc.code is Code.CONFLICT and push:  # known here, and to be told in its own terms
+                await write(context, source_pb2.ReplicaMessage(fault=fault(exc.trouble)))
             await _abort(context, exc)
         return peer, driver, self._desks.setdefault(peer.name, _Desk())
 
     async def Push(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]
         del request_iterator
-        _, driver, desk = await self._open(context)
+        _, driver, desk = await self._open(context, push=True)
         try:
             trouble = await driver.run(PushLink(context, desk))
             if trouble is not None:

@@ -29,6 +29,7 @@ class PushedLink:
     def __init__(self, stub: feed_pb2_grpc.ChangeFeedAsyncStub, replica: str) -> None:
         self._replica = replica
         self._call = stub.Push()
+        self.heard = False  # the replica said something: the stream stands
 
     async def receive(self) -> source_pb2.ReplicaMessage | None:
         try:
@@ -36,6 +37,7 @@ class PushedLink:
         except (grpc.RpcError, asyncio.InvalidStateError) as exc:
             raise _error(exc, self._replica) from exc
         if isinstance(message, source_pb2.ReplicaMessage):
+            self.heard = self.heard or not message.HasField("fault")
             return message
         if await self._call.code() is not grpc.StatusCode.OK:
             raise ZaibeiError(Code.UNREACHABLE, f"{self._replica}: {await self._call.details()}", retry=True)
@@ -68,7 +70,12 @@ class Pusher:
         self._log, self._address, self._identity, self._replica = log, address, identity, replica
         self._random = SystemRandom()
         self.last_trouble: Trouble | None = None
-        self.connected = False
+        self._link: PushedLink | None = None
+
+    @property
+    def connected(self) -> bool:
+        """The replica takes our stream at present."""
+        return self._link is not None and self._link.heard
 
     async def run(self) -> None:
         """Until cancelled; a replica that is down is normal, the log goes on and waits."""
@@ -77,7 +84,7 @@ class Pusher:
         while True:
             began_s = loop.time()
             self.last_trouble = await self._once()
-            self.connected = False
+            self._link = None
             if loop.time() - began_s > LASTED_S:
                 pause_s, silent = PAUSE_S_MIN, False
             if not silent:
@@ -91,8 +98,7 @@ class Pusher:
         async with open_channel(self._address, self._identity, self._replica) as channel:
             stub: feed_pb2_grpc.ChangeFeedAsyncStub = feed_pb2_grpc.ChangeFeedStub(channel)
             answering = asyncio.get_running_loop().create_task(self._answer(stub))
-            link = PushedLink(stub, self._replica.name)
-            self.connected = True
+            link = self._link = PushedLink(stub, self._replica.name)
             try:
                 driver = SourceDriver(self._log, link, self._replica.signing_key, lambda: self._push_snapshot(stub))
                 return await driver.run()

@@ -15,6 +15,8 @@ from replica.model.identity import TLS_NAME, Peer, Pins
 Context = grpc.aio.ServicerContext[Any, Any]
 Options = Sequence[tuple[str, int | str]]
 
+CONNECT_MS_MAX = 5_000
+
 COMMON_OPTIONS: Options = (
     ("grpc.max_receive_message_length", MESSAGE_OCTETS_MAX),
     ("grpc.max_send_message_length", MESSAGE_OCTETS_MAX),
@@ -32,6 +34,7 @@ CLIENT_OPTIONS: Options = (
     *COMMON_OPTIONS,
     ("grpc.ssl_target_name_override", TLS_NAME),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.min_reconnect_backoff_ms", CONNECT_MS_MAX),  # how long one attempt to connect may take
     ("grpc.use_local_subchannel_pool", 1),  # a new stream after a fault begins on a new connection
 )
 
@@ -92,4 +95,6 @@ def translate(exc: grpc.RpcError, whom: str) -> ZaibeiError:
         return ZaibeiError(Code.NOT_FOUND, text)
     if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL):
         return ZaibeiError(Code.MALFORMED, text)
+    if code is grpc.StatusCode.FAILED_PRECONDITION:  # refused as things stand; the text names the code
+        return ZaibeiError(Code.CONFLICT, text, retry=True)
     return ZaibeiError(Code.UNREACHABLE, text, definite=False, retry=True)

@@ -69,6 +69,7 @@ class Side:
     state: SideGeneration
     batches: list[Batch] = field(default_factory=list)
     content: Content | None = None
+    quarantined: dict[bytes, str] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -264,7 +265,7 @@ class MemoryStore:
         side = self.side
         if side is None or side.state.number != switch.side or side.content is None or not side.state.staged:
             return self._no(OutcomeKind.CONFLICT, "no staged side generation of that number")
-        self.content = self.side_content()
+        self.content, self.quarantined = self.side_content(), side.quarantined
         self.side = None
         self._set(generation=switch.side, ready=True, side=None, position=side.state.position, brake=BrakeWindows())
         self._set(feed=FeedState.FLOWING, feed_code="", feed_reason="", verified=None)
@@ -288,11 +289,11 @@ class MemoryStore:
             change(content, batch)
         return content
 
-    def stage(self, number: int, content: Content) -> None:
+    def stage(self, number: int, content: Content, quarantined: dict[bytes, str]) -> None:
         """The parts of a side generation are on disk."""
         if self.side is None or self.side.state.number != number:
             raise ZaibeiError(Code.CONFLICT, "no such side generation")
-        self.side.content = content
+        self.side.content, self.side.quarantined = content, quarantined
 
     def difference(self, number: int) -> list[Difference]:
         """What a switch would change, per prefix part."""
@@ -311,13 +312,14 @@ class MemoryLoader:
     def __init__(self, store: MemoryStore, side: int, position: Position) -> None:
         self._store, self._side, self._position = store, side, position
         self._content: Content = {}
+        self._quarantined: dict[bytes, str] = {}
         self._hash = sha256()
         self._parts = 0
 
-    async def write(self, columns: bytes) -> None:
-        self.take(columns)
+    async def write(self, columns: bytes, judged: Sequence[tuple[int, str]] = ()) -> None:
+        self.take(columns, judged)
 
-    def take(self, columns: bytes) -> None:
+    def take(self, columns: bytes, judged: Sequence[tuple[int, str]] = ()) -> None:
         """Take one part. Raises ZaibeiError(MALFORMED)."""
         try:
             scan = native.scan(columns, 1_000_000)
@@ -329,6 +331,7 @@ class MemoryLoader:
                 raise ZaibeiError(Code.MALFORMED, "the keys of a snapshot ascend")
             last = key
             self._content[key] = value
+        self._quarantined |= {scan.keys[place]: reason for place, reason in (*judged, *scan.faults)}
         self._hash.update(columns)
         self._parts += 1
 
@@ -341,7 +344,7 @@ class MemoryLoader:
         ours = digest_of(self._content, self._position)
         if (end.parts, end.ordered_hash) != (self._parts, self._hash.digest()) or not ours.same_content(stated):
             raise ZaibeiError(Code.VERIFICATION_FAILED, "the snapshot is not what its end states")
-        self._store.stage(self._side, self._content)
+        self._store.stage(self._side, self._content, self._quarantined)
         return Staged(stated, sha256(self._hash.digest()).digest())
 
     async def abort(self) -> None:

@@ -37,8 +37,14 @@ class Staged:
 class Loader(Protocol):
     """Builds one side generation from the parts of a snapshot, off the event loop; nothing of it is visible before a switch."""
 
-    async def write(self, columns: bytes) -> None:
-        """Take one part; waits while its queue is full. Raises ZaibeiError(MALFORMED, DISK_FULL, DISK_FAILED)."""
+    async def write(self, columns: bytes, judged: Sequence[tuple[int, str]] = ()) -> None:
+        """Take one part; waits while its queue is full.
+
+        Args:
+            judged: (place, reason) of records to quarantine for what their octets do not show; the loader finds the others.
+        Raises:
+            ZaibeiError: MALFORMED, DISK_FULL, DISK_FAILED.
+        """
         ...
 
     async def finish(self, end: source_pb2.SnapshotEnd) -> Staged:

@@ -22,8 +22,8 @@ class LoaderPort:
     def __init__(self, loader: GenerationLoader) -> None:
         self._loader = loader
 
-    async def write(self, columns: bytes) -> None:
-        await self._loader.write(columns)
+    async def write(self, columns: bytes, judged: Sequence[tuple[int, str]] = ()) -> None:
+        await self._loader.write(columns, judged)
 
     async def finish(self, end: source_pb2.SnapshotEnd) -> Staged:
         staged = await self._loader.finish(end)

@@ -22,6 +22,7 @@ from replica.consensus.edge_apply import ApplyThread
 from replica.consensus.edge_disk import DiskLimits as JournalDiskLimits
 from replica.consensus.edge_journal import Journal, JournalLimits
 from replica.consensus.edge_metrics import ApplyMetrics, JournalMetrics
+from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_metrics import FeedMetrics
 from replica.feed.edge_puller import Puller
 from replica.feed.edge_push_server import PushService, add_feed_services
@@ -51,6 +52,7 @@ LINEAGE_FILE = "lineage"
 STORE_OPEN_FILES_MIN = 64
 SERVER_GRACE_S = 0.5
 CATALOG_SETTLE_S = 0.002
+OBSERVE_S = 1.0
 HS_SITE_TYPES = frozenset({"HS_SITE", "HS_SITE.6"})
 
 log = logging.getLogger("zaibei.member")
@@ -89,6 +91,7 @@ class Member:
         self._server: grpc.aio.Server | None = None
         self._beats: list[asyncio.DatagramTransport] = []
         self._pullers: list[asyncio.Task[None]] = []
+        self._observer: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life
@@ -134,11 +137,18 @@ class Member:
             feed_metrics=FeedMetrics(registry) if registry else None,
             takeover_metrics=takeover_metrics,
         )
-        for source in settings.sources:
-            await self._open(source, around)
+        await asyncio.gather(*(self._open(source, around) for source in settings.sources))  # the thread pool bounds it
         self._renew_catalog()
         await self._serve()
         self._pull()
+        self._observer = asyncio.create_task(self._observe(), name="observe feeds")
+
+    async def _observe(self) -> None:
+        """Without a stream too: a gauge that stands still would tell yesterday's lag for today's."""
+        while True:
+            await asyncio.sleep(OBSERVE_S)
+            for copy in self.copies.values():
+                copy.driver.observe()
 
     async def _open(self, source: SourceSettings, around: Around) -> None:
         """One source; when its store is bad the others go on without it."""
@@ -157,7 +167,7 @@ class Member:
 
     async def stop(self) -> None:
         """In order: no new streams, feeds end, logs drain, stores flush and close."""
-        for puller in self._pullers:
+        for puller in (*self._pullers, *([self._observer] if self._observer else [])):
             puller.cancel()
         await asyncio.gather(*self._pullers, return_exceptions=True)
         for copy in self.copies.values():
@@ -201,7 +211,7 @@ class Member:
             return  # nobody is pinned, so nobody could come in
         server = grpc.aio.server(options=list(SERVER_OPTIONS))
         pins = settings.pins
-        push = PushService(lambda name: copy.driver if (copy := self.copies.get(name)) else None, lambda: pins)
+        push = PushService(self._driver_for, lambda: pins)
         names = add_feed_services(server, push, SourceService(self._log_for, lambda: pins))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -219,6 +229,17 @@ class Member:
         await server.start()
         self._server, self.feed_addresses = server, tuple(bound)
 
+    def _driver_for(self, name: str) -> FeedDriver | None:
+        """Who pushes. Raises ZaibeiError(CONFLICT): two ways at once would take the stream from each other for ever."""
+        copy = self.copies.get(name)
+        if copy is not None and copy.settings.pull:
+            raise ZaibeiError(
+                Code.CONFLICT,
+                f"{name} is fetched by {self.settings.name} from {', '.join(copy.settings.pull)} and may not push as well: "
+                f"take `pull` out of its [[source]] block here, or `push` out of the [[member]] block at the source",
+            )
+        return None if copy is None else copy.driver
+
     def _log_for(self, peer: Peer, wanted: str) -> StoreSourceLog | None:
         """A source may read its own registry back, and nobody another's."""
         copy = self.copies.get(peer.name) if wanted in ("", peer.name) else None
@@ -229,8 +250,8 @@ class Member:
             copy = self.copies.get(source.name)
             if copy is None:
                 continue
-            for address in source.pull:
-                puller = Puller(copy.driver, address, self.settings.identity, source.peer)
+            if source.pull:
+                puller = Puller(copy.driver, source.pull, self.settings.identity, source.peer)
                 self._pullers.append(asyncio.create_task(puller.run(), name=f"pull {source.name}"))
 
     # -- what answering asks

@@ -69,7 +69,7 @@ class Builder:
             raise self._malformed("a snapshot holds puts only")
         if (self._parts and keys[0] <= self._last) or not all(map(lt, keys, keys[1:])):
             raise self._malformed("its keys do not ascend")
-        for place, reason in (*scan.faults, *judged):
+        for place, reason in (*judged, *scan.faults):  # what the octets show is said first, as of batches
             if place < len(keys):
                 self._quarantined[keys[place]] = reason
         at = keys if keys[0] >= b"\x01" else [stored_key(key) for key in keys]

@@ -26,6 +26,7 @@ from replica.feed.edge_tls import SERVER_OPTIONS, open_channel, server_credentia
 from replica.feed.limits import FeedLimits
 from replica.feed.memory import MemoryGroup
 from replica.feed.memory_source import MemorySourceLog
+from replica.feed.phases import Phase
 from replica.model.beat import decode_beat
 from replica.model.edge_identity import Identity, ensure_identity
 from replica.model.errors import Code, ZaibeiError
@@ -145,7 +146,7 @@ async def test_pull(address: str, party: Party) -> None:
     async with serving(
         address, party.source, Pins((party.member_pin(),)), lambda s: add_feed_services(s, source=service)
     ) as where:
-        async with running(Puller(party.driver, where, party.member, party.source_pin()).run()):
+        async with running(Puller(party.driver, [where], party.member, party.source_pin()).run()):
             await copies(party)
         await until(lambda: party.driver.lag().changes is None)  # silence became a fact
 
@@ -157,6 +158,43 @@ async def test_push(address: str, party: Party) -> None:
     async with serving(address, party.member, pins, lambda s: add_feed_services(s, push=service)) as where:
         async with running(Pusher(party.log, where, party.source, party.member_pin()).run()):
             await copies(party)
+
+
+async def test_addresses_are_tried_in_turn_one_stream_at_a_time(party: Party) -> None:
+    """Both families of one source, and one that is dead: whoever stands is kept, the others do not take its stream."""
+    service = SourceService(lambda peer, name: party.log, lambda: Pins((party.member_pin(),)))
+    pins = Pins((party.member_pin(),))
+    with socket.socket() as dead:
+        dead.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{dead.getsockname()[1]}"  # bound, and never listens
+        async with serving("127.0.0.1", party.source, pins, lambda s: add_feed_services(s, source=service)) as four:
+            async with serving("[::1]", party.source, pins, lambda s: add_feed_services(s, source=service)) as six:
+                puller = Puller(party.driver, [nobody, six, four], party.member, party.source_pin())
+                async with running(puller.run()):
+                    await copies(party)
+                    assert b'zaibei_feed_streams_total{source="secondary-a"} 2.0' in generate_latest(party.registry)
+                    first = party.driver.phase
+                assert first is Phase.FLOWING
+            party.log.write([put("LATER")])
+            async with running(Puller(party.driver, [six, four], party.member, party.source_pin()).run()):
+                await until(lambda: party.group.store.state().position == party.log.head())
+
+
+async def test_a_source_that_must_not_push_is_told_what_to_change(party: Party) -> None:
+    pins = Pins((party.source_pin(),))
+
+    def pulled(name: str) -> FeedDriver:
+        raise ZaibeiError(Code.CONFLICT, f"{name} is fetched: take `pull` out of its block")
+
+    async with serving(
+        "127.0.0.1", party.member, pins, lambda s: add_feed_services(s, push=PushService(pulled, lambda: pins))
+    ) as where:
+        pusher = Pusher(party.log, where, party.source, party.member_pin())
+        async with running(pusher.run()):
+            await until(lambda: pusher.last_trouble is not None)
+    trouble = pusher.last_trouble
+    assert trouble is not None and trouble.code is Code.CONFLICT and "take `pull` out" in trouble.message
+    assert not pusher.connected
 
 
 async def test_reconnects_and_loses_nothing(party: Party) -> None:
@@ -233,7 +271,7 @@ async def test_datagram_beats(family: int, party: Party) -> None:
     async with serving(
         "127.0.0.1", party.source, Pins((party.member_pin(),)), lambda s: add_feed_services(s, source=service)
     ) as where:
-        async with running(Puller(party.driver, where, party.member, party.source_pin()).run()):
+        async with running(Puller(party.driver, [where], party.member, party.source_pin()).run()):
             await until(lambda: party.group.store.state().ready)
             counters = []
             while len(counters) < 4:

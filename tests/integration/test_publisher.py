@@ -136,7 +136,7 @@ async def publishes(publisher: Publisher, copy: Copy) -> None:
 async def test_pulled(tmp_path: Path, copy: Copy, address: str) -> None:
     publisher = await opened(config(tmp_path, copy.member, listen=address))
     try:
-        async with running(Puller(copy.driver, str(publisher.addresses[0]), copy.member, copy.source_pin).run()):
+        async with running(Puller(copy.driver, [str(publisher.addresses[0])], copy.member, copy.source_pin).run()):
             await publishes(publisher, copy)
     finally:
         await asyncio.to_thread(publisher.close)
@@ -195,7 +195,7 @@ async def test_a_full_spool_raises_or_blocks_and_drops_nothing(tmp_path: Path, c
     """The copy goes away: intake stops at the limit; when it is back all arrives."""
     publisher = await opened(config(tmp_path, copy.member, listen="127.0.0.1", spool_mib=1), when_full="raise")
     address = str(publisher.addresses[0])
-    async with running(Puller(copy.driver, address, copy.member, copy.source_pin).run()):
+    async with running(Puller(copy.driver, [address], copy.member, copy.source_pin).run()):
         await until(copy.ready)
     text, taken = "x" * 100_000, 0
 
@@ -209,7 +209,7 @@ async def test_a_full_spool_raises_or_blocks_and_drops_nothing(tmp_path: Path, c
     with pytest.raises(ZaibeiError) as caught:
         await asyncio.to_thread(fill)
     assert caught.value.code is Code.BUSY and 8 < taken < 15
-    async with running(Puller(copy.driver, address, copy.member, copy.source_pin).run()):
+    async with running(Puller(copy.driver, [address], copy.member, copy.source_pin).run()):
         await until(lambda: len(copy.group.store.content) == taken)
         await until(lambda: publisher.head == copy.group.store.state().position)
         while True:
@@ -228,7 +228,7 @@ async def test_lost_state_is_not_invented_anew(tmp_path: Path, copy: Copy) -> No
     """SEMANTICS 12: without its state the agent asks for a new epoch; the copy applies nothing until one is granted."""
     settings = config(tmp_path, copy.member, listen="127.0.0.1")
     publisher = await opened(settings)
-    async with running(Puller(copy.driver, str(publisher.addresses[0]), copy.member, copy.source_pin).run()):
+    async with running(Puller(copy.driver, [str(publisher.addresses[0])], copy.member, copy.source_pin).run()):
         publisher.put("88.118.8/A", {"URL": "x"})
         assert await asyncio.to_thread((await asyncio.to_thread(publisher.commit)).wait, WAIT_S)
     before = dict(copy.group.store.content)
@@ -238,7 +238,7 @@ async def test_lost_state_is_not_invented_anew(tmp_path: Path, copy: Copy) -> No
     publisher.put("88.118.8/B", {"URL": "y"})
     await asyncio.to_thread(publisher.commit)
     assert publisher.head.epoch == 0
-    async with running(Puller(copy.driver, str(publisher.addresses[0]), copy.member, copy.source_pin).run()):
+    async with running(Puller(copy.driver, [str(publisher.addresses[0])], copy.member, copy.source_pin).run()):
         await until(lambda: copy.group.store.state().feed_code)
     assert copy.group.store.content == before
     assert publisher.head.epoch == 0

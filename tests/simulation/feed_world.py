@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from replica.feed.admission import judge_part
 from replica.feed.commands import (
     Alarm,
     Close,
@@ -342,7 +343,7 @@ class World:
         loader = MemoryLoader(self.store, side, position)
         try:
             for part in self.parts[1:-1]:
-                loader.take(part.chunk.columns)
+                loader.take(part.chunk.columns, judge_part(part.chunk.columns, session.desk.rights()))
             end = self.parts[-1].end
             check_end(SOURCE, position, SOURCE_SIGNER.public, end)
             return session.loaded(loader.verify(end), self.now)

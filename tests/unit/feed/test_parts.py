@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replica.feed.admission import NOT_OWNER, Rights, brake_verdict, judge
+from replica.feed.admission import NOT_OWNER, Rights, brake_verdict, judge, judge_part
 from replica.feed.decision import HoldPlan, approval_octets, decision_entry
 from replica.feed.freshness import CopyAge, Vouching, freshness_of
 from replica.feed.limits import FeedLimits
@@ -264,6 +264,14 @@ def test_a_delegated_prefix_belongs_to_its_owner_alone() -> None:
 def test_one_bad_record_does_not_stop_the_others() -> None:
     found = judged(put("A"), Change(1, key("B"), b"\x01\0"), put("C", prefix="88.999"), delete("D"))
     assert found.quarantined == [(1, "value_truncated"), (2, NOT_OWNER)]
+
+
+def test_a_snapshot_is_judged_like_its_batches() -> None:
+    changes = [put("A"), Change(1, key("B"), b"\x01\0"), put("C", prefix="88.999")]
+    assert judge_part(columns_of(changes), rights()) == [(2, NOT_OWNER)], "what the octets show, the loader finds"
+    with pytest.raises(ZaibeiError) as caught:
+        judge_part(columns_of(changes)[:-1], rights())
+    assert caught.value.code is Code.MALFORMED
 
 
 def test_look_ups_only_when_it_could_trip() -> None:

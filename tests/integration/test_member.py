@@ -1,0 +1,72 @@
+"""The rooms joined: what only the composition of a whole member can get wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ops.metrics.names import faults_of_names
+from replica.feed.edge_pusher import Pusher
+from replica.model.edge_identity import Identity, ensure_identity
+from replica.model.errors import Code
+from replica.model.identity import Peer
+from tests.integration.member_world import Node, key, put, running, settings_of, until
+
+
+@pytest.fixture
+def me(tmp_path: Path) -> Identity:
+    return ensure_identity(tmp_path / "identity", "member-1")
+
+
+async def test_records_outside_a_sources_rights_are_quarantined_in_a_snapshot_too(tmp_path: Path, me: Identity) -> None:
+    """SEMANTICS 2.4: they count in the digest, which equals the source's, and are never answered."""
+    node = Node(tmp_path, "node-a", "88.118", me)
+    strange = [f"88.999/{number}" for number in range(40)]
+    await node.write(*[put(f"88.118/{number}") for number in range(200)], *[put(name) for name in strange])
+    async with node.serving(), running(settings_of(tmp_path, me, [node.settings()])) as world:
+        await world.equal(node)
+        store = world.copy("node-a").store
+        assert (store.state().records, store.state().quarantined) == (240, 40)
+        values, _ = store.get_many([key(name) for name in strange])
+        assert values == [b""] * 40
+        good, _ = store.get_many([key("88.118/7")])
+        assert good[0]
+        await node.write(put("88.999/late"))
+        await world.equal(node)
+        assert store.state().quarantined == 41
+
+
+async def test_both_families_of_a_source_are_one_stream(tmp_path: Path, me: Identity) -> None:
+    node = Node(tmp_path, "node-a", "88.118", me)
+    await node.write(put("88.118/1"))
+    async with node.serving(), running(settings_of(tmp_path, me, [node.settings()])) as world:
+        await world.equal(node)
+        for number in range(5):
+            await node.write(put(f"88.118/again-{number}"))
+            await world.equal(node)
+        assert world.registry.get_sample_value("zaibei_feed_streams_total", {"source": "node-a"}) == 1
+
+
+async def test_a_source_that_is_fetched_may_not_push_as_well(tmp_path: Path, me: Identity) -> None:
+    node = Node(tmp_path, "node-a", "88.118", me)
+    await node.write(put("88.118/1"))
+    async with node.serving(), running(settings_of(tmp_path, me, [node.settings()])) as world:
+        await world.equal(node)
+        port = world.member.feed_addresses[0][1]
+        pusher = Pusher(node.log, f"127.0.0.1:{port}", node.identity, Peer(me.name, me.certificate_pem, role="member"))
+        trouble = await pusher._once()
+        assert trouble is not None and trouble.code is Code.CONFLICT
+        assert "take `pull` out of its [[source]] block" in trouble.message
+        await node.write(put("88.118/2"))
+        await world.equal(node)
+
+
+async def test_every_metric_of_a_member_keeps_the_rule_of_names(tmp_path: Path, me: Identity) -> None:
+    node = Node(tmp_path, "node-a", "88.118", me)
+    await node.write(put("88.118/1"))
+    async with node.serving(), running(settings_of(tmp_path, me, [node.settings()])) as world:
+        await world.equal(node)
+        world.copy("node-a").driver.observe()
+        await until(lambda: (world.registry.get_sample_value("zaibei_feed_age_seconds", {"source": "node-a"}) or -1) >= 0)
+        assert faults_of_names(world.registry) == []
