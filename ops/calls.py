@@ -126,7 +126,7 @@ class MemberCalls:
         for name in names:
             for row in self._member.takeover.status(boottime_ns(), name):
                 checks: Any = row["readiness"]
-                rows += [Readiness(name, one["check"], one["result"], one.get("reason", one.get("detail", ""))) for one in checks]
+                rows += [Readiness(name, one["name"], one["result"], one["detail"]) for one in checks]
         return rows
 
     async def metrics(self, prefix: str) -> list[Sample]:

@@ -10,12 +10,14 @@ from typing import Protocol
 
 from replica.feed.freshness import CopyAge, Vouching, freshness_of
 from replica.model.catalog import Catalog, Owner
+from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites
 from replica.model.identifier import PrefixTree, ancestors
 from replica.model.position import Position
 from replica.model.states import FeedState
 from replica.model.view import SourceView
 
+READS_MAX = 3  # of one question while generations are switched
 MISSING_UNKNOWN = frozenset({FeedState.GAP, FeedState.LOADING, FeedState.HELD, FeedState.FORKED, FeedState.DIVERGED})
 
 
@@ -51,13 +53,27 @@ class SourceAnswers:
         self._probes_alive, self._in_service, self._boottime_ns = probes_alive, in_service, boottime_ns
 
     def read(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], SourceView]:
-        """Values in the order of the keys, and the view taken after them. Raises ZaibeiError when the store cannot be read."""
-        values, position = self._store.get_many(keys) if keys else ([], self._store.state().position)
-        return values, self.view(position)
+        """Values in the order of the keys, and the view that holds for them: what the group had decided before they were read,
+        and the age after it. Raises ZaibeiError when the store cannot be read.
 
-    def view(self, position: Position | None = None) -> SourceView:
-        """The present view; `position`: the one read with values."""
+        Entries are applied by another thread meanwhile. Values of a generation with a gap must not get the view of the whole one
+        that a switch puts in its place: then they are read again.
+        """
+        if not keys:
+            return [], self.view()
+        for _ in range(READS_MAX):
+            state = self._store.state()
+            values, position = self._store.get_many(keys)
+            if self._store.state().generation == state.generation:
+                return values, self._view(state, position)
+        raise ZaibeiError(Code.BUSY, f"{state.source}: generations are being switched", retry=True)
+
+    def view(self) -> SourceView:
+        """The present view."""
         state = self._store.state()
+        return self._view(state, state.position)
+
+    def _view(self, state: GroupState, position: Position) -> SourceView:
         age_ms = self._age.age_ms(self._boottime_ns())
         vouching = Vouching(
             authority=state.authority,
@@ -69,7 +85,7 @@ class SourceAnswers:
             source=state.source,
             mode=state.mode,
             generation=state.generation,
-            position=state.position if position is None else position,
+            position=position,
             age_ms=age_ms,
             freshness=freshness_of(age_ms, vouching),
             authority=state.authority,

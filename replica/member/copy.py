@@ -19,6 +19,7 @@ from replica.feed.edge_metrics import FeedMetrics
 from replica.feed.limits import FeedLimits
 from replica.feed.ports import OwnerOf
 from replica.member.answers import SourceAnswers
+from replica.member.edge_nodes import NodeFile
 from replica.member.group_port import GroupPort, propose_and_wait
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.model.errors import ZaibeiError
@@ -87,6 +88,7 @@ class SourceCopy:
             reopen=store.reopen,
         )
         self.group = GroupPort(self.log, store)
+        self._node = NodeFile(member.data / "nodes" / f"{settings.name}.json")
         metrics = around.feed_metrics.of(settings.name) if around.feed_metrics is not None else None
         self.driver = FeedDriver(self._setup(), self.group, metrics, beats=self)
         self.answers = SourceAnswers(
@@ -196,13 +198,13 @@ class SourceCopy:
         return True if answered is not None and boottime_ns() - answered <= PROBE_FRESH_NS else None
 
     def endpoints(self) -> Sequence[Endpoint]:
-        """Where the node itself answers: configured, or as it described itself when its feed last opened."""
+        """Where the node itself answers: configured, or as it described itself when its feed last opened, however long ago."""
         if self.settings.probes:
             return self.settings.probes
         description = self.driver.description
-        if description is None:
-            return ()
-        return tuple(Endpoint(one.protocol, one.address, one.port) for one in description.resolution)
+        if description is not None:
+            self._node.said([Endpoint(one.protocol, one.address, one.port) for one in description.resolution])
+        return self._node.endpoints
 
 
 class TakeoverView:

@@ -155,11 +155,12 @@ class Detector:
         self.beats += 1
         self._alive(now_ns)
 
-    def tick(self, now_ns: int, *, idle_interval_ns: int | None = None) -> list[int]:
+    def tick(self, now_ns: int, *, idle_interval_ns: int | None = None, can_probe: bool = True) -> list[int]:
         """Look at the clock; call it every `tick_ns`.
 
         Args:
             idle_interval_ns: time between probes while nothing is suspect; None: the limit's.
+            can_probe: False: no address of the node is known. Then silence stays silence: what was not asked has not failed.
         Returns:
             Numbers of probes to start now; each ends in one `probe_ended`.
         """
@@ -168,7 +169,8 @@ class Detector:
         self._tick_last_ns = now_ns
         if self.look is Look.WATCHING and now_ns - self._alive_ns >= limits.silent_beats * limits.beat_interval_ns:
             self._move(Look.SILENT)
-        if not self._probe_due(now_ns, limits.idle_interval_ns if idle_interval_ns is None else idle_interval_ns):
+        idle_ns = limits.idle_interval_ns if idle_interval_ns is None else idle_interval_ns
+        if not can_probe or not self._probe_due(now_ns, idle_ns):
             return []
         number = self._probe_next
         self._probe_next += 1

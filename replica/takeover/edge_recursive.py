@@ -94,9 +94,12 @@ class RecursivePublisher:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._config.token_file is not None:
             try:
-                headers["Authorization"] = f"Bearer {self._config.token_file.read_text().strip()}"
-            except OSError as exc:
+                token = self._config.token_file.read_text(encoding="ascii").strip()
+            except (OSError, ValueError) as exc:
                 raise ZaibeiError(Code.INVALID_CONFIG, f"cannot read the token of {self.name}: {exc}", retry=True) from exc
+            if not token.isprintable():
+                raise ZaibeiError(Code.INVALID_CONFIG, f"the token of {self.name} is not one line of text", retry=True)
+            headers["Authorization"] = f"Bearer {token}"
         return headers
 
     def _call(

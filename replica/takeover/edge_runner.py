@@ -127,8 +127,8 @@ class TakeoverRunner:
     def tick(self, now_ns: int) -> None:
         """One look at the clock; public so that tests can drive it."""
         taken = self._source.state().authority is not Authority.SOURCE
-        look = self.detector.look
-        for number in self.detector.tick(now_ns, idle_interval_ns=TAKEN_PROBE_NS if taken else None):
+        look, idle_ns = self.detector.look, TAKEN_PROBE_NS if taken else None
+        for number in self.detector.tick(now_ns, idle_interval_ns=idle_ns, can_probe=bool(self._source.endpoints())):
             self._spawn(self._run_probe(number))
         if self.detector.look is not look:
             self._changed = True
@@ -394,7 +394,10 @@ class TakeoverRunner:
     # -- telling -------------------------------------------------------------------------------------------------------------
     def _say_phase(self, old: Phase) -> None:
         source, phase = self._source.state().source, self.machine.phase
-        level = logging.WARNING if phase in (Phase.TAKING_OVER, Phase.TAKEN_OVER, Phase.WITHDRAWING) else logging.INFO
+        level = logging.WARNING
+        if phase not in (Phase.TAKING_OVER, Phase.TAKEN_OVER, Phase.WITHDRAWING):
+            # While a node answers probes and its beats are lost, these two follow each other many times a second.
+            level = logging.DEBUG if {old, phase} == {Phase.NORMAL, Phase.SUSPECT} else logging.INFO
         log.log(level, "takeover phase", extra={"source": source, "from": old.value, "to": phase.value, "shown": SHOWN[phase]})
         if self._metrics:
             self._metrics.phase(source, phase.value)

@@ -101,6 +101,18 @@ async def test_answered_probes_keep_a_silent_source_in_place(rig: Rig) -> None:
     assert rig.source.entries == []
 
 
+async def test_a_silent_source_nobody_can_probe_is_not_taken_over(rig: Rig) -> None:
+    rig.source.where = ()  # it never described itself to this process, and none is configured
+    rig.node.alive, rig.source.age = False, None
+    await asyncio.sleep(0)
+    before = rig.node.probes
+    await asyncio.sleep(1.5)
+    assert (rig.runner.machine.phase, rig.node.probes) == (Phase.SUSPECT, before)
+    assert rig.source.entries == []
+    probes = {check.name: check for check in rig.runner.readiness(boottime_ns())}["probes"]
+    assert probes.result is Result.FAIL and "names no resolution endpoint" in probes.detail
+
+
 async def test_refused_proposals_are_repeated_until_they_pass(rig: Rig) -> None:
     rig.source.trouble = ZaibeiError(Code.BUSY, "later", retry=True)
     rig.node.alive = False

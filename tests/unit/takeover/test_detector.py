@@ -56,6 +56,15 @@ def test_probes_start_from_the_second_missed_beat() -> None:
     assert rig.detector.look is Look.SILENT
 
 
+def test_where_nothing_can_be_probed_silence_stays_silence() -> None:
+    detector = Detector("a", "m1", LIMITS, 0)
+    for now in range(10, 5_000, 10):
+        assert detector.tick(now * MS, can_probe=False) == []
+    assert detector.look is Look.SILENT
+    assert decide([detector.observation()])[0] is Verdict.SUSPECT
+    assert detector.tick(5_000 * MS) != []  # an address became known
+
+
 def test_silence_alone_never_takes_over() -> None:
     rig = Rig()
     rig.answers = True
