@@ -101,7 +101,14 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         await seat.stop.wait()
         port.member = None
         if failure:
-            raise failure[0]
+            raise _as_end(failure[0])
+
+
+def _as_end(failure: BaseException) -> BaseException:
+    """That the member stopped is definite, whatever became of the batches in flight: exit 1, not 11."""
+    if isinstance(failure, ZaibeiError):
+        return ZaibeiError(failure.code, failure.trouble.message)
+    return failure
 
 
 # ------------------------------------------------------------------------------------------------------------- fronts

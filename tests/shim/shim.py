@@ -240,24 +240,36 @@ class Recording:
             One sentence a fault; [] when every acknowledged token was covered by an fsync that had returned.
         """
         events = [event for event in self.events() if event.path and fnmatch.fnmatch(event.path, pattern)]
-        last_writes: dict[int, Event] = {}
-        for event in events:
-            if event.kind is Kind.TOKEN:
-                last_writes[event.a] = event
+        tokens: dict[int, list[Event]] = {}
         syncs: dict[tuple[int, int], list[Event]] = {}
         for event in events:
-            if event.kind is Kind.SYNC and not event.error:
+            if event.kind is Kind.TOKEN:
+                tokens.setdefault(event.a, []).append(event)
+            elif event.kind is Kind.SYNC and not event.error:
                 syncs.setdefault((event.pid, event.slot), []).append(event)
         faults = []
         for number, seen_ns in sorted(acks.items()):
-            write = last_writes.get(number)
-            if write is None:
+            ends = copies(tokens.get(number, []))
+            if not ends:
                 faults.append(f"token {number} was acknowledged but never written to {pattern}")
                 continue
-            covering = [sync for sync in syncs.get((write.pid, write.slot), []) if sync.a >= write.b]
-            first_ns = min((sync.end_ns for sync in covering), default=None)
+            covering = [sync.end_ns for end in ends for sync in syncs.get((end.pid, end.slot), []) if sync.a >= end.b]
+            first_ns = min(covering, default=None)
             if first_ns is None:
-                faults.append(f"token {number} was acknowledged but no fsync of {write.path} covers it")
+                faults.append(f"token {number} was acknowledged but no fsync of {ends[-1].path} covers it")
             elif first_ns > seen_ns:
                 faults.append(f"token {number} was acknowledged {first_ns - seen_ns} ns before the fsync that covers it returned")
         return faults
+
+
+def copies(events: Sequence[Event]) -> list[Event]:
+    """Where whole copies of a token's data end, by the time they were written.
+
+    The token stands at both ends, so every second one in a file ends a copy; data sent again has several. A token that stands
+    alone everywhere ends its data.
+    """
+    files: dict[tuple[int, int], list[Event]] = {}
+    for event in events:
+        files.setdefault((event.pid, event.slot), []).append(event)
+    whole = sorted((event for found in files.values() for event in found[1::2]), key=lambda event: event.end_ns)
+    return whole or list(events[-1:])
