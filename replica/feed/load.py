@@ -31,7 +31,8 @@ from replica.model.states import FeedState
 from replica.v1 import entry_pb2, source_pb2
 
 MEMBERS_NEEDED = 1
-WOULD_BE_MAX = 1_000  # lines of a difference that travel in a HoldBatch
+LINES_MAX = 1_000  # lines of a difference that travel in an entry; what is left goes into one line of the whole source
+LINES_OCTETS_MAX = 256 * 1024
 
 
 class Step(Enum):
@@ -71,8 +72,8 @@ class Load:
     next one waits for a pause)."""
 
     __slots__ = (
-        "_again", "_desk", "_failures", "_not_before_ns", "_on_failed", "_on_live", "_on_position", "_on_stop", "_on_switching",
-        "_reason", "_renew_ns", "_staged", "_unfit", "side", "since_ns", "step",
+        "_again", "_counts", "_desk", "_failures", "_not_before_ns", "_on_failed", "_on_live", "_on_position", "_on_stop",
+        "_on_switching", "_reason", "_renew_ns", "_staged", "_unfit", "side", "since_ns", "step",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +93,7 @@ class Load:
         self.since_ns = 0
         self._reason = ""
         self._again: Callable[[], None] | None = None  # a proposal our own back-pressure refused
+        self._counts: list[Count] = []  # what a switch takes from the live copy
         self._unfit = ""  # why the result must not be switched to without two people
         self._staged: Staged | None = None
         self._failures = 0
@@ -109,7 +111,7 @@ class Load:
         if self.step is not Step.IDLE or self._desk.now.boot_ns < self._not_before_ns:
             return
         state = self._desk.state
-        self._reason, self._unfit, self._staged = reason, "", None
+        self._reason, self._unfit, self._staged, self._counts = reason, "", None, []
         if state.side is not None:
             self.side = state.side.number
             if state.hold is not None and state.hold.side == self.side:
@@ -242,16 +244,16 @@ class Load:
             trips = state.brake.trips(counts, desk.now.wall_ms, desk.reads.live_records)
             reason = f"a switch to the new content would change {trip_text(trips)}" if trips else ""
         if not reason:
+            self._counts = counts
             self._switch()
             return
         self._move(Step.HELD)
         desk.alarm(Code.HELD, f"held for two people: {reason}")
-        would_be = sorted(counts, key=lambda count: -count[1] - count[2])[:WOULD_BE_MAX]
         hold = entry_pb2.HoldBatch(
             side=self.side,
             follows=state.position.to_wire(),
             reason=reason,
-            would_be=[entry_pb2.BrakeCount(prefix=p, removed=d, rewritten=w) for p, d, w in would_be if d or w],
+            would_be=brake_lines(counts),
         )
         desk.propose(entry_pb2.Entry(hold=hold), self._held_outcome)
 
@@ -282,7 +284,8 @@ class Load:
 
     def _propose_switch(self) -> None:
         digest: ContentDigest | None = None if self._staged is None else self._staged.digest
-        switch = entry_pb2.LoadSwitch(side=self.side, digest=None if digest is None else digest.to_wire())
+        stated = None if digest is None else digest.to_wire()
+        switch = entry_pb2.LoadSwitch(side=self.side, digest=stated, brake=brake_lines(self._counts))
         self._desk.propose(entry_pb2.Entry(load_switch=switch), self._switched)
         self._on_switching()
 
@@ -357,6 +360,21 @@ class Load:
             lease = source_pb2.Lease(kind=source_pb2.Lease.KIND_RETENTION, duration_ms=desk.limits.retention_ms)
             getattr(lease, "from").CopyFrom(side.position.to_wire())
             desk.send(source_pb2.ReplicaMessage(lease=lease))
+
+
+def brake_lines(counts: Sequence[Count]) -> list[entry_pb2.BrakeCount]:
+    """A difference as it travels in an entry: the largest lines, and one of the whole source with the sums of the others."""
+    touched = sorted((count for count in counts if count[1] or count[2]), key=lambda count: -count[1] - count[2])
+    lines: list[entry_pb2.BrakeCount] = []
+    octets = 0
+    for place, (prefix, removed, rewritten) in enumerate(touched):
+        octets += len(prefix)
+        if place == LINES_MAX or octets > LINES_OCTETS_MAX:
+            left = touched[place:]
+            sums = sum(count[1] for count in left), sum(count[2] for count in left)
+            return [*lines, entry_pb2.BrakeCount(removed=sums[0], rewritten=sums[1])]
+        lines.append(entry_pb2.BrakeCount(prefix=prefix, removed=removed, rewritten=rewritten))
+    return lines
 
 
 def _applied(outcome: Outcome | Trouble) -> bool:

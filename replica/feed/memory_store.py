@@ -9,7 +9,7 @@ from hashlib import sha256
 from replica import native
 from replica.feed.ports import Difference, Staged
 from replica.model.batch import OP_PUT, Batch, open_batch
-from replica.model.brake import BrakeWindows, LiveCounts
+from replica.model.brake import Count, LiveCounts
 from replica.model.digest import LEVEL1_BUCKETS, MODULUS, ContentDigest
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, Hold, SideGeneration
@@ -80,6 +80,7 @@ class MemoryStore:
         self.quarantined: dict[bytes, str] = {}
         self.side: Side | None = None
         self.chains: dict[tuple[int, int], Position] = {}
+        self._held_counts: list[Count] = []
         self._state = GroupState(source)
 
     def state(self) -> GroupState:
@@ -214,6 +215,7 @@ class MemoryStore:
             return self._no(OutcomeKind.GAP, "does not follow, or another one is held")
         held = Hold(hold_ident(follows, hold.side), follows, hold.reason, hold.batch, hold.side, at_ms)
         check_feed_move(self._state.feed, FeedState.HELD)
+        self._held_counts = [(line.prefix, line.removed, line.rewritten) for line in hold.would_be]
         self._set(hold=held, feed=FeedState.HELD, feed_code=str(Code.HELD), feed_reason=hold.reason)
         return Outcome(OutcomeKind.HELD, self._state.position)
 
@@ -224,7 +226,8 @@ class MemoryStore:
         if not decision.release:
             self._set(hold=None, feed=FeedState.GAP, feed_code="discarded", feed_reason="discarded by two people")
         elif hold.side:
-            self._set(hold=None, feed=FeedState.LOADING, feed_code="released", feed_reason="")
+            brake = self._state.brake.released(self._held_counts)
+            self._set(hold=None, feed=FeedState.LOADING, feed_code="released", feed_reason="", brake=brake)
         else:
             self._set(hold=None, feed=FeedState.FLOWING, feed_code="", feed_reason="")
             self._carry_out(open_batch(hold.batch, verify=False), at_ms, released=True)
@@ -261,13 +264,15 @@ class MemoryStore:
         self._set(side=self.side.state)
         return self._done()
 
-    def _apply_load_switch(self, switch: entry_pb2.LoadSwitch, _: int) -> Outcome:
+    def _apply_load_switch(self, switch: entry_pb2.LoadSwitch, at_ms: int) -> Outcome:
         side = self.side
         if side is None or side.state.number != switch.side or side.content is None or not side.state.staged:
             return self._no(OutcomeKind.CONFLICT, "no staged side generation of that number")
+        lines = [(line.prefix, line.removed, line.rewritten) for line in switch.brake]
+        brake = self._state.brake.add(lines, at_ms, self._counts())
         self.content, self.quarantined = self.side_content(), side.quarantined
         self.side = None
-        self._set(generation=switch.side, ready=True, side=None, position=side.state.position, brake=BrakeWindows())
+        self._set(generation=switch.side, ready=True, side=None, position=side.state.position, brake=brake)
         self._set(feed=FeedState.FLOWING, feed_code="", feed_reason="", verified=None)
         return self._done()
 

@@ -198,7 +198,7 @@ class SourceStore(StoreReads):
             case "decision":
                 outcome = self._decide(entry, message)
             case "load_switch":
-                outcome = self._switch(entry, message.load_switch)
+                outcome = self._switch(entry, message)
             case _:
                 outcome = self._rule(entry, kind, message)
         self._publish()
@@ -380,9 +380,9 @@ class SourceStore(StoreReads):
                 if exc.code is not Code.DAMAGED and not exc.trouble.retry:
                     raise
 
-    def _switch(self, entry: LogEntry, body: entry_pb2.LoadSwitch) -> Outcome:
+    def _switch(self, entry: LogEntry, message: entry_pb2.Entry) -> Outcome:
         """Bring the side generation up to date, make it durable, name it, move readers over."""
-        group, old = self._stored.group, self._live
+        body, group, old = message.load_switch, self._stored.group, self._live
         if group.side is None or group.side.number != body.side:
             kind = OutcomeKind.ALREADY if group.generation == body.side else OutcomeKind.CONFLICT
             return self._nothing(entry, kind, f"generation {body.side} is not being loaded")
@@ -398,6 +398,9 @@ class SourceStore(StoreReads):
         side.drain(self._live, None)
         fresh = side.generation
         stored = switched(self._stored, side.load.digest, fresh.row.position)
+        if body.brake:  # a disaster that comes as a snapshot counts like one that comes as batches
+            lines = [(line.prefix, line.removed, line.rewritten) for line in body.brake]
+            stored = stored.with_group(brake=group.brake.add(lines, message.admitted_ms, old.counts))
         fresh.copy_history(old, side.load.digest.position)
         change = fresh.begin()
         change.wb.put(Kind.STATE, pack_state(stored))

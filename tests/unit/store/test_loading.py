@@ -16,7 +16,7 @@ from replica.model.outcome import OutcomeKind
 from replica.model.states import FeedState
 from replica.store import Difference, DiskLimits, SourceStore, StoreBudget, hold_ident
 from replica.store.edge_manifest import check_files, read_load
-from replica.v1 import source_pb2
+from replica.v1 import entry_pb2, source_pb2
 from tests.unit.store.conftest import World
 from tests.unit.store.support import SOURCE, Group, Source, delete, end_of, held, key, load, parts_of, put
 
@@ -123,6 +123,19 @@ async def test_a_switch_is_on_disk_when_it_is_named(granted: World, tmp_path: Pa
     assert (store.applied()[0], held(store)) == (index, granted.source.content)
     assert store.state().generation == 1
     store.close()
+
+
+async def test_a_switch_waits_until_the_copy_is_staged(granted: World) -> None:
+    """STAGED says that a majority (here of one) has the files fsynced; before it a switch is a no-op, the copy untouched."""
+    granted.group.append(granted.source.cut([put(n) for n in range(10)]))
+    content, digest = dict(granted.source.content), granted.source.digest()
+    granted.group.load_begin(1, digest.position)
+    await load(granted.store, 1, content, digest)
+    result = granted.group.load_switch(1, digest)
+    assert (result.kind, granted.store.state().generation) == (OutcomeKind.CONFLICT, 0)
+    assert held(granted.store) == granted.source.content
+    granted.group.load_staged(1)
+    assert granted.group.load_switch(1, digest).kind is OutcomeKind.APPLIED
 
 
 async def test_an_aborted_load_leaves_nothing_and_its_number_may_come_again(granted: World) -> None:
@@ -354,3 +367,19 @@ async def test_the_manifest_names_every_file(granted: World) -> None:
         granted.group.load_switch(1)
     assert caught.value.code is Code.DAMAGED
     granted.group.log.pop()
+
+
+async def test_what_a_switch_took_from_the_live_copy_counts_in_the_brakes_windows(granted: World) -> None:
+    part, at_ms = b"h88\x01118\x018", 20_000
+    granted.group.append(granted.source.cut([put(n) for n in range(300)]), at_ms=10_000)
+    digest = await loaded(granted)
+    lines = [entry_pb2.BrakeCount(prefix=part, removed=60), entry_pb2.BrakeCount(removed=29, rewritten=10)]
+    switch = entry_pb2.LoadSwitch(side=1, digest=digest.to_wire(), brake=lines)
+    assert granted.group.apply(entry_pb2.Entry(load_switch=switch, admitted_ms=at_ms)).kind is OutcomeKind.APPLIED
+    for store in (granted.store, granted.restart()):
+        brake, live = store.state().brake, store.live_records
+        assert brake.trips([(part, 0, 0)], at_ms, live) == []
+        trips = brake.trips([(part, 1, 0)], at_ms, live)
+        assert {(trip.level, trip.touched) for trip in trips} == {(b"", 100)}
+        trips = brake.trips([(part, 40, 0)], at_ms, live)
+        assert (part, 100) in {(trip.level, trip.touched) for trip in trips}
