@@ -70,9 +70,7 @@ class Engine:
         staged = await loader.finish(material.end(records, position))
         body = entry_pb2.LoadStaged(side=side, member="bench", manifest_hash=staged.manifest_hash)
         await self.commit(entry_pb2.Entry(load_staged=body))
-        switched = await self.commit(
-            entry_pb2.Entry(load_switch=entry_pb2.LoadSwitch(side=side, digest=staged.digest.to_wire()))
-        )
+        switched = await self.commit(entry_pb2.Entry(load_switch=entry_pb2.LoadSwitch(side=side, digest=staged.digest.to_wire())))
         require(switched.kind == "applied", f"the loaded generation became the live one: {switched}")
         return staged.cpu_ms
 
@@ -84,8 +82,7 @@ async def _applied(proposal: Proposal) -> None:
 
 @asynccontextmanager
 async def engine(folder: Path, limits: BudgetLimits | None = None) -> AsyncIterator[Engine]:
-    """Open journal and store in a folder, in epoch 1, and close them in order. Raises ZaibeiError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Open journal and store in a folder that exists, in epoch 1, and close them in order. Raises ZaibeiError."""
     budget = StoreBudget(folder, limits)
     store = await asyncio.to_thread(SourceStore.open, folder / "store", SOURCE, budget)
     journal = await asyncio.to_thread(lambda: Journal.open(folder / "journal"))
@@ -107,8 +104,3 @@ async def engine(folder: Path, limits: BudgetLimits | None = None) -> AsyncItera
         await asyncio.to_thread(journal.close)
     if broken:
         raise broken[0]
-
-
-def start_position() -> Position:
-    """Where the first batch of a fresh engine starts."""
-    return START

@@ -39,9 +39,9 @@ class World:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def member(self, *, memory_mb: int = 512, fronts: int = 0, pull: bool = True) -> Child:
+    def member(self, *, memory_mb: int = 512, fronts: int = 0, handle_port: int = 0) -> Child:
         """Start `zaibei up`; `addresses` reads its ready line."""
-        ports = free_ports(PORTS_SHARED) if fronts else [0] * PORTS_SHARED
+        ports = free_ports(PORTS_SHARED) if fronts else [handle_port, 0, 0]
         lines = [
             "[member]", f'name = "{MEMBER}"', f'data = "{self.data}"', 'log_level = "warning"',
             "[listen]", *(f'{name} = ["127.0.0.1:{port}"]' for name, port in zip(("handle", "http", "grpc"), ports, strict=True)),
@@ -49,7 +49,7 @@ class World:
             "[limits]", f"memory_mb = {memory_mb}",
             "[[source]]", f'name = "{SOURCE}"', f'fingerprint = "{self._identity.fingerprint}"',
             f'certificate_file = "{self.folder / "source" / "certificate.pem"}"', f'prefixes = ["{SOURCE}"]',
-            f'pull = ["127.0.0.1:{self._port}"]' if pull else "", 'takeover = "never"',
+            f'pull = ["127.0.0.1:{self._port}"]', 'takeover = "never"',
         ]  # fmt: skip
         path = self.folder / "member.toml"
         path.write_text("\n".join(lines))

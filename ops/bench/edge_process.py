@@ -23,7 +23,7 @@ class Child:
     """One process of ours that speaks JSON lines on standard output. Use as a context manager; it is gone afterwards."""
 
     def __init__(self, arguments: Sequence[str], errors: Path) -> None:
-        self._errors = errors
+        self._errors, self._what = errors, " ".join(arguments)
         with errors.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *arguments],
@@ -58,7 +58,7 @@ class Child:
             octets = os.read(out.fileno(), 65_536) if ready else b""
             if not octets:
                 tail = self._errors.read_text(errors="replace")[-2_000:]
-                raise RuntimeError(f"{' '.join(self._process.args[1:4])} said nothing more:\n{tail}")  # type: ignore[index]
+                raise RuntimeError(f"{self._what} said nothing more:\n{tail}")
             self._held += octets
         line, _, self._held = self._held.partition(b"\n")
         return json.loads(line)

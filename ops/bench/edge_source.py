@@ -1,7 +1,7 @@
 """A source in a process of its own: offers a snapshot of the material and a stream of changes, over gRPC and mTLS.
 
-`python -m ops.bench.edge_source CONFIG.json`; prints its address, then takes orders, one a line, on standard input:
-`stream COUNT RATE` releases the next COUNT batches, RATE of them a second (0: all at once), and prints when the last is receipted.
+`python -m ops.bench.edge_source CONFIG.json` prints its port, then takes orders, one a line, on standard input:
+`stream COUNT RATE` releases the next COUNT batches, RATE of them a second (0: all at once), and prints once all are receipted.
 """
 
 from __future__ import annotations
@@ -180,10 +180,10 @@ class StreamLog:
 _EMPTY_HASH = sha256().digest()
 
 
-async def _serve(config: SourceConfig) -> None:
+async def _serve(config: SourceConfig, certificate_pem: bytes) -> None:
     identity = ensure_identity(Path(config.identity), SOURCE)
     log = StreamLog(config, identity.signer)
-    pins = Pins((Peer(config.member, Path(config.certificate).read_bytes(), role="member"),))
+    pins = Pins((Peer(config.member, certificate_pem, role="member"),))
     server = grpc.aio.server(options=list(SERVER_OPTIONS))
     add_feed_services(server, source=SourceService(lambda _peer, _name: log, lambda: pins))
     port = server.add_secure_port("127.0.0.1:0", server_credentials(identity, pins))
@@ -223,7 +223,7 @@ def _say(**what: float) -> None:
 
 def main() -> None:
     config = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=SourceConfig)
-    uvloop.run(_serve(config))
+    uvloop.run(_serve(config, Path(config.certificate).read_bytes()))
 
 
 if __name__ == "__main__":

@@ -50,9 +50,7 @@ class Material:
         """What a source states at the end of a snapshot of that many records; not signed."""
         parts = records // PART_RECORDS
         digest = ContentDigest(position, records, self.totals[parts - 1])
-        return source_pb2.SnapshotEnd(
-            parts=parts, digest=digest.to_wire(), ordered_hash=bytes.fromhex(self.hashes[parts - 1])
-        )
+        return source_pb2.SnapshotEnd(parts=parts, digest=digest.to_wire(), ordered_hash=bytes.fromhex(self.hashes[parts - 1]))
 
     def keys(self, records: int) -> list[bytes]:
         """Keys of the first records."""

@@ -46,6 +46,7 @@ def record(number: int, version: int = 0) -> tuple[bytes, bytes]:
     )
     return key, b"\x01" + len(values).to_bytes(4, "big") + b"".join(values)
 
+
 def columns(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Columns octets that put these records."""
     return position_pb2.Columns(

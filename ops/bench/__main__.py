@@ -1,0 +1,115 @@
+"""`make bench`: every stage, one table. `python -m ops.bench --help` says how to run a part of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ops.bench.bench import FULL, QUICK, Bench, Stage
+from ops.bench.edge_answers import end_to_end, resolution, under_changes
+from ops.bench.edge_ingest import ingest, load, updates, use_member_threading
+from ops.bench.edge_steps import steps
+from ops.bench.table import HEADINGS, Row, as_dict, cells, replaced
+from replica.native import BACKEND
+
+WIDTH_MIN = 160  # columns of the table; narrower ones cannot be read
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+STAGES: dict[str, Stage] = {
+    "steps": steps,
+    "ingest": ingest,
+    "updates": updates,
+    "feed": end_to_end,
+    "load": load,
+    "resolution": resolution,
+    "changes": under_changes,
+}
+
+
+def machine() -> str:
+    """Machine, versions and the moment, for the page."""
+    cpu = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
+    memory_kb = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    parts = [f"{name} {version(name)}" for name in ("rocksdict", "grpcio", "protobuf", "uvloop", "httptools", "cffi")]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=PAGE.parent, check=False)
+    return (
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, commit {commit.stdout.strip() or 'unknown'}; {os.cpu_count()} x {cpu}, "
+        f"{memory_kb / 2**20:.0f} GiB, Linux {platform.release()}; Python {platform.python_version()}, native module: {BACKEND}, "
+        f"{', '.join(parts)}."
+    )
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(errors="replace").splitlines()
+
+
+def run(names: Sequence[str], *, quick: bool, console: Console) -> list[Row]:
+    """Run stages in order; progress goes to the console."""
+    use_member_threading()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="zaibei-bench-") as folder, console.status("starting") as status:
+        Path(folder).chmod(0o711)  # the peer may run as another user
+        began = time.monotonic()
+
+        def tell(text: str) -> None:
+            status.update(f"[{time.monotonic() - began:4.0f} s] {text}")
+
+        bench = Bench(Path(folder), QUICK if quick else FULL, tell)
+        for name in names:
+            made = STAGES[name](bench)
+            rows += made
+            for one in made:
+                what, figure, *_ = cells(one)
+                mark = {None: " ", True: "[green]✓[/]", False: "[red]✗[/]"}[one.met]
+                console.print(f"{mark} {what}: [bold]{figure}[/]", highlight=False)
+    return rows
+
+
+def show(console: Console, rows: Sequence[Row]) -> None:
+    table = Table(*HEADINGS, title="zaibei bench", show_lines=False)
+    for one in rows:
+        table.add_row(*cells(one))
+    console.print(table)
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice([*STAGES]), help="One stage; may be given several times.")
+@click.option("--quick", is_flag=True, help="Short runs on small stores: shows that it works; the figures say little.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+@click.option("--write", is_flag=True, help="Put the table into ops/docs/benchmarks.md.")
+def main(only: tuple[str, ...], quick: bool, as_json: bool, write: bool) -> None:
+    """Measure every stage; the median of three runs each. Takes about ten minutes; a quiet machine says more."""
+    if write and (only or quick):
+        raise click.UsageError("--write takes the whole table: without --only and --quick")
+    console = Console(stderr=as_json)
+    console.width = max(console.width, WIDTH_MIN)
+    began = time.monotonic()
+    rows = run(only or [*STAGES], quick=quick, console=console)
+    minutes = (time.monotonic() - began) / 60
+    header = f"`make bench` ({minutes:.0f} minutes). {machine()}"
+    if as_json:
+        print(json.dumps({"machine": header, "rows": [as_dict(one) for one in rows]}))
+    else:
+        show(console, rows)
+        console.print(header, highlight=False)
+    if write:
+        PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), rows, header), encoding="utf-8")
+    missed = [one.what for one in rows if one.met is False]
+    if missed:
+        console.print(f"{len(missed)} target(s) missed: {'; '.join(missed)}. ops/docs/benchmarks.md explains known gaps.")
+    sys.exit(0 if not missed or quick else 1)
+
+
+if __name__ == "__main__":
+    main()

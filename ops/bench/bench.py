@@ -1,0 +1,67 @@
+"""What every stage gets: a folder, how long to run, how to tell progress, and the material that all share."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops.bench.material import Material, make_material
+from ops.bench.table import Row
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured.
+
+    Args:
+        runs: of each figure, the median counts. seconds: of each run.
+        records: in the store that answers; cold_records: in the store whose records are updated.
+        ingest, updates: batches of 1,000 in one run.
+    """
+
+    runs: int
+    seconds: float
+    records: int
+    cold_records: int
+    ingest: int
+    updates: int
+
+
+FULL = Scale(runs=3, seconds=3.0, records=1_000_000, cold_records=2_000_000, ingest=450, updates=200)
+QUICK = Scale(runs=1, seconds=1.0, records=100_000, cold_records=200_000, ingest=60, updates=30)
+
+
+class Bench:
+    """One run of the benchmark."""
+
+    def __init__(self, folder: Path, scale: Scale, tell: Tell) -> None:
+        self.folder, self.scale, self.tell = folder, scale, tell
+        self._material: Material | None = None
+
+    @property
+    def material(self) -> Material:
+        """Made when the first stage needs it."""
+        if self._material is None:
+            total = self.scale.cold_records
+            self._material = make_material(
+                self.folder / "material", total, lambda done, _: self.tell(f"making {total:,} records: {done / total:.0%}")
+            )
+        return self._material
+
+    @contextmanager
+    def room(self) -> Iterator[Path]:
+        """A folder of a stage's own, deleted afterwards."""
+        path = Path(tempfile.mkdtemp(dir=self.folder))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+Stage = Callable[[Bench], list[Row]]
