@@ -1,0 +1,206 @@
+"""Rules of answering and takeover (semantics 4, 6, 7)."""
+
+from __future__ import annotations
+
+from tests.unit.docs.planting import Plant
+from tests.unit.docs.rule_rows import APPLY, DETECTOR, FLAPS, LIFE, LOADING, MACHINE, RESOLVE, STANDING, Row, needed, twin
+
+ANSWERS = [
+    twin("4", "buffered beats say nothing", "a copy that calls itself fresh after a pause"),
+    twin("4", "only heads that we reached count", "a copy that calls itself fresh while it lags"),
+    Row(
+        "4",
+        "not found only when fresh",
+        '"not found" for a name registered a minute ago',
+        f"{STANDING}::test_row",
+        Plant("hosting.answer.standing:row_of", "ROWS[view.authority, view.freshness]", "ROWS[view.authority, Freshness.FRESH]"),
+    ),
+    Row(
+        "4",
+        "past the horizon: 2",
+        "old data passed off as good",
+        "tests/unit/feed/test_parts.py::test_named_freshness",
+        Plant("replica.feed.freshness:freshness_of", "age_ms is not None and age_ms <= how.horizon_ms", "age_ms is not None"),
+    ),
+    Row(
+        "4",
+        "unverified or incomplete: 2",
+        "answers from a copy that is known to differ",
+        f"{STANDING}::test_what_is_not_proved_never_answers",
+        Plant("hosting.answer.standing:row_of", "if not view.ready or view.verified is False:", "if False:"),
+    ),
+    Row(
+        "4",
+        "a missing name below a gap is 2, whoever answers",
+        '"not found" for what was registered and not yet copied',
+        f"{RESOLVE}::test_below_a_gap_a_missing_name_is_2_even_after_a_registration_takeover",
+        Plant("hosting.answer.resolve:_missing", "if not gaps or", "if True or"),
+    ),
+    Row(
+        "4",
+        "position is read with the values",
+        "an answer that names a position it was not read at",
+        f"{LOADING}::test_readers_move_over_without_a_wrong_answer",
+        Plant(
+            "replica.store.edge_generation:Generation.get_many",
+            'self._position(values.pop() or b"")',
+            "(values.pop(), self.row.position)[1]",
+        ),
+    ),
+    Row(
+        "4",
+        "requests that waited over a pause are dropped",
+        "an answer of before the pause given after it",
+        "tests/unit/front/test_batcher.py::test_requests_that_may_have_waited_over_a_pause_are_refused",
+        Plant("hosting.front.pause:PauseWatch.paused", "return now < self._until_ns", "return False"),
+    ),
+]
+
+TAKEOVER = [
+    Row(
+        "6",
+        "silence alone never takes over",
+        "a takeover of a node whose beats were lost",
+        f"{DETECTOR}::test_silence_alone_never_takes_over",
+        Plant(
+            "replica.takeover.detector:Detector.observation",
+            "armed and self._alone()",
+            "armed and self._tick_last_ns - self._alive_ns > self._limits.alone_window_ns",
+        ),
+    ),
+    needed(
+        "6",
+        "one observer: three failed probes over 500 ms",
+        "a takeover by a flapping link",
+        FLAPS,
+        "test_a_link_that_flaps_1000_times_takes_nothing_over",
+        "alone: over 500 ms from the first missed beat",
+    ),
+    needed(
+        "6",
+        "two observers: the last probe started 300 ms after the last beat",
+        "the same, with two",
+        FLAPS,
+        "test_a_link_that_flaps_1000_times_takes_nothing_over",
+        "pair: last probe started 300 ms after the last beat",
+    ),
+    Row(
+        "6",
+        "a late detector discards its window",
+        "a takeover because we ourselves stood still",
+        f"{DETECTOR}::test_a_late_detector_discards_its_window",
+        Plant("replica.takeover.detector:Detector._discard_if_late", "self._alive(now_ns)", "pass"),
+    ),
+    Row(
+        "6",
+        "any success clears",
+        "failures of an hour ago added to those of now",
+        f"{DETECTOR}::test_any_success_clears",
+        Plant(
+            "replica.takeover.detector:Detector._alive",
+            "self._alive_ns = max(self._alive_ns, now_ns)\n    self._failed = self._failed_start_ns = 0",
+            "pass",
+        ),
+    ),
+    Row(
+        "6",
+        "two observers are two machines",
+        "two processes on one broken machine agreeing with each other",
+        f"{DETECTOR}::test_decision_table",
+        Plant(
+            "replica.takeover.detector:decide",
+            "{one.machine for one in seen if one.pair}",
+            "{one.observer for one in seen if one.pair}",
+        ),
+    ),
+    needed(
+        "7",
+        "our site first",
+        "the national SDK, which takes the first site, staying with the dead node",
+        LIFE,
+        "test_semantics_7_holds_through_everything",
+        "our site first",
+    ),
+    needed(
+        "7",
+        "the node's site kept second",
+        "registrations with nowhere to go",
+        LIFE,
+        "test_semantics_7_holds_through_everything",
+        "the node's site kept second",
+    ),
+    needed(
+        "7",
+        "primary flag clear in a resolution takeover",
+        "clients sending registrations to a copy",
+        LIFE,
+        "test_semantics_7_holds_through_everything",
+        "primary flag clear",
+    ),
+    needed(
+        "7",
+        "serial above any seen, at withdrawal too",
+        "resolvers keeping the older of two publications",
+        LIFE,
+        "test_semantics_7_holds_through_everything",
+        "serial always above any seen, at withdrawal too",
+    ),
+    needed(
+        "7",
+        "serial above the node's own",
+        "the same",
+        LIFE,
+        "test_semantics_7_holds_through_everything",
+        "serial above the node's own",
+    ),
+    needed(
+        "7",
+        "a withdrawal is published",
+        "clients sent to us for ever",
+        LIFE,
+        "test_semantics_7_holds_through_everything",
+        "withdrawal is published",
+    ),
+    needed(
+        "7",
+        "overlays are withdrawn before the source has authority",
+        "two sites that both call themselves the one",
+        LIFE,
+        "test_semantics_7_holds_through_everything",
+        "overlay withdrawn before the source has authority",
+    ),
+    Row(
+        "7",
+        "serials rise at apply",
+        "an old overlay put back by a late entry",
+        f"{APPLY}::test_ownership_overlays_and_authority",
+        Plant("replica.store.rules:overlay", "if body.serial <= group.serial_highest:", "if False:"),
+    ),
+    Row(
+        "7",
+        "overlays are merged at answer time",
+        "a takeover written into the copy of somebody's registry",
+        f"{RESOLVE}::test_our_site_comes_first_and_the_nodes_second",
+        Plant("hosting.answer.resolve:_answer_prefix", "record if overlay is None else merge_overlay(overlay, record)", "record"),
+    ),
+    Row(
+        "7",
+        "an overlay is in no digest",
+        "a copy that differs from its source while it is taken over",
+        "tests/unit/store/test_overlay_apart.py::test_an_overlay_changes_neither_content_nor_digest",
+        Plant(
+            "replica.store.edge_store:SourceStore._rule",
+            "if step.moved is not None:",
+            "if kind == 'overlay':\n        change.records += 1\n    if step.moved is not None:",
+        ),
+    ),
+    Row(
+        "7",
+        "serving without confirmed publication is not called found",
+        "a takeover that nobody can reach, reported as done",
+        f"{MACHINE}::test_unconfirmed_publication_is_serving_not_yet_found",
+        Plant("replica.takeover.machine:phase_of", "Phase.PUBLISHED if found else Phase.TAKEN_OVER", "Phase.PUBLISHED"),
+    ),
+]
+
+ANSWERING = [*ANSWERS, *TAKEOVER]

@@ -1,0 +1,195 @@
+"""Rules of the digest, the journal, the stores, the agents and durability (semantics 10, 11, 12, P1)."""
+
+from __future__ import annotations
+
+from tests.unit.docs.planting import Plant
+from tests.unit.docs.rule_rows import AGENT, APPLY, CONSENSUS, DAMAGE, FILES, GROUP, JOURNAL, POWER, RECOVERY, Row, twin
+
+DIGEST = [
+    twin("10", "certificates are compared in order", "drift that nobody ever sees"),
+    Row(
+        "10",
+        "different content at an equal chain is DIVERGED",
+        "a wrong copy answering",
+        f"{APPLY}::test_certificates_compare_what_we_store",
+        Plant("replica.store.rules:check", "if not equal and", "if False and"),
+    ),
+    Row(
+        "10",
+        "what apply did is what is summed",
+        "a digest that counts a key twice",
+        f"{APPLY}::test_a_key_that_comes_twice_in_a_batch_counts_once",
+        Plant("replica.store.edge_generation:Generation.begin_batch", "if len(set(keys)) != len(keys):", "if False:"),
+    ),
+    Row(
+        "10",
+        "sums are those of the certificate's position",
+        "bisection chasing changes that came later",
+        f"{APPLY}::test_a_certificate_pins_sums_and_content",
+        Plant("replica.store.edge_reads:StoreReads.pinned_sums", "and pinned.digest.position == position", ""),
+    ),
+    Row(
+        "10",
+        "no pinned sums: UNKNOWN",
+        "a difference invented from sums of two moments",
+        "tests/unit/feed/test_difference.py::test_sums_no_longer_held_are_unknown",
+        Plant("replica.feed.difference:_check", "if not all(answer.pinned for answer in pair):", "if False:"),
+    ),
+]
+
+JOURNALS = [
+    Row(
+        "11.1",
+        "every index is walked at open, what lies behind a gap is cut",
+        "a log with a hole, replayed as if it were whole",
+        f"{RECOVERY}::test_entries_behind_a_gap_are_cut",
+        Plant("replica.consensus.walk:walk", 'fault = "" if index == last + 1 else f"index {last + 1} is missing"', 'fault = ""'),
+    ),
+    Row(
+        "11.1",
+        "a lost acknowledged entry refuses its group",
+        "a receipt whose change silently vanished",
+        f"{RECOVERY}::test_a_lost_entry_that_may_have_been_acknowledged_refuses_the_group",
+        Plant("replica.consensus.recovery:_refuse_loss", "if max(journal.last, index) < journal.flushed:", "if False:"),
+    ),
+    Row(
+        "11.2",
+        "truncated only behind what was applied before a flush that returned",
+        "entries gone from the journal and not yet in the store",
+        f"{GROUP}::test_truncates_only_behind_what_was_applied_before_the_flush",
+        Plant(
+            "replica.consensus.group:GroupLog.maintain", "self._durable if keep is None else", "self._last if keep is None else"
+        ),
+    ),
+    Row(
+        "11.2",
+        "durable_applied is read before the flush",
+        "the same, one write later",
+        f"{CONSENSUS}::test_every_seed_keeps_the_promises",
+        f"{CONSENSUS}::test_each_planted_fault_turns_a_seed_red[durable_applied read after the flush]",
+    ),
+    Row(
+        "11.2",
+        "a store older than the first journal entry is refused",
+        "a copy that skips the entries in between",
+        f"{RECOVERY}::test_a_store_older_than_the_journal_is_refused_with_the_command",
+        Plant("replica.consensus.recovery:_refuse_loss", "if journal.known and index < journal.floor:", "if False:"),
+    ),
+    Row(
+        "11.2",
+        "entries come once and without a hole, at apply too",
+        "position rows that vouch for what was never written",
+        f"{APPLY}::test_an_entry_applied_before_is_skipped_and_a_missing_one_is_damage",
+        Plant(
+            "replica.store.edge_store:SourceStore._apply", "if live.row.index and entry.index != live.row.index + 1:", "if False:"
+        ),
+    ),
+    Row(
+        "11.3",
+        "a stalled store write is back-pressure and comes again",
+        "every thread of the process frozen, or a batch lost",
+        f"{DAMAGE}::test_no_write_ahead_log_and_no_stalled_writes",
+        Plant("replica.store.edge_rocks:write_options", "no_slowdown = True", "no_slowdown = False"),
+    ),
+    Row(
+        "11.3",
+        "a stalled journal write is tried again with a new batch",
+        "the same, in the journal",
+        f"{JOURNAL}::test_a_stalled_write_is_tried_again_with_a_new_batch",
+        Plant("replica.consensus.edge_journal:Journal._write", "if exc.code is not Code.BUSY:", "if True:"),
+    ),
+    Row(
+        "11.5",
+        "one budget for all stores, kept over a reopen",
+        "memory that grows with the number of sources",
+        f"{DAMAGE}::test_reopening_uses_the_budgets_cache",
+        Plant("replica.store.edge_rocks:options", "budget.cache if budget else", ""),
+    ),
+    Row(
+        "11.5",
+        "open files are checked at start",
+        "a store that fails hours later, in the middle of a compaction",
+        f"{DAMAGE}::test_open_files_are_checked",
+        Plant("replica.store.edge_rocks:check_open_files", "hard < needed:", "False:"),
+    ),
+]
+
+AGENTS = [
+    Row(
+        "12",
+        "files are read at rest",
+        "a half-written file taken for a mass delete",
+        f"{FILES}::test_a_file_is_read_only_at_rest",
+        Plant("replica.agent.edge_files:FileReader.poll", "if now - self._seen_s < self.rest_s:", "if False:"),
+    ),
+    Row(
+        "12",
+        "what changed while it was read does not count",
+        "a mixture of two states published as one",
+        f"{FILES}::test_what_changed_while_it_was_read_does_not_count",
+        Plant("replica.agent.edge_files:FileReader._read", "or self._signature() != found:", "or False:"),
+    ),
+    Row(
+        "12",
+        "a missing file is no empty registry",
+        "a registry deleted by an unmounted disk",
+        f"{FILES}::test_a_missing_file_is_no_empty_registry",
+        Plant("replica.agent.edge_files:FileReader._signature", "return None", "continue"),
+    ),
+    Row(
+        "12",
+        "deletes are found by the full difference",
+        "names that live on in the copy",
+        f"{FILES}::test_a_full_difference_with_deletes",
+        Plant(
+            "replica.agent.readers:difference",
+            "while have is not None and have[0] < key:\n            yield Change(OP_DELETE, have[0])",
+            "while have is not None and have[0] < key:",
+        ),
+    ),
+    Row(
+        "12",
+        "fsynced before it is offered",
+        "a change the copy has and its source forgot",
+        f"{AGENT}::test_nothing_is_readable_before_the_fsync_returned",
+        Plant("replica.agent.edge_segments:SegmentFiles.append", "self._fsync(self._handle)", "pass"),
+    ),
+    Row(
+        "12",
+        "without its state it asks for an epoch",
+        "seq numbers given twice",
+        f"{AGENT}::test_lost_state_asks_for_an_epoch_and_invents_none",
+        Plant(
+            "replica.agent.edge_log:AgentLog._remember",
+            'self._epoch_wanted = "the agent\'s log was lost: it no longer holds the epoch it was granted"',
+            "pass",
+        ),
+    ),
+]
+
+DURABLE = [
+    twin("P1", "receipts follow apply", "a receipt for what was never committed"),
+    Row(
+        "P1",
+        "acknowledged means fsynced",
+        "a receipted change lost with the power",
+        f"{POWER}::test_all_that_was_acknowledged_survives_a_power_cut",
+        f"{POWER}::test_a_journal_that_forgets_to_flush_is_caught_twice",
+    ),
+    Row(
+        "P1",
+        "a failed fsync ends the journal for good",
+        'a later fsync that "succeeds" over lost pages',
+        f"{JOURNAL}::test_a_failed_flush_ends_the_journal_for_good",
+        Plant("replica.consensus.edge_journal:Journal._write_and_flush", "self._fail(exc)\n", "self._tell(ops)\n"),
+    ),
+    Row(
+        "P1",
+        "committed is what was flushed",
+        "the same, in the order of the group",
+        f"{CONSENSUS}::test_every_seed_keeps_the_promises",
+        f"{CONSENSUS}::test_each_planted_fault_turns_a_seed_red[acknowledged before the flush]",
+    ),
+]
+
+GROUND = [*DIGEST, *JOURNALS, *AGENTS, *DURABLE]
