@@ -76,6 +76,9 @@ class MemberCalls:
     async def status(self) -> Status:
         config, member = self._config, self._member
         broken = [f"source {name} is out of service: {error.trouble.message}" for name, error in member.broken.items()]
+        waiting = [
+            f"source {name} takes nothing in, answers go on: {why.trouble.message}" for name, why in member.waiting().items()
+        ]
         return Status(
             member=config.member.name,
             version=version("zaibei"),
@@ -87,7 +90,7 @@ class MemberCalls:
             now_ms=_now_ms(),
             addresses={name: [str(address) for address in listened] for name, listened in self._bound().items()},
             sources=await self.sources(),
-            warnings=[*self._seat.notes, *broken],
+            warnings=[*self._seat.notes, *broken, *waiting],
         )
 
     async def sources(self) -> list[SourceStatus]:

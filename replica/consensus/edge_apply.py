@@ -37,6 +37,7 @@ class _Lane:
         self.thread, self.machine, self.listener, self.reopen = thread, machine, listener, reopen
         self.queue: deque[LogEntry] = deque()
         self.closed = self.in_ring = self.busy = self.was_full = False
+        self.waits: ZaibeiError | None = None
         self.expected: int | None = None  # after the machine went back: only entries from here on are taken
         self.wait_s = 0.0
         self.not_before_s = 0.0
@@ -184,6 +185,7 @@ class ApplyThread:
             lane.listener.applied(entries[done - 1], outcomes, octets)
         waits = error is not None and error.trouble.retry and error.code in RETRY_CODES
         lane.was_full = error is not None and error.code is Code.DISK_FULL
+        lane.waits = error if waits else None
         if waits != lane.busy:
             lane.busy = waits
             lane.listener.busy(waits)

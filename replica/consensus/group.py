@@ -128,6 +128,13 @@ class GroupLog:
             self._pressed = share >= self._limits.pressure_on_share
         return self._pressed or self._log.octets >= self._limits.keep_octets_max
 
+    @property
+    def waits(self) -> ZaibeiError | None:
+        """Why intake waits until somebody makes room on a disk; None: it does not. It goes on by itself then."""
+        lane = None if self._phase is GroupPhase.NEW else self._lane.waits
+        full = [why for why in (self._journal.refusal, lane) if why is not None and why.code is Code.DISK_FULL]
+        return full[0] if full else None
+
     def _load_share(self) -> float:
         entries = len(self._pending) + len(self._waiting)
         return max(entries / self._limits.in_flight_entries_max, self._in_flight_octets / self._limits.in_flight_octets_max)

@@ -213,6 +213,7 @@ class ManualLane:
         self._machine, self._listener, self._reopen = machine, listener, reopen
         self._closed = self._busy = self._was_full = False
         self._expected: int | None = None
+        self.waits: ZaibeiError | None = None
 
     def submit(self, entries: Sequence[LogEntry]) -> None:
         if not self._closed and self._expected in (None, entries[0].index):
@@ -238,11 +239,13 @@ class ManualLane:
         except ZaibeiError as exc:
             if exc.trouble.retry and exc.code in (Code.BUSY, Code.DISK_FULL):
                 self._was_full = exc.code is Code.DISK_FULL
+                self.waits = exc
                 self._say_busy(True)
                 return
             self.close()
             self._listener.broken(exc)
             return
+        self.waits = None
         self._say_busy(False)
         self.queue.popleft()
         self._listener.applied(entry, outcomes, len(entry.data))

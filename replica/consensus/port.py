@@ -309,7 +309,9 @@ ZaibeiError: DISK_FULL (again later) or why the group ends."""
 
 
 class Lane(Protocol):
-    """A group's place at the apply thread."""
+    """A group's place at the apply thread. `waits`: why its machine asked to wait; None while it goes on."""
+
+    waits: ZaibeiError | None
 
     def submit(self, entries: Sequence[LogEntry]) -> None: ...
 

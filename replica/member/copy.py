@@ -96,7 +96,7 @@ class SourceCopy:
             self.driver.age,
             settings.horizon_ms,
             probes_alive=self.probes_alive,
-            in_service=lambda: self.log.failure is None,
+            in_service=lambda: self.log.failure is None and not store.behind,
             boottime_ns=boottime_ns,
         )
         self.runner = TakeoverRunner(

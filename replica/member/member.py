@@ -145,10 +145,25 @@ class Member:
 
     async def _observe(self) -> None:
         """Without a stream too: a gauge that stands still would tell yesterday's lag for today's."""
+        waiting: dict[str, ZaibeiError] = {}
         while True:
             await asyncio.sleep(OBSERVE_S)
-            for copy in self.copies.values():
+            for name, copy in self.copies.items():
                 copy.driver.observe()
+                self._tell_waiting(name, copy, waiting)
+
+    def _tell_waiting(self, name: str, copy: SourceCopy, told: dict[str, ZaibeiError]) -> None:
+        """Say once that intake waits for room on a disk, and once that it goes on."""
+        why = copy.log.waits
+        if why is not None and name not in told:
+            told[name] = why
+            log.error("intake waits, answers go on", extra={"fields": {"source": name, "why": str(why)}})
+        elif why is None and told.pop(name, None) is not None:
+            log.warning("intake goes on", extra={"fields": {"source": name}})
+
+    def waiting(self) -> dict[str, ZaibeiError]:
+        """Sources whose intake waits until somebody makes room on a disk, and why."""
+        return {name: why for name, copy in self.copies.items() if (why := copy.log.waits) is not None}
 
     async def _open(self, source: SourceSettings, around: Around) -> None:
         """One source; when its store is bad the others go on without it."""
@@ -269,7 +284,8 @@ class Member:
                 try:
                     found[name] = copy.answers.read(keys)
                 except ZaibeiError as exc:
-                    self.broken.setdefault(name, exc)
+                    if not exc.trouble.retry:
+                        self.broken.setdefault(name, exc)
         return found
 
     def _on_state(self, _: GroupState) -> None:

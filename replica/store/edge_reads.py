@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from replica.model.digest import ContentDigest
+from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.position import Position
 from replica.store.edge_generation import Generation
@@ -25,6 +26,8 @@ class StoreReads:
         self._stored = stored
         self._pinned: Pinned | None = None
         self._subscribers: tuple[Callable[[GroupState], None], ...] = ()
+        self._closed = False
+        self._stood_at = 0  # index applied before the store was reopened
 
     @contextmanager
     def _reading(self, generation: Generation | None = None) -> Iterator[Generation]:
@@ -37,6 +40,8 @@ class StoreReads:
 
     def _pin(self, generation: Generation | None = None) -> Generation:
         with self._pins:
+            if self._closed and generation is None:
+                raise ZaibeiError(Code.BUSY, f"the store of {self.source} is being opened again after a disk error", retry=True)
             pinned = self._live if generation is None else generation
             pinned.readers += 1
         return pinned
@@ -50,6 +55,11 @@ class StoreReads:
     def state(self) -> GroupState:
         """Everything entries decided, at one applied index; made anew at each apply. Any thread."""
         return self._stored.group
+
+    @property
+    def behind(self) -> bool:
+        """It was reopened after a disk error and the journal has not yet replayed all it had: nothing here may be vouched for."""
+        return self._live.row.index < self._stood_at
 
     def held_counts(self) -> tuple[tuple[bytes, int, int], ...]:
         """(prefix part, removed, rewritten) of what is held, as its committed entry states them; empty when nothing is."""
@@ -70,7 +80,7 @@ class StoreReads:
         """Values and the position they were read at, at one moment. Any thread; b"" = quarantined (answer code 2).
 
         Raises:
-            ZaibeiError(DAMAGED, DISK_FAILED): reading failed.
+            ZaibeiError(DAMAGED, DISK_FAILED): reading failed. ZaibeiError(BUSY, retry): it is being opened again.
         """
         live = self._pin()
         try:

@@ -38,6 +38,7 @@ ZSTD_WINDOW, ZSTD_LEVEL = -14, 1  # level 1 writes sorted files a fifth faster t
 BLOCK_OCTETS = 8 * 1024  # at 16 KiB a cold update costs twice as much to read (measured)
 BLOCK_RESTARTS = 4  # keys between restart points: a cached read costs 2.7 µs instead of 3.1, for 1 octet a record (measured)
 READAHEAD_OCTETS = 2 * 1024 * 1024
+OPEN_FILES_MAX = 1 << 20  # what we raise our soft limit to where the system allows it
 OPEN_FILES_SPARE = 256  # descriptors for sockets, the journal and Python itself
 
 
@@ -84,14 +85,15 @@ class StoreBudget:
 
 
 def check_open_files(limits: BudgetLimits) -> None:
-    """Raise the soft limit of open files to what the budget needs.
+    """Raise the soft limit of open files as far as it goes: a store that cannot open a file stops intake, and connections of
+    strangers count against the same limit.
 
     Raises:
         ZaibeiError(INVALID_CONFIG): the hard limit is too low; says what to set.
     """
     needed = limits.open_files + OPEN_FILES_SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
+    if soft == resource.RLIM_INFINITY:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ZaibeiError(
@@ -99,7 +101,9 @@ def check_open_files(limits: BudgetLimits) -> None:
             f"{needed} open files are needed, the system allows {hard}: "
             "raise the limit (ulimit -n, LimitNOFILE) or lower open_files",
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, max(needed, OPEN_FILES_MAX))
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def options(budget: StoreBudget | None = None) -> Options:
@@ -274,6 +278,14 @@ class Rocks:
         except Exception as exc:
             raise translate(exc, f"closing {self.what}") from exc
 
+    def abandon(self) -> ZaibeiError | None:
+        """Close a failed database: what it cannot write any more, the journal has. Returns what that was."""
+        try:
+            self.close()
+        except ZaibeiError as exc:
+            return exc
+        return None
+
 
 def translate(exc: Exception, what: str) -> ZaibeiError:
     """RocksDB's exception in our words."""
@@ -284,6 +296,9 @@ def translate(exc: Exception, what: str) -> ZaibeiError:
         return ZaibeiError(Code.BUSY, f"{what}: RocksDB asks to wait ({text})", retry=True)
     if "No space left" in text or "Space limit" in text:
         return ZaibeiError(Code.DISK_FULL, f"{what}: the disk is full ({text}); free room, intake resumes by itself", retry=True)
+    if "Too many open files" in text:  # like a full disk: nothing is wrong with the data, and it passes
+        message = f"{what}: no file can be opened ({text}); raise the limit (ulimit -n, LimitNOFILE), intake resumes by itself"
+        return ZaibeiError(Code.DISK_FULL, message, retry=True)
     if "lock hold" in text or "While lock file" in text:
         return ZaibeiError(Code.CONFLICT, f"{what}: it is open already ({text})")
     if "Corruption" in text or "No such file" in text or "Invalid argument" in text:

@@ -63,7 +63,6 @@ class SourceStore(StoreReads):
         self._side_lock = threading.Lock()
         self._earlier: dict[int, Outcome] = {}  # of an `apply` call that ended early
         self._failed: ZaibeiError | None = None
-        self._closed = False
         self._sweeping = True  # rows of a load that was given up may be left
         self._durable = live.row.index
 
@@ -114,9 +113,10 @@ class SourceStore(StoreReads):
             reaper.join(CLOSE_WAIT_S_MAX)
         with self._pins:
             self._pins.wait_for(lambda: self._live.readers == 0, CLOSE_WAIT_S_MAX)
+            self._stood_at = max(self._stood_at, self._live.row.index)
             if not self._closed:
                 self._closed = True
-                self._live.rocks.close()
+                self._live.rocks.abandon()
             self._live = find_live(self._folder, self.source, self._budget)
             self._closed = False
         self._stored, self._state_octets = load_state(self._live, self.source)
