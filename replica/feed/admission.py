@@ -5,7 +5,7 @@ One bad record is quarantined with its reason while the rest flows; a batch that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from replica import native
@@ -124,30 +124,36 @@ class BrakeVerdict:
     trips: list[Trip]
 
 
+def put_keys(judged: Judged) -> list[bytes]:
+    """Keys whose records a batch puts: new ones, or rewritten ones, as only a look tells."""
+    return [key for key, op in zip(judged.scan.keys, judged.scan.ops, strict=True) if op == OP_PUT]
+
+
 def brake_verdict(
     judged: Judged,
     windows: BrakeWindows,
     in_flight: Sequence[Count],
     at_ms: int,
     live: Live,
-    existing: Callable[[Sequence[bytes]], list[bool]],
-    is_in_flight: Callable[[bytes], bool],
-) -> BrakeVerdict:
+    held: Container[bytes] | None,
+) -> BrakeVerdict | None:
     """Would this batch trip the brake? First by an upper bound without look-ups; only when that could trip, by looking.
 
     Args:
         windows: counters at the applied position.
         in_flight: counts of batches admitted and not applied yet.
-        live: live records of a level; existing: which keys the store holds; is_in_flight: is a key put by an unapplied batch?
+        live: live records of a level.
+        held: those of `put_keys` that the store holds or an unapplied batch puts; None: nobody looked yet.
+    Returns:
+        None: look, and ask again.
     """
     if not windows.trips([*in_flight, *judged.counts], at_ms, live):
         return BrakeVerdict(judged.counts, False, [])
-    scan = judged.scan
-    put_keys = [key for key, op in zip(scan.keys, scan.ops, strict=True) if op == OP_PUT]
-    held = [here or is_in_flight(key) for key, here in zip(put_keys, existing(put_keys), strict=True)]
+    if held is None:
+        return None
     rewritten: dict[bytes, int] = {}
-    for key, here in zip(put_keys, held, strict=True):
-        if here:
+    for key in put_keys(judged):
+        if key in held:
             part = key.partition(b"\0")[0]
             rewritten[part] = rewritten.get(part, 0) + 1
     counts = [(part, deletes, rewritten.get(part, 0)) for part, deletes, _ in judged.counts]

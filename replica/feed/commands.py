@@ -65,6 +65,13 @@ class Compare:
 
 
 @dataclass(frozen=True, slots=True)
+class LookUp:
+    """Which of these keys does the live generation hold? Report with `looked(…)`; give no message of the source before that."""
+
+    keys: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Alarm:
     """Tell a person."""
 
@@ -79,7 +86,7 @@ class Close:
     trouble: Trouble | None
 
 
-Command = Send | Propose | Prove | FetchSnapshot | LoadParts | DropSnapshot | Compare | Alarm | Close
+Command = Send | Propose | Prove | FetchSnapshot | LoadParts | DropSnapshot | Compare | LookUp | Alarm | Close
 
 
 def fault(trouble: Trouble, position: Position | None = None) -> source_pb2.Fault:

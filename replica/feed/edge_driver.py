@@ -14,7 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from replica.feed.admission import judge_part
-from replica.feed.commands import Alarm, Close, Command, Compare, DropSnapshot, FetchSnapshot, LoadParts, Prove, Send
+from replica.feed.commands import Alarm, Close, Command, Compare, DropSnapshot, FetchSnapshot, LoadParts, LookUp, Prove, Send
 from replica.feed.commands import Propose as ProposeCommand
 from replica.feed.desk import Setup
 from replica.feed.edge_clock import now
@@ -174,6 +174,7 @@ class _Stream:
         self._settle_due = False
         self._parts: AsyncIterator[source_pb2.SnapshotPart] | None = None
         self._records: int | None = None
+        self._wanted: list[bytes] | None = None  # keys the session wants looked up before the next message
         self._load: asyncio.Task[None] | None = None
 
     async def run(self) -> Trouble | None:
@@ -225,7 +226,19 @@ class _Stream:
             if message.HasField("offer"):
                 self.driver.description = message.offer.description
             self._do(self.session.received(message, now()))
+            while (keys := self._wanted) is not None:
+                await self._look_up(keys)
         self.end(None)
+
+    async def _look_up(self, keys: list[bytes]) -> None:
+        """Reading a thousand cold keys takes long for an answer that waits: in a thread; meanwhile no message is taken."""
+        self._wanted = None
+        try:
+            existing = await asyncio.to_thread(self.driver.group.existing, keys)
+        except ZaibeiError as exc:
+            self._do(self.session.looked(exc.trouble, now()))
+        else:
+            self._do(self.session.looked(existing, now()))
 
     async def _send(self) -> None:
         while True:
@@ -297,6 +310,8 @@ class _Stream:
                     self._drop()
                 case Compare(side):
                     self._job(partial(self._compare, side))
+                case LookUp(keys):
+                    self._wanted = keys
                 case Alarm(code, message):
                     self.driver.alarm(code, message)
                 case Close(trouble):

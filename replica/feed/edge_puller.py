@@ -14,7 +14,7 @@ import grpc
 
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_source_server import SOURCE_METADATA
-from replica.feed.edge_tls import open_channel, translate
+from replica.feed.edge_tls import end_of, open_channel, translate
 from replica.model.edge_identity import Identity
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.identity import Peer
@@ -41,31 +41,31 @@ class WatchLink:
         try:
             message = await self._call.read()
         except (grpc.RpcError, asyncio.InvalidStateError) as exc:
-            raise self._error(exc) from exc
+            raise await end_of(self._call, self._source) from exc
         if isinstance(message, source_pb2.SourceMessage):
             return message
         if await self._call.code() is not grpc.StatusCode.OK:
-            raise ZaibeiError(Code.UNREACHABLE, f"{self._source}: {await self._call.details()}", retry=True)
+            raise await end_of(self._call, self._source)
         return None
 
     async def send(self, message: source_pb2.ReplicaMessage) -> None:
         try:
             await self._call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError) as exc:
-            raise self._error(exc) from exc
+            raise await end_of(self._call, self._source) from exc
 
     async def prove(self, position: Position) -> source_pb2.Proof:
         request = source_pb2.ProveRequest(position=position.to_wire())
         try:
             return await self._stub.Prove(request, metadata=self._metadata, timeout=CALL_S_MAX)
         except grpc.RpcError as exc:
-            raise self._error(exc) from exc
+            raise translate(exc, self._source) from exc
 
     async def digest(self, request: source_pb2.DigestRequest) -> source_pb2.DigestResponse:
         try:
             return await self._stub.Digest(request, metadata=self._metadata, timeout=CALL_S_MAX)
         except grpc.RpcError as exc:
-            raise self._error(exc) from exc
+            raise translate(exc, self._source) from exc
 
     async def snapshot(self, request: source_pb2.SnapshotRequest) -> AsyncIterator[source_pb2.SnapshotPart]:
         call = self._stub.Snapshot(request, metadata=self._metadata)
@@ -73,14 +73,9 @@ class WatchLink:
             async for part in call:
                 yield part
         except grpc.RpcError as exc:
-            raise self._error(exc) from exc
+            raise translate(exc, self._source) from exc
         finally:
             call.cancel()
-
-    def _error(self, exc: Exception) -> ZaibeiError:
-        if isinstance(exc, grpc.RpcError):
-            return translate(exc, self._source)
-        return ZaibeiError(Code.UNREACHABLE, f"{self._source}: the stream is over", retry=True)
 
     def close(self) -> None:
         self._call.cancel()

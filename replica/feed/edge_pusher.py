@@ -12,7 +12,7 @@ import grpc
 from replica.feed.commands import fault, trouble_of
 from replica.feed.edge_puller import LASTED_S, PAUSE_S_MAX, PAUSE_S_MIN
 from replica.feed.edge_source_driver import SourceDriver
-from replica.feed.edge_tls import open_channel, translate
+from replica.feed.edge_tls import end_of, open_channel, translate
 from replica.feed.source_port import SourceLog
 from replica.model.edge_identity import Identity
 from replica.model.errors import Code, Trouble, ZaibeiError
@@ -35,19 +35,19 @@ class PushedLink:
         try:
             message = await self._call.read()
         except (grpc.RpcError, asyncio.InvalidStateError) as exc:
-            raise _error(exc, self._replica) from exc
+            raise await end_of(self._call, self._replica) from exc
         if isinstance(message, source_pb2.ReplicaMessage):
             self.heard = self.heard or not message.HasField("fault")
             return message
         if await self._call.code() is not grpc.StatusCode.OK:
-            raise ZaibeiError(Code.UNREACHABLE, f"{self._replica}: {await self._call.details()}", retry=True)
+            raise await end_of(self._call, self._replica)
         return None
 
     async def send(self, message: source_pb2.SourceMessage) -> None:
         try:
             await self._call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError) as exc:
-            raise _error(exc, self._replica) from exc
+            raise await end_of(self._call, self._replica) from exc
 
     def close(self) -> None:
         self._call.cancel()

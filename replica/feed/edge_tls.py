@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Options = Sequence[tuple[str, int | str]]
 
 CONNECT_MS_MAX = 5_000
+STATUS_S_MAX = 1.0  # until a call that failed has its status
+HANDSHAKE_MS_MAX = 5_000
+IDLE_MS_MAX = 60_000  # a connection without a stream
 
 COMMON_OPTIONS: Options = (
     ("grpc.max_receive_message_length", MESSAGE_OCTETS_MAX),
@@ -27,6 +31,8 @@ COMMON_OPTIONS: Options = (
 SERVER_OPTIONS: Options = (
     *COMMON_OPTIONS,
     ("grpc.max_concurrent_streams", STREAMS_MAX),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),  # strangers hold a connection no longer
+    ("grpc.max_connection_idle_ms", IDLE_MS_MAX),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
     ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it
 )
@@ -86,8 +92,23 @@ def status_of(trouble: Trouble) -> grpc.StatusCode:
 
 def translate(exc: grpc.RpcError, whom: str) -> ZaibeiError:
     """A failed call as our error, once."""
-    code = exc.code() if isinstance(exc, grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
-    details = (exc.details() or "") if isinstance(exc, grpc.aio.AioRpcError) else str(exc)
+    if isinstance(exc, grpc.aio.AioRpcError):
+        return refusal(exc.code(), exc.details() or "", whom)
+    return refusal(grpc.StatusCode.UNKNOWN, str(exc), whom)
+
+
+async def end_of(call: grpc.aio.StreamStreamCall[Any, Any], whom: str) -> ZaibeiError:
+    """Why a stream can be written or read no more: the status it ended with; what a failed write says is none."""
+    try:
+        async with asyncio.timeout(STATUS_S_MAX):
+            code, details = await call.code(), await call.details()
+    except TimeoutError:
+        code, details = grpc.StatusCode.UNKNOWN, "the stream broke"
+    return refusal(code, details or "the stream is over", whom)
+
+
+def refusal(code: grpc.StatusCode, details: str, whom: str) -> ZaibeiError:
+    """A call's final status as our error."""
     text = f"{whom}: {code.name.lower()}: {details[:300]}"
     if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
         return ZaibeiError(Code.NOT_AUTHORISED, text)

@@ -8,15 +8,16 @@ batch the brake holds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from replica.feed.admission import BrakeVerdict, Judged, brake_verdict, judge, trip_text
+from replica.feed.admission import BrakeVerdict, Judged, brake_verdict, judge, put_keys, trip_text
+from replica.feed.commands import LookUp
 from replica.feed.desk import Desk, newest, tails_of
 from replica.feed.placing import Place, Placed, place_batch
 from replica.model.brake import Count
-from replica.model.errors import Code, Trouble, ZaibeiError
+from replica.model.errors import Code, Trouble, ZaibeiError, require
 from replica.model.outcome import Outcome, OutcomeKind
 from replica.model.position import Position
 from replica.model.signing import receipt_octets
@@ -34,6 +35,7 @@ class Then(Enum):
     GAP = "gap"
     STOP = "stop"  # forked or fenced: see the Placed
     HELD = "held"
+    LOOK = "look"  # waits for a look into the store; see `looked`
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,20 @@ class InFlight:
     run: int
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A batch that waits until somebody looked which of its keys are held; `flying`: keys that unapplied batches put."""
+
+    judged: Judged
+    flying: frozenset[bytes]
+    run: int
+
+
 class Intake:
     """One stream's batches. `upset` is called with what apply found wrong with a batch of the present run."""
 
     __slots__ = (
-        "_acked", "_credit", "_desk", "_flight", "_keys", "_outcomes", "_receipted", "_receipted_ns", "_recent",
+        "_acked", "_credit", "_desk", "_flight", "_held", "_keys", "_look", "_outcomes", "_receipted", "_receipted_ns", "_recent",
         "_resend", "_upset", "duplicates", "handled", "handled_octets", "ignored", "live", "quarantined", "received",
         "received_octets", "run", "side", "side_number",
     )  # fmt: skip
@@ -62,6 +73,8 @@ class Intake:
         self._upset = upset
         self._flight: deque[InFlight] = deque()
         self._keys: dict[int, frozenset[bytes]] = {}
+        self._look: Look | None = None
+        self._held: frozenset[bytes] | None = None  # what the look at the batch in hand found
         self._recent: dict[int, Position] = {}
         self._credit = (0, 0)
         self._acked: Position | None = None
@@ -136,7 +149,32 @@ class Intake:
         Raises:
             ZaibeiError(MALFORMED, WRONG_SOURCE): the stream ends; nothing of the batch is applied.
         """
-        judged = self._judge(raw)
+        return self._take(self._judge(raw), granted)
+
+    @property
+    def looking(self) -> bool:
+        """A batch waits for `looked`; none may come in before it."""
+        return self._look is not None
+
+    def looked(self, existing: Sequence[bool], granted: Position, *, open_: bool) -> tuple[Then, Placed | None]:
+        """Go on with the batch that waited. Its place is judged again: time has passed. `open_`: batches are taken at all.
+
+        What was in flight when the look began counts as held, since it may have been applied after the look.
+        """
+        look, self._look = self._look, None
+        require(look is not None, "an answer to a look that nobody took")
+        if look is None or look.run != self.run or not open_:
+            self.ignore(len(look.judged.batch.raw) if look is not None else 0)
+            return Then.LOOK, None
+        here = (key for key, held in zip(put_keys(look.judged), existing, strict=True) if held)
+        self._held = look.flying.union(here)
+        try:
+            return self._take(look.judged, granted)
+        finally:
+            self._held = None
+
+    def _take(self, judged: Judged, granted: Position) -> tuple[Then, Placed | None]:
+        octets = len(judged.batch.raw)
         tails = [tail for tail in (self.live, self.side) if tail is not None]
         placed = self._place(judged, tails, granted)
         match placed.place:
@@ -145,12 +183,12 @@ class Intake:
             case Place.DUPLICATE:
                 self.duplicates += 1
                 self._resend = True
-                self._handled(len(raw))
+                self._handled(octets)
                 return Then.GO_ON, None
             case Place.GAP:
-                self._handled(len(raw))
+                self._handled(octets)
                 return Then.GAP, placed
-        self._handled(len(raw))
+        self._handled(octets)
         return Then.STOP, placed
 
     def _judge(self, raw: bytes) -> Judged:
@@ -162,6 +200,11 @@ class Intake:
     def _admit(self, judged: Judged) -> Then:
         batch = judged.batch
         verdict = self._brake(judged)
+        if verdict is None:
+            keys = put_keys(judged)
+            self._look = Look(judged, self._flying(keys), self.run)
+            self._desk.out.append(LookUp(keys))
+            return Then.LOOK
         if verdict.trips:
             self._hold(judged, verdict)
             return Then.HELD
@@ -187,24 +230,23 @@ class Intake:
         self._desk.propose(entry_pb2.Entry(append=append), lambda outcome: self._outcome(flight, outcome))
         return Then.GO_ON
 
-    def _brake(self, judged: Judged) -> BrakeVerdict:
+    def _brake(self, judged: Judged) -> BrakeVerdict | None:
         state = self._desk.state
         if not self._desk.limits.brake or not state.ready or judged.batch.before != self.live:
             return BrakeVerdict(judged.counts, False, [])  # a side generation is compared as a whole before it is switched to
         in_flight = [count for flight in self._flight if flight.live for count in flight.counts]
-        reads = self._desk.reads
-        return brake_verdict(
-            judged, state.brake, in_flight, self._desk.now.wall_ms, reads.live_records, reads.existing, self._is_in_flight
-        )
+        live_records = self._desk.reads.live_records
+        return brake_verdict(judged, state.brake, in_flight, self._desk.now.wall_ms, live_records, self._held)
 
-    def _is_in_flight(self, key: bytes) -> bool:
+    def _flying(self, keys: Sequence[bytes]) -> frozenset[bytes]:
+        """Those of the keys that a batch in flight changes."""
+        wanted, found = frozenset(keys), set[bytes]()
         for flight in self._flight:
             seq = flight.after.seq
             if seq not in self._keys:
                 self._keys[seq] = frozenset(flight.keys())
-            if key in self._keys[seq]:
-                return True
-        return False
+            found |= wanted & self._keys[seq]
+        return frozenset(found)
 
     def _hold(self, judged: Judged, verdict: BrakeVerdict) -> None:
         batch = judged.batch

@@ -65,10 +65,6 @@ class GroupReads(Protocol):
         """Live records of a brake level (replica/model/brake.py, `levels_of`)."""
         ...
 
-    def existing(self, keys: Sequence[bytes]) -> list[bool]:
-        """Which keys the live generation holds."""
-        ...
-
     def chain_at(self, epoch: int, seq: int) -> Position | None:
         """Our boundary at that place; None where we know none."""
         ...
@@ -88,6 +84,10 @@ class Group(GroupReads, Protocol):
 
     def propose(self, entry: bytes) -> Proposal:
         """Raises ZaibeiError(BUSY, DISK_FULL, DISK_FAILED, DAMAGED, STOPPING); never waits."""
+        ...
+
+    def existing(self, keys: Sequence[bytes]) -> list[bool]:
+        """Which keys the live generation holds. Up to a batch of cold keys, so it may take 20 ms: any thread but the loop's."""
         ...
 
     async def loader(self, side: int, position: Position) -> Loader: ...

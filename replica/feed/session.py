@@ -67,6 +67,7 @@ class ReplicaSession:
         """A message of the source; any octets that parse as one are safe."""
         if self.phase is Phase.CLOSED:
             return []
+        require(not self.intake.looking, "messages come after the answer to a look")
         self.desk.now = now
         try:
             self._receive(message)
@@ -126,6 +127,19 @@ class ReplicaSession:
         """Answer to Compare."""
         self.desk.now = now
         self.load.difference(found)
+        return self._take()
+
+    def looked(self, existing: list[bool] | Trouble, now: Now) -> list[Command]:
+        """Answer to LookUp."""
+        self.desk.now = now
+        if self.phase is Phase.CLOSED:
+            return []
+        granted = self.desk.state.granted
+        if isinstance(existing, Trouble):
+            self._break(existing)
+        elif granted is not None:
+            taking = self.phase in OPEN and self._paused_until_ns is None
+            self._after_batch(*self.intake.looked(existing, granted, open_=taking))
         return self._take()
 
     def job_failed(self, trouble: Trouble, now: Now) -> list[Command]:
@@ -233,7 +247,9 @@ class ReplicaSession:
         if self.phase not in OPEN or granted is None or self.intake.tail is None or self._paused_until_ns is not None:
             self.intake.ignore(len(raw))
             return
-        then, placed = self.intake.batch(raw, granted)
+        self._after_batch(*self.intake.batch(raw, granted))
+
+    def _after_batch(self, then: Then, placed: Placed | None) -> None:
         if then is Then.GO_ON:
             if self.phase is Phase.REFETCHING and placed is None:
                 self._flows()

@@ -21,6 +21,7 @@ from replica.feed.commands import (
     DropSnapshot,
     FetchSnapshot,
     LoadParts,
+    LookUp,
     Now,
     Propose,
     Prove,
@@ -118,6 +119,7 @@ class World:
         self.down: deque[source_pb2.SourceMessage] = deque()  # to the replica
         self.journal: deque[tuple[ReplicaSession | None, int, bytes]] = deque()
         self.jobs: list[tuple[ReplicaSession, Callable[[ReplicaSession], list[Command]]]] = []
+        self.looks: list[tuple[ReplicaSession | None, list[bool]]] = []
         self.parts: list[source_pb2.SnapshotPart] = []
         self.pressure = False
         self.busy = 0  # so many proposals are refused
@@ -136,9 +138,6 @@ class World:
 
     def live_records(self, level: bytes) -> int:
         return self.store.live_records(level)
-
-    def existing(self, keys):  # type: ignore[no-untyped-def]
-        return self.store.existing(keys)
 
     def chain_at(self, epoch: int, seq: int) -> Position | None:
         return self.store.chain_at(epoch, seq)
@@ -217,6 +216,8 @@ class World:
             self.deliver()
         for _ in range(chance(4) if self.faults.swap else 8):
             self.commit()
+        if self.looks and chance(2):
+            self.look()
         if self.jobs and not self.hold_jobs:
             session, job = self.jobs.pop(0)
             if session is self.session:
@@ -238,7 +239,7 @@ class World:
     def deliver(self) -> None:
         if self.up and self.source is not None:
             self.source_does(self.source.received(self._next(self.up), self.now))
-        if self.down and self.session is not None:
+        if self.down and self.session is not None and not self.session.intake.looking:
             message = self._next(self.down)
             self.replica_does(self.session.received(message, self.now))
 
@@ -308,6 +309,8 @@ class World:
                     self._job(lambda s, n=side: self._compare(s, n))
                 case DropSnapshot():
                     self.parts = []
+                case LookUp(keys):
+                    self._look_up(keys)
                 case Alarm():
                     self.alarms.append(command)
                     self.note(f"alarm {command.code}: {command.message}")
@@ -315,6 +318,19 @@ class World:
                     self.note(f"replica closes: {trouble.code if trouble else 'done'}")
                     self.cut()
                     return
+
+    def _look_up(self, keys: list[bytes]) -> None:
+        """At once, or in a world with disturbances some steps later; no message is delivered before it."""
+        existing = self.store.existing(keys)
+        self.looks.append((self.session, existing))
+        if not self.faults.swap:
+            self.look()
+
+    def look(self) -> None:
+        """The oldest look into the store comes back."""
+        session, existing = self.looks.pop(0)
+        if session is not None and session is self.session:
+            self.replica_does(session.looked(existing, self.now))
 
     def _propose(self, tag: int, entry: entry_pb2.Entry) -> None:
         if self.busy and self.session is not None:

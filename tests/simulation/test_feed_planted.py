@@ -249,7 +249,7 @@ class Unbraked(Intake):
 class BrakedOneByOne(Intake):
     """2.3: what is in flight is not counted."""
 
-    def _brake(self, judged: Judged) -> BrakeVerdict:
+    def _brake(self, judged: Judged) -> BrakeVerdict | None:
         flight, self._flight = self._flight, type(self._flight)()
         verdict = super()._brake(judged)
         self._flight = flight

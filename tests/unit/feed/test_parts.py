@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replica.feed.admission import NOT_OWNER, Rights, brake_verdict, judge, judge_part
+from replica.feed.admission import NOT_OWNER, Rights, brake_verdict, judge, judge_part, put_keys
 from replica.feed.decision import HoldPlan, approval_octets, decision_entry
 from replica.feed.freshness import CopyAge, Vouching, freshness_of
 from replica.feed.limits import FeedLimits
@@ -275,20 +275,17 @@ def test_a_snapshot_is_judged_like_its_batches() -> None:
 
 
 def test_look_ups_only_when_it_could_trip() -> None:
-    asked: list[int] = []
-
-    def existing(keys) -> list[bool]:  # type: ignore[no-untyped-def]
-        asked.append(len(keys))
-        return [False] * len(keys)
-
     batch = judged(*[put(f"N{place}") for place in range(200)])
+    keys = put_keys(batch)
     many = LiveCounts({prefix_key("88.118"): 10_000})
     few = LiveCounts({prefix_key("88.118"): 50})
-    verdict = brake_verdict(batch, BrakeWindows(), [], 10**12, many, existing, lambda _: False)
-    assert not verdict.trips and not asked
-    verdict = brake_verdict(batch, BrakeWindows(), [], 10**12, few, existing, lambda _: False)
-    assert not verdict.trips and asked == [200], "new records are no rewriting"
-    assert brake_verdict(batch, BrakeWindows(), [], 10**12, few, existing, lambda _: True).trips, "but keys in flight are"
+    verdict = brake_verdict(batch, BrakeWindows(), [], 10**12, many, None)
+    assert verdict is not None and not verdict.trips and not verdict.exact
+    assert brake_verdict(batch, BrakeWindows(), [], 10**12, few, None) is None, "somebody must look"
+    new = brake_verdict(batch, BrakeWindows(), [], 10**12, few, frozenset())
+    assert new is not None and new.exact and not new.trips, "new records are no rewriting"
+    rewritten = brake_verdict(batch, BrakeWindows(), [], 10**12, few, frozenset(keys))
+    assert rewritten is not None and rewritten.trips, "held ones are"
 
 
 def test_limits_are_checked() -> None:
