@@ -19,6 +19,8 @@ from pathlib import Path
 from cryptography import x509
 
 from hosting.answer.port import Found, Wants
+from hosting.front.connections import StreamLimits
+from hosting.front.edge_files import KEPT
 from hosting.front.edge_front import Bound as FrontBound
 from hosting.front.edge_front import Front, FrontConfig
 from hosting.front.edge_metrics import FrontCollector
@@ -120,7 +122,9 @@ async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stac
     handle, http, grpc = (_pairs(addresses) for addresses in (listen.handle, listen.http, listen.grpc))
     if not listen.fronts:
         handle = _same_port_twice(handle)
-        front = Front(port, FrontConfig(udp=handle, tcp=handle, http=http, grpc=grpc))
+        limits, kept = StreamLimits(config.limits.connections_max), KEPT + config.limits.open_files
+        places = FrontConfig(udp=handle, tcp=handle, http=http, grpc=grpc, stream_limits=limits, files_kept=kept)
+        front = Front(port, places)
         bound = await front.start()
         stack.push_async_callback(front.stop)
         stack.callback(FrontCollector(front, seat.registry).close)

@@ -5,8 +5,11 @@ Pure: time is passed in.
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+ROOM_SHARE: Final = 16  # where all places are taken, one in so many is freed at once: looking for one costs as much as for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +17,8 @@ class StreamLimits:
     """Limits of one stream listener.
 
     Args:
-        connections_max: at once; a further one is closed at once.
+        connections_max: at once; for a further one those that were silent for longest make room, and where all of them
+            have questions under way it is closed.
         in_flight_max: questions of one connection under way; reading stops there and goes on below.
         idle_s_max: a connection without a word and without questions for longer is closed (national SDKs keep
             theirs open for ever and beat with the handle `0`).
@@ -58,11 +62,21 @@ class Connections:
     def admit(self, connection: Swept) -> bool:
         """Count a new connection in, or refuse it."""
         if len(self.open) >= self.limits.connections_max:
+            self._make_room()
+        if len(self.open) >= self.limits.connections_max:
             self.refused += 1
             return False
         self.accepted += 1
         self.open.add(connection)
         return True
+
+    def _make_room(self) -> None:
+        """Whoever comes with a question is served, however many hold connections open and say nothing."""
+        idle = [one for one in self.open if not one.in_flight]
+        count = max(1, self.limits.connections_max // ROOM_SHARE)
+        for one in heapq.nsmallest(count, idle, key=lambda one: one.last_heard_s):
+            self.cut("room_for_others", one)
+            self.leave(one)
 
     def leave(self, connection: Swept) -> None:
         self.open.discard(connection)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hosting.answer.port import AnswerPort
 from hosting.front.connections import Connections, StreamLimits
+from hosting.front.edge_files import KEPT, fitted, raise_open_files
 from hosting.front.edge_grpc import GrpcFront
 from hosting.front.edge_http import listen_http
 from hosting.front.edge_tcp import listen_tcp
@@ -29,6 +30,7 @@ class FrontConfig:
         udp, tcp: the Handle protocol. `http`: the JSON API and the tunnel. `grpc`: hosting.v1.Resolver.
         reuse_port: several fronts share the same addresses (SO_REUSEPORT).
         waiting_max: questions that may wait for the stores.
+        files_kept: open files of this process that are not for connections (its stores').
     """
 
     udp: tuple[Address, ...] = ()
@@ -39,6 +41,7 @@ class FrontConfig:
     waiting_max: int = 20_000
     udp_limits: UdpLimits = field(default_factory=UdpLimits)
     stream_limits: StreamLimits = field(default_factory=StreamLimits)
+    files_kept: int = KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,8 @@ class Front:
     def __init__(self, port: AnswerPort, config: FrontConfig, service: FrontService | None = None) -> None:
         self.config = config
         self.service = service or FrontService(port, waiting_max=config.waiting_max)
-        self.tcp = Connections(config.stream_limits)
-        self.http = Connections(config.stream_limits)
+        limits = fitted(config.stream_limits, raise_open_files(), config.files_kept)
+        self.tcp, self.http = Connections(limits), Connections(limits)
         self.udp: list[UdpListener] = []
         self.grpc: GrpcFront | None = None
         self._servers: list[asyncio.Server] = []

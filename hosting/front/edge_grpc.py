@@ -31,6 +31,8 @@ REQUEST_OCTETS_MAX: Final = 4 * 1024 * 1024
 RESPONSE_OCTETS_MAX: Final = 64 * 1024 * 1024
 VALUES_OCTETS_MAX: Final = 32 * 1024 * 1024  # of one batch; identifiers beyond it are answered 2, ask them alone
 VOUCHES_MAX: Final = 255
+HANDSHAKE_MS_MAX: Final = 5_000  # a connection that does not begin to speak is closed
+IDLE_MS_MAX: Final = 60_000  # as is one without a call; clients connect again by themselves
 AGE_UNKNOWN: Final = 2**64 - 1
 
 _WITH_VALUES: Final = (FOUND, int(ResponseCode.SERVICE_REFERRAL), int(ResponseCode.PREFIX_REFERRAL))
@@ -223,6 +225,8 @@ class GrpcFront:
                 ("grpc.max_receive_message_length", REQUEST_OCTETS_MAX),
                 ("grpc.max_send_message_length", RESPONSE_OCTETS_MAX),
                 ("grpc.so_reuseport", int(reuse_port)),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),
+                ("grpc.max_connection_idle_ms", IDLE_MS_MAX),
             ],
         )
         resolve_pb2_grpc.add_ResolverServicer_to_server(self.resolver, self._server)

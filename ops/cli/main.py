@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ class Lazy:
     heading: str
     help: str
 
+
+# Read when gRPC is first used: below this it writes a line for each stranger's handshake, past our log and without bound.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 COMMANDS = MappingProxyType(
     {

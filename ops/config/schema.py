@@ -104,7 +104,7 @@ LIMITS = Section(
             "journal_keep_mb", read.whole(64, 1_048_576), 2_048, "Journal kept for members that are behind; beyond it: snapshot."
         ),
         Key("disk_reserve_mb", read.whole(16, 1_048_576), 256, "Intake stops while less is free on the disk; answers go on."),
-        Key("connections_max", read.whole(16, 1_000_000), 4_096, "Client connections (TCP, HTTP, gRPC) together."),
+        Key("connections_max", read.whole(16, 1_000_000), 4_096, "Client connections, TCP and HTTP each."),
         Key("feed_streams_max", read.whole(1, 10_000), 64, "Feed streams at once, in and out."),
     ),
 )

@@ -109,6 +109,9 @@ def translate(exc: Exception, what: str) -> ZaibeiError:
         return ZaibeiError(Code.BUSY, f"{what}: RocksDB asks to wait ({text})", retry=True)
     if "No space left" in text or "Space limit" in text:
         return ZaibeiError(Code.DISK_FULL, f"{what}: the disk is full ({text}); free room, intake resumes by itself", retry=True)
+    if "Too many open files" in text:  # like a full disk: nothing is wrong with the data, and it passes
+        message = f"{what}: no file can be opened ({text}); raise the limit (ulimit -n, LimitNOFILE), intake resumes by itself"
+        return ZaibeiError(Code.DISK_FULL, message, retry=True)
     if "lock hold" in text or "While lock file" in text:
         return ZaibeiError(Code.CONFLICT, f"{what}: another process has it open ({text})")
     if text.startswith("Corruption") or "Corruption:" in text:

@@ -6,6 +6,7 @@ so that a flush and a reopening still fit.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class DiskRoom:
 
 def disk_error(exc: OSError, what: str) -> ZaibeiError:
     """An operating-system error in our words."""
-    full = exc.errno in (28, 122)  # ENOSPC, EDQUOT
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
     code = Code.DISK_FULL if full else Code.DISK_FAILED
     return ZaibeiError(code, f"{what}: {exc}", definite=full, retry=full)
 

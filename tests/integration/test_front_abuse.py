@@ -197,11 +197,13 @@ async def test_a_slow_writer_is_cut_off(front: tuple[Front, Bound]) -> None:
     await still_answers(bound)
 
 
-async def test_more_connections_than_allowed(front: tuple[Front, Bound]) -> None:
+async def test_whoever_asks_is_served_however_many_connections_stay_silent(front: tuple[Front, Bound]) -> None:
     served, bound = front
     opened = [await asyncio.open_connection(*bound.tcp[0]) for _ in range(60)]
-    await until(lambda: served.tcp.refused >= 10)
+    await until(lambda: served.tcp.cut_off.get("room_for_others", 0) >= 10)
     assert len(served.tcp.open) <= 50
+    assert code_of((await ask_tcp(bound.tcp[0], resolution(NAME)))[0]) == 1
+    assert served.tcp.refused == 0
     for _, writer in opened:
         writer.close()
     await until(lambda: not served.tcp.open)

@@ -246,6 +246,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     ("text", "code"),
     [
         ("IO error: No space left on device: While appending to file: x.log", Code.DISK_FULL),
+        ("IO error: While open a file for appending: x.log: Too many open files", Code.DISK_FULL),
         ("IO error: Input/output error: While fdatasync: x.log", Code.DISK_FAILED),
         ("Corruption: block checksum mismatch", Code.DAMAGED),
         ("Result incomplete: Write stall", Code.BUSY),

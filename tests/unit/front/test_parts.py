@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hosting.front.connections import Connections, StreamLimits
+from hosting.front.edge_files import fitted
 from hosting.front.edge_page import FrontPage, OwnerPage
 from hosting.front.port_wire import (
     FRAME_OCTETS_MAX,
@@ -52,13 +53,31 @@ LIMITS = StreamLimits(
 )
 
 
-def test_connections_over_the_limit_are_refused() -> None:
+def test_connections_over_the_limit_are_refused_where_all_are_at_work() -> None:
     connections = Connections(LIMITS)
     peers = [Peer(), Peer(), Peer()]
+    peers[0].in_flight = peers[1].in_flight = 1
     assert [connections.admit(peer) for peer in peers] == [True, True, False]
     connections.leave(peers[0])
     assert connections.admit(peers[2])
     assert (connections.accepted, connections.refused) == (3, 1)
+
+
+def test_the_silent_make_room_for_whoever_comes() -> None:
+    connections = Connections(LIMITS)
+    silent, lately, fresh = Peer(), Peer(), Peer()
+    silent.last_heard_s, lately.last_heard_s = 1.0, 9.0
+    assert all(connections.admit(peer) for peer in (lately, silent, fresh))
+    assert (silent.aborted, lately.aborted, connections.open) == (True, False, {lately, fresh})
+    connections.leave(silent)  # the transport reports its end later
+    assert connections.cut_off == {"room_for_others": 1}
+
+
+def test_connections_leave_files_to_those_who_share_the_process() -> None:
+    wide = StreamLimits(connections_max=4_096)
+    assert fitted(wide, 1 << 20).connections_max == 4_096
+    assert fitted(wide, 1_024, kept=256).connections_max == 256
+    assert fitted(wide, 300, kept=600).connections_max > 0
 
 
 @pytest.mark.parametrize(
