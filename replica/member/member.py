@@ -11,6 +11,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -207,6 +208,8 @@ class Member:
         self._on_failed(broken)
 
     def _out_of_service(self, source: str, error: ZaibeiError) -> None:
+        if self.broken.get(source) is error:
+            return  # the group said it before its start failed with it
         self.broken[source] = error
         log.error("source out of service", extra={"fields": {"source": source, "why": str(error)}})
 
@@ -302,12 +305,26 @@ class Member:
 
     def _renew_catalog(self) -> None:
         self._catalog_due = False
-        states = {name: copy.store.state() for name, copy in self.copies.items()}
+        states = {source.name: self._owned_by(source) for source in self.settings.sources}
         mark = catalog_mark(states)
         if mark != self._catalog_mark:
             self._catalog_mark = mark
             self._catalog = catalog_of(states.values(), self.settings.own_site, self._catalog.version + 1)
             self.catalog_changed()
+
+    def _owned_by(self, source: SourceSettings) -> GroupState:
+        """What is committed; of a source that never came into service what is configured.
+
+        Its prefixes stay its own: "cannot say" sends a client to another site, "lives elsewhere" or a parent's "not found" ends
+        its search.
+        """
+        copy = self.copies.get(source.name)
+        state = GroupState(source.name) if copy is None else copy.store.state()
+        if state.ownership_version:
+            return state
+        prefixes = tuple(prefix_key(prefix) for prefix in source.prefixes)
+        sensitive = tuple(prefix_key(prefix) for prefix in source.case_sensitive)
+        return replace(state, prefixes=prefixes, case_sensitive=sensitive, mode=source.mode)
 
     # -- what copies ask of each other
 

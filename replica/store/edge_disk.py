@@ -168,5 +168,7 @@ def read_current(folder: Path, source: str) -> int | None:
     ):
         raise ZaibeiError(Code.DAMAGED, f"{folder / CURRENT} is damaged: re-seed this source, or put the file back from a backup")
     if lines[1] != f"source {source}":
-        raise ZaibeiError(Code.DAMAGED, f"{folder} holds the {lines[1]}, not {source!r}: directories were swapped")
+        raise ZaibeiError(
+            Code.DAMAGED, f"{folder} holds the {lines[1]}, not {source!r}: directories were swapped, put each back in its place"
+        )
     return int(lines[2].split()[1])
