@@ -16,6 +16,7 @@ from ops.operators.edge_book import BookFile
 from ops.operators.holds import HeldGroup, HoldDesk
 from ops.seat import Bound, Seat
 from replica import native
+from replica.feed.phases import Phase
 from replica.member.copy import SourceCopy
 from replica.member.member import Member
 from replica.model.batch import OP_DELETE, open_batch
@@ -90,7 +91,7 @@ class MemberCalls:
             now_ms=_now_ms(),
             addresses={name: [str(address) for address in listened] for name, listened in self._bound().items()},
             sources=await self.sources(),
-            warnings=[*self._seat.notes, *broken, *waiting],
+            warnings=[*self._seat.notes, *broken, *waiting, *member.warnings.values()],
         )
 
     async def sources(self) -> list[SourceStatus]:
@@ -107,7 +108,7 @@ class MemberCalls:
             source=name,
             feed="OUT_OF_SERVICE" if trouble is not None else state.feed.name,
             feed_reason=str(trouble) if trouble is not None else state.feed_reason,
-            connected=copy.driver.phase.value != "closed",
+            connected=copy.driver.phase not in (Phase.CLOSED, Phase.OPENING),
             ready=view.ready,
             position=str(state.position),
             lag_entries=lag.changes,

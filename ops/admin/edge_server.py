@@ -13,7 +13,7 @@ from typing import Any
 from ops.admin.calls import CALLS, AdminCalls
 from ops.admin.codec import REQUEST_OCTETS_MAX, decode_request, encode_error, encode_result
 from ops.admin.edge_socket import short_path
-from replica.model.errors import Code, Trouble, ZaibeiError
+from replica.model.errors import Code, InvariantBroken, Trouble, ZaibeiError
 
 CONNECTIONS_MAX = 16
 IDLE_S_MAX = 60.0
@@ -141,6 +141,8 @@ class AdminServer:
             raise
         except Exception as exc:
             log.exception("a fault of ours in an admin call", extra={"fields": {"call": name}})
+            if isinstance(exc, InvariantBroken):  # the loop's handler decides what becomes of the process
+                asyncio.get_running_loop().call_exception_handler({"message": f"admin call {name}", "exception": exc})
             raise ZaibeiError(
                 Code.UNKNOWN,
                 f"{name} failed inside the member ({type(exc).__name__}: {exc}); its log has the details",

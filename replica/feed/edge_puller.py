@@ -16,7 +16,7 @@ from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_source_server import SOURCE_METADATA
 from replica.feed.edge_tls import end_of, open_channel, translate
 from replica.model.edge_identity import Identity
-from replica.model.errors import Code, Trouble, ZaibeiError
+from replica.model.errors import Trouble, ZaibeiError
 from replica.model.identity import Peer
 from replica.model.position import Position
 from replica.v1 import source_pb2, source_pb2_grpc

@@ -31,6 +31,7 @@ from replica.feed.edge_source_server import SourceService
 from replica.feed.edge_tls import SERVER_OPTIONS, server_credentials
 from replica.member.answers import catalog_mark, catalog_of
 from replica.member.copy import Around, SourceCopy
+from replica.member.edge_broken import stopping_on_broken
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.member.source_log import StoreSourceLog
 from replica.model.catalog import Catalog
@@ -76,6 +77,8 @@ class Member:
         self.settings, self._on_failed, self._registry = settings, on_failed, registry
         self.copies: dict[str, SourceCopy] = {}
         self.broken: dict[str, ZaibeiError] = {}  # sources out of service, and why
+        self.warnings: dict[str, str] = {}  # what a source's start found that a person must know; stays until the next start
+        self._watching = contextlib.ExitStack()
         self.takeover = TakeoverService()
         self.feed_addresses: tuple[Address, ...] = ()
         self.beat_addresses: tuple[Address, ...] = ()
@@ -104,6 +107,7 @@ class Member:
             ZaibeiError: the journal cannot be opened, an address is taken, the disk is full; says what to do.
         """
         self._loop = asyncio.get_running_loop()
+        self._watching.enter_context(stopping_on_broken(self._loop, self._on_failed))
         settings = self.settings
         settings.data.mkdir(parents=True, exist_ok=True)
         registry = self._registry
@@ -173,7 +177,13 @@ class Member:
             self.copies[source.name] = copy
             copy.store.subscribe(self._on_state)
             report = await copy.start()
-            log.info("source in service", extra={"fields": {"source": source.name, "replayed": str(report)}})
+            if report.warning:
+                self.warnings[source.name] = report.warning
+                fields = {"source": source.name, "warning": report.warning, "loss_possible": report.loss_possible}
+                log.warning("source in service, with a warning", extra={"fields": fields})
+            log.info(
+                "source in service", extra={"fields": {"source": source.name, "term": report.term, "replayed": report.replayed}}
+            )
         except ZaibeiError as exc:
             if exc.code is Code.STOPPING:
                 raise
@@ -203,6 +213,7 @@ class Member:
                 log.error("store not closed in order", extra={"fields": {"source": name, "why": str(exc)}})
         if self._journal is not None:
             await asyncio.to_thread(self._journal.close)
+        self._watching.close()
 
     def _invariant(self, broken: InvariantBroken) -> None:
         self._on_failed(broken)

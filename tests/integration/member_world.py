@@ -12,6 +12,10 @@ from typing import Any
 import grpc
 from prometheus_client import CollectorRegistry
 
+from ops.calls import MemberCalls
+from ops.config import load_config
+from ops.config.values import Source, TakeoverPolicy
+from ops.seat import Seat
 from replica.agent.edge_log import AgentLog
 from replica.agent.nature import Nature, Transaction
 from replica.agent.records import record_of
@@ -102,6 +106,22 @@ def settings_of(folder: Path, identity: Identity, sources: Sequence[SourceSettin
     )
 
 
+def _source(source: SourceSettings) -> Source:
+    return Source(
+        name=source.name,
+        peer=source.peer,
+        prefixes=source.prefixes,
+        case_sensitive=source.case_sensitive,
+        mode=source.mode,
+        pull=(),
+        horizon_s=source.horizon_ms // 1_000,
+        armed=source.armed,
+        takeover=TakeoverPolicy.NEVER,
+        probe_name="",
+        probes=(),
+    )
+
+
 class World:
     """A running member, what it reported as fatal, and its metrics."""
 
@@ -109,6 +129,14 @@ class World:
         self.failures: list[BaseException] = []
         self.registry = CollectorRegistry()
         self.member = Member(settings, self.failures.append, self.registry)
+
+    def calls(self) -> MemberCalls:
+        """What the admin channel answers."""
+        settings = self.member.settings
+        config = load_config(data=settings.data, environment={}).config
+        config = replace(config, sources=tuple(_source(source) for source in settings.sources))
+        seat = Seat(lambda _: None, asyncio.Event(), self.registry, started_ms=0)
+        return MemberCalls(config, self.member, seat, dict)
 
     def copy(self, name: str) -> SourceCopy:
         return self.member.copies[name]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ops.metrics.names import faults_of_names
 from replica.feed.edge_pusher import Pusher
 from replica.model.edge_identity import Identity, ensure_identity
-from replica.model.errors import Code
+from replica.model.errors import Code, InvariantBroken
 from replica.model.identity import Peer
 from tests.integration.member_world import Node, key, put, running, settings_of, until
 
@@ -70,3 +73,43 @@ async def test_every_metric_of_a_member_keeps_the_rule_of_names(tmp_path: Path, 
         world.copy("node-a").driver.observe()
         await until(lambda: (world.registry.get_sample_value("zaibei_feed_age_seconds", {"source": "node-a"}) or -1) >= 0)
         assert faults_of_names(world.registry) == []
+
+
+async def test_a_broken_invariant_of_any_callback_stops_the_member_and_nothing_else_does(tmp_path: Path, me: Identity) -> None:
+    loop = asyncio.get_running_loop()
+    heard: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: heard.append(context))
+    broken = InvariantBroken("a load cannot move from IDLE to SWITCHING")
+
+    def raises(exc: BaseException) -> None:
+        raise exc
+
+    async with running(settings_of(tmp_path, me, [])) as world:
+        loop.call_soon(raises, ValueError("some fault"))
+        await until(lambda: heard)
+        assert world.failures == []
+        loop.call_soon(raises, broken)
+        await until(lambda: world.failures)
+        assert world.failures == [broken]
+        behind = ExceptionGroup("two tasks", [ValueError("x"), RuntimeError("y")])
+        behind.exceptions[1].__cause__ = broken
+        loop.call_exception_handler({"message": "a task ended", "exception": behind})
+        assert world.failures == [broken, broken]
+    loop.call_exception_handler({"message": "after the end", "exception": broken})
+    assert len(world.failures) == 2 and len(heard) == 2
+    loop.set_exception_handler(None)
+
+
+async def test_a_lost_journal_is_an_alarm_and_not_swallowed(tmp_path: Path, me: Identity) -> None:
+    node = Node(tmp_path, "node-a", "88.118", me)
+    await node.write(put("88.118/1"))
+    async with node.serving():
+        settings = settings_of(tmp_path, me, [node.settings()])
+        async with running(settings) as world:
+            await world.equal(node)
+            assert world.member.warnings == {}
+        shutil.rmtree(settings.data / "journal")
+        async with running(settings) as world:
+            await world.equal(node)
+            assert "the journal holds nothing of the group" in world.member.warnings["node-a"]
+            assert (await world.calls().status()).warnings == [world.member.warnings["node-a"]]
