@@ -29,15 +29,17 @@ def identity() -> None:
 
 @identity.command()
 @target_options
+@click.option("--block", is_flag=True, help="Only the block for a source's file.")
 @styled
-def show(console: Console) -> None:
+def show(console: Console, block: bool) -> None:
     """Name, fingerprint, certificate, and the block a source puts into its file. The private keys are never shown.
 
     \b
-    Example:
+    Examples:
       zaibei identity show --data ./zaibei-data
+      zaibei identity show --block >> source.toml
     """
-    _show(console, effective().config)
+    _show(console, effective().config, block)
 
 
 @identity.command()
@@ -58,7 +60,7 @@ def create(console: Console) -> None:
     _show(console, config)
 
 
-def _show(console: Console, config: MemberConfig) -> None:
+def _show(console: Console, config: MemberConfig, alone: bool = False) -> None:
     path = config.member.identity_folder / CERTIFICATE_FILE
     try:
         pem = path.read_bytes()
@@ -71,9 +73,13 @@ def _show(console: Console, config: MemberConfig) -> None:
     feed = [str(address) for address in config.listen.feed if address.port]
     block = f'[[member]]\nname = "{name}"\nfingerprint = "{printed}"\ncertificate = "{certificate}"\n'
     if feed:
-        block += f'push = "{feed[0]}"    # as the source reaches us; leave it out where we pull\n'
+        block += f'#push = "{feed[0]}"    # only for a source that calls out and listens nowhere: as it reaches us\n'
+    document = {"name": name, "fingerprint": printed, "certificate": certificate, "feed": feed, "file": str(path), "block": block}
+    if alone:
+        console.answer(document, block)
+        return
     console.answer(
-        {"name": name, "fingerprint": printed, "certificate": certificate, "feed": feed, "file": str(path), "block": block},
+        document,
         pairs([("name", name), ("fingerprint", printed), ("file", path), ("sources push to", " ".join(feed))]),
         "\nFor a source's file; compare the fingerprint by another way than the file itself:\n",
         block,

@@ -9,6 +9,7 @@ import json
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from ops.cli.exits import Exit
 from ops.cli.style import Console, guarded, pairs, styled, table
+from ops.config.edge_load import load_config
 from ops.logs import set_up_logging
 from replica.agent.config import SourceConfig
 from replica.agent.edge_clocks import boottime_s
@@ -27,9 +29,10 @@ from replica.kit.edge_inspect import Inspection
 from replica.kit.rules import Group
 from replica.kit.settings import Settings
 from replica.kit.sheet import worst
-from replica.model.edge_identity import CERTIFICATE_FILE, ensure_identity
+from replica.model.edge_identity import CERTIFICATE_FILE, Identity, ensure_identity
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identity import Peer, name_of
+from replica.model.position import Position
 from replica.model.states import Result
 
 STATUS_AGE_S_MAX = 5.0
@@ -54,7 +57,7 @@ def source() -> None:
     Examples:
       zaibei source identity --config source.toml     what the copy's operators pin
       zaibei source serve --config source.toml
-      zaibei source check node-a.example:2643 --identity ./me --pin node-a.pem
+      zaibei source check node-a                      at the centre: the one in zaibei.toml
     """
 
 
@@ -70,10 +73,10 @@ def serve(console: Console, config_path: Path) -> None:
       name = "node-a"
       prefixes = ["88.118"]
       [serve]
-      listen = ["127.0.0.1:2643", "[::1]:2643"]
+      listen = ["127.0.0.1:2645", "[::1]:2645"]
       [[input]]
-      path = "registry.jsonl"
-      [[member]]                    # what `zaibei identity show` prints; add push = "host:port" to call out
+      path = "registry.csv"         # columns handle,index,type,data,ttl; or JSON lines
+      [[member]]                    # what `zaibei identity show --block` prints at the centre
       name = "member-1"
       certificate = "MIIB..."
     """
@@ -91,7 +94,8 @@ async def _serve(console: Console, config: SourceConfig) -> None:
         async with opened.running():
             ready = {"ready": True, **opened.status(), "fingerprint": opened.identity.fingerprint}
             where = ", ".join(map(str, opened.addresses)) or "nowhere yet (no member is pinned)"
-            console.answer(ready, f"{config.nature.source} is offered on {where}; head {opened.agent.head().short()}")
+            when = "" if opened.offered else " as soon as its files were read as a whole"
+            console.answer(ready, f"{config.nature.source} is offered on {where}{when}; head {opened.agent.head().short()}")
             sys.stdout.flush()
             await _until(stop, opened)
     finally:
@@ -151,8 +155,7 @@ def status(console: Console, config_path: Path) -> int:
         ) from None
     age_s = boottime_s() - float(found["stated_s"])
     current = 0 <= age_s <= STATUS_AGE_S_MAX
-    rows = [(name, _shown(value)) for name, value in found.items() if name not in ("push", "stated_s")]
-    parts: list[object] = [pairs([*rows, ("running", current if current else None)])]
+    parts: list[object] = [pairs([*_rows(found), ("running", current if current else None)])]
     if found["push"]:
         columns = ["member", "address", "connected", "trouble"]
         parts.append(table(columns, [[one[name] for name in columns] for one in found["push"]]))
@@ -161,14 +164,17 @@ def status(console: Console, config_path: Path) -> int:
 
 
 @source.command()
-@click.argument("address")
+@click.argument("address", metavar="ADDRESS|NAME")
 @click.option(
-    "--pin", "pin_path", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The source's certificate (PEM)."
+    "--member",
+    "member_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With NAME: the member's file that names the source.  [default: zaibei.toml]",
 )
+@click.option("--pin", "pin_path", type=click.Path(path_type=Path, dir_okay=False), help="The source's certificate (PEM).")
 @click.option(
     "--identity",
     "identity_path",
-    required=True,
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of our identity, which the source has pinned; made when there is none.",
 )
@@ -180,37 +186,45 @@ def status(console: Console, config_path: Path) -> int:
 def check(
     console: Console,
     address: str,
-    pin_path: Path,
-    identity_path: Path,
+    member_path: Path | None,
+    pin_path: Path | None,
+    identity_path: Path | None,
     name: str,
     also: tuple[str, ...],
     seconds: float,
     only: tuple[str, ...],
 ) -> int:
-    """Does the source at ADDRESS (host:port) keep the rules of the feed? Any source, in any language.
+    """Does a source keep the rules of the feed? Any source, in any language.
+
+    At the centre its NAME is enough: address, certificate and our identity come from the member's file. Elsewhere: its ADDRESS
+    (host:port), --pin and --identity.
 
     It reads only: no epoch is granted, no receipt given. Change and delete a record while it looks, so that there is something to
     see.
     Exit 0: every rule passes; 9: a rule is broken; 11: something could not be looked at; 8: not reachable.
 
     \b
-    Example:
-      zaibei source check [2001:db8::7]:2643 --pin node-a.pem --identity ./checker --seconds 20
+    Examples:
+      zaibei source check node-a
+      zaibei source check [2001:db8::7]:2645 --pin node-a.pem --identity ./checker --seconds 20
     """
-    try:
-        certificate = pin_path.read_bytes()
-    except FileNotFoundError:
-        raise ZaibeiError(Code.NOT_FOUND, f"{pin_path} is not there: write the source's certificate into it") from None
-    mine = ensure_identity(identity_path, present_name(identity_path) or name)
-    addresses = [address, *also] if also else both_families(address)
+    if pin_path is None and identity_path is None:
+        addresses, mine, peer = _named(address, member_path)
+    elif pin_path is None or identity_path is None:
+        raise click.UsageError("an ADDRESS needs both --pin and --identity")
+    else:
+        addresses = [address] if also else both_families(address)
+        peer = _pinned(pin_path)
+        mine = ensure_identity(identity_path, present_name(identity_path) or name)
+    addresses += also
     settings = replace(Settings(), watch_s=seconds)
     groups = frozenset(Group(group) for group in only) or None
-    inspection = Inspection(addresses[0], mine, Peer(name_of(certificate), certificate), settings, addresses[1:], groups)
+    inspection = Inspection(addresses[0], mine, peer, settings, addresses[1:], groups)
     findings = asyncio.run(inspection.run())
     verdict = worst(findings)
     document = {
         "address": address,
-        "source": name_of(certificate),
+        "source": peer.name,
         "verdict": verdict.value,
         "rules": [finding.document() for finding in findings],
     }
@@ -222,6 +236,31 @@ def check(
         document, table(["rule", "result", "looked", "what", "detail"], rows), f"{address}: {verdict.value} ({counts})"
     )
     return VERDICTS[verdict]
+
+
+def _pinned(pin_path: Path) -> Peer:
+    try:
+        certificate = pin_path.read_bytes()
+    except FileNotFoundError:
+        raise ZaibeiError(Code.NOT_FOUND, f"{pin_path} is not there: write the source's certificate into it") from None
+    return Peer(name_of(certificate), certificate)
+
+
+def _named(name: str, member_path: Path | None) -> tuple[list[str], Identity, Peer]:
+    """Addresses and pin of a source in the member's file, and the member's own identity, which the source has pinned."""
+    config = load_config(member_path).config
+    found = next((one for one in config.sources if one.name == name), None)
+    if found is None:
+        known = ", ".join(one.name for one in config.sources) or "none"
+        raise click.UsageError(
+            f"{name!r} is no source of this member (it has: {known}); for an address give --pin and --identity too"
+        )
+    if not found.pull:
+        raise ZaibeiError(Code.NOT_FOUND, f"{name} pushes to us and listens nowhere: there is nothing to connect to")
+    folder = config.member.identity_folder
+    if not present_name(folder):
+        raise ZaibeiError(Code.NOT_FOUND, f"no identity in {folder} yet. Next: zaibei identity create")
+    return [str(one) for one in found.pull], ensure_identity(folder, config.member.name), found.peer
 
 
 def present_name(folder: Path) -> str:
@@ -253,8 +292,42 @@ def colour(result: Result) -> Text:
     return Text(result.value, style={Result.PASS: "green", Result.FAIL: "red", Result.UNKNOWN: "yellow"}[result])
 
 
-def _shown(value: object) -> object:
-    return " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else value
+SHOWN = {
+    "source": "source",
+    "head": "head",
+    "receipted": "safe at the copy up to",
+    "records": "records",
+    "offered": "offered",
+    "input": "input",
+    "input_reason": "input says",
+    "rejects": "lines left out",
+    "spool_octets": "octets not receipted",
+    "spool_full": "spool full",
+    "epoch_wanted": "asks for an epoch",
+    "failed": "failed",
+    "listen": "listens on",
+    "pid": "process",
+}  # what a person is shown, in this order; --json has everything
+HIDDEN_WHEN_EMPTY = ("input_reason", "spool_full", "epoch_wanted", "failed", "rejects")
+
+
+def _rows(found: Mapping[str, object]) -> list[tuple[str, object]]:
+    return [
+        (label, _shown(name, found[name]))
+        for name, label in SHOWN.items()
+        if name in found and (found[name] or name not in HIDDEN_WHEN_EMPTY)
+    ]
+
+
+def _shown(name: str, value: object) -> object:
+    if name == "receipted" and value is None:
+        return "nothing yet"
+    if name in ("head", "receipted"):
+        try:
+            return Position.parse(str(value)).short()
+        except ZaibeiError:
+            return value
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -58,8 +58,12 @@ class InputState(StrEnum):
     READING = "reading"
     CURRENT = "current"  # what the files say is published
     MISSING = "missing"  # a file cannot be read: what is published stays
+    UNUSABLE = "unusable"  # a file was read and makes no sense, or could not be published: the same
     SPOOL_FULL = "spool_full"  # waits for receipts
     FAILED = "failed"
+
+
+QUIET = (InputState.SETTLING, InputState.READING)  # on the way to trying again
 
 
 @dataclass(slots=True)
@@ -107,6 +111,7 @@ class FileReader:
     counts: InputCounts = field(default_factory=InputCounts)
     _seen: Signature | None = None
     _seen_s: float = 0.0
+    _told_reason: str = ""  # of the trouble that was logged and is not over
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -119,13 +124,18 @@ class FileReader:
                 if exc.code is Code.STOPPING:
                     return
                 failed = self.agent.failed is not None or exc.code is Code.DAMAGED
-                self._move(InputState.FAILED if failed else InputState.SETTLING, str(exc))
+                self._move(InputState.FAILED if failed else InputState.UNUSABLE, str(exc))
                 if failed:
                     return
                 self._stop.wait(RETRY_S)
 
     def stop(self) -> None:
         self._stop.set()
+
+    @property
+    def published(self) -> bool:
+        """What the files said was published as a whole at least once, in this life or an earlier one."""
+        return self.agent.content.noted("inputs") is not None
 
     def poll(self) -> Round | None:
         """One look at the files; reads them when they have rested and are not those published last.
@@ -167,10 +177,13 @@ class FileReader:
         return hashlib.sha256((described + repr(self.naming.prefixes)).encode()).hexdigest()
 
     def _move(self, state: InputState, reason: str = "") -> None:
-        if (state, reason) != (self.state, self.state_reason):
+        if reason and reason == self._told_reason:
+            pass  # tried again, and nothing is new
+        elif (state, reason) != (self.state, self.state_reason) and not (self._told_reason and state in QUIET):
             level = logging.WARNING if reason else logging.INFO
             extra = {"source": self.agent.nature.source, "state": state.value, "reason": reason}
             log.log(level, "input state", extra=extra)
+            self._told_reason = reason
         self.state, self.state_reason = state, reason
 
     # ------------------------------------------------------------------------------------------------------- reading

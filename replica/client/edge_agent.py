@@ -38,6 +38,7 @@ log = logging.getLogger("zaibei.agent")
 SERVICE = source_pb2.DESCRIPTOR.services_by_name["RegistrySource"].full_name
 HOUSEKEEPING_S = 1.0
 STOP_GRACE_S = 2.0
+OFFER_CHECK_S = 0.1
 STATUS_FILE, LOCK_FILE = "status.json", "lock"
 CONFIG_OCTETS_MAX = 4 * 1024 * 1024
 
@@ -90,6 +91,7 @@ class Source:
         self._lock = lock
         self._thread: threading.Thread | None = None
         self._health = health.aio.HealthServicer()
+        self._offered = False
         if config.inputs:
             self.reader = FileReader(agent, config.inputs, config.naming, config.data, rest_s=config.rest_s)
 
@@ -133,7 +135,7 @@ class Source:
             for name, address in self.config.push:
                 peer = next(peer for peer in self.config.pins.peers if peer.name == name)
                 self.pushers.append(Pusher(self.agent, address, self.identity, peer))
-            tasks += [asyncio.create_task(pusher.run()) for pusher in self.pushers]
+            tasks += [asyncio.create_task(self._push(pusher)) for pusher in self.pushers]
             if self.reader is not None:
                 self._thread = threading.Thread(target=self.reader.run, name="input", daemon=True)
                 self._thread.start()
@@ -190,8 +192,25 @@ class Source:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return server
 
+    @property
+    def offered(self) -> bool:
+        """True once the registry's files were published as a whole, at any time. Before, a copy would call every name unknown."""
+        self._offered = self._offered or self.reader is None or self.reader.published
+        return self._offered
+
     def _log_for(self, name: str) -> AgentLog | None:
-        return self.agent if name in ("", self.config.nature.source) else None
+        if name not in ("", self.config.nature.source):
+            return None
+        if not self.offered and self.reader is not None:
+            state, why = self.reader.state.value, self.reader.state_reason
+            what = f"{self.config.nature.source} has not read its registry as a whole yet"
+            raise ZaibeiError(Code.UNREACHABLE, f"{what} ({state}: {why})" if why else f"{what} ({state})", retry=True)
+        return self.agent
+
+    async def _push(self, pusher: Pusher) -> None:
+        while not self.offered:  # noqa: ASYNC110 - set by the reader's thread, once in a life
+            await asyncio.sleep(OFFER_CHECK_S)
+        await pusher.run()
 
     def _serve_metrics(self) -> Callable[[], None]:
         registry = CollectorRegistry()
@@ -241,6 +260,7 @@ class Source:
             "input": reader.state.value if reader else "none",
             "input_reason": reader.state_reason if reader else "",
             "rejects": reader.counts.rejects if reader else 0,
+            "offered": self.offered,
             "listen": [str(address) for address in self.addresses],
             "push": [
                 {"member": name, "address": address, "trouble": str(pusher.last_trouble or ""), "connected": pusher.connected}

@@ -226,7 +226,8 @@ def test_both_sides_accept_what_the_other_prints(terminal: Terminal, tmp_path: P
     member_block = json.loads(terminal.at("identity", "create", "--json").stdout)["block"]
     (tmp_path / "records.jsonl").write_text("")
     (tmp_path / "s.toml").write_text(
-        f'[source]\nname = "node-a"\nprefixes = ["88.118"]\n[[input]]\npath = "records.jsonl"\nformat = "jsonl"\n{member_block}'
+        f'[source]\nname = "node-a"\nprefixes = ["88.118"]\n[serve]\nlisten = ["127.0.0.1:2645"]\n'
+        f'[[input]]\npath = "records.jsonl"\nformat = "jsonl"\n{member_block}'
     )
     printed = terminal.type("source", "identity", "--config", str(tmp_path / "s.toml"))
     assert printed.exit_code == 0, printed.output

@@ -99,8 +99,22 @@ def channel(address: str, mine: Identity, peer: Peer) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(address, credentials, options=[("grpc.ssl_target_name_override", "zaibei.internal")])
 
 
+async def offered(address: str, node: Node) -> None:
+    """Wait until the source has read its files as a whole for the first time."""
+    async with channel(address, node.member, node.peer) as open_channel:
+        stub: source_pb2_grpc.RegistrySourceAsyncStub = source_pb2_grpc.RegistrySourceStub(open_channel)
+        while True:
+            try:
+                await stub.Describe(source_pb2.DescribeRequest())
+                return
+            except grpc.aio.AioRpcError as exc:
+                assert exc.code() is grpc.StatusCode.UNAVAILABLE, exc
+                await asyncio.sleep(0.05)
+
+
 async def published(address: str, node: Node, records: int) -> source_pb2.Description:
     """Wait until the source's snapshot holds a number of records."""
+    await offered(address, node)
     async with channel(address, node.member, node.peer) as open_channel:
         stub: source_pb2_grpc.RegistrySourceAsyncStub = source_pb2_grpc.RegistrySourceStub(open_channel)
         while True:
@@ -134,6 +148,7 @@ async def test_a_killed_agent_goes_on_where_its_log_ends(tmp_path: Path) -> None
     seen: dict[Position, bytes] = {}
     for round_number in range(3):
         with node.process() as (child, ready):
+            await offered(ready["listen"][0], node)
             node.write({f"A{number}": f"r{round_number}" for number in range(3_000)})
             address = ready["listen"][round_number % 2]
             async with channel(address, node.member, node.peer) as open_channel:
@@ -154,6 +169,27 @@ async def test_a_killed_agent_goes_on_where_its_log_ends(tmp_path: Path) -> None
                 child.wait()
     with node.process() as (_, ready):
         await published(ready["listen"][0], node, 3_000)
+
+
+async def test_nothing_is_offered_before_the_files_were_read_as_a_whole(tmp_path: Path) -> None:
+    """A copy of a registry that was not read yet would call every name unknown, and be believed."""
+    node = Node(tmp_path)
+    held = node.registry.read_text()
+    node.registry.unlink()
+    async with Source.open(load_source_config(node.config)).running() as source:
+        assert not source.offered and source.status()["offered"] is False
+        async with channel(str(source.addresses[0]), node.member, node.peer) as to:
+            stub = source_pb2_grpc.RegistrySourceStub(to)
+            with pytest.raises(grpc.aio.AioRpcError, match="has not read its registry as a whole") as caught:
+                await stub.Describe(source_pb2.DescribeRequest())
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            node.registry.write_text(held)
+            await offered(str(source.addresses[1]), node)
+            described = await stub.Describe(source_pb2.DescribeRequest())
+            assert Position.from_wire(described.head).seq == 20
+    node.registry.unlink()
+    async with Source.open(load_source_config(node.config)).running() as source:
+        assert source.offered, "what was published in an earlier life stays offered"
 
 
 async def test_stopping_is_orderly(tmp_path: Path) -> None:

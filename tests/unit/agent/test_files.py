@@ -156,6 +156,36 @@ def test_a_shrunken_file_goes_out_with_a_warning(watched: Watched, caplog: pytes
     assert "large share" in caplog.text
 
 
+def test_trouble_that_stays_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("code,name\n1,2\n")
+    log = opened(tmp_path)
+    reader = FileReader(log, inputs_of([path]), Naming.of(("88.118",)), tmp_path, rest_s=0.0)
+    for _ in range(5):
+        _poll_as_run_does(reader)
+    assert reader.state is InputState.UNUSABLE
+    assert told(caplog) == 1
+    path.write_text("handle,index,type,data,ttl\n88.118.8/A,1,URL,x,60\n")
+    _poll_as_run_does(reader)
+    assert reader.state is InputState.CURRENT
+    path.write_text("code,name\n1,2\n")
+    _poll_as_run_does(reader)
+    assert told(caplog) == 2
+    log.close()
+
+
+def told(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("needs the columns" in str(getattr(record, "reason", "")) for record in caplog.records)
+
+
+def _poll_as_run_does(reader: FileReader) -> None:
+    """One turn of `run`: it returns when the wait for the next look is cut short."""
+    reader._stop.wait = lambda _s=None: reader._stop.set() or True  # type: ignore[method-assign, assignment, func-returns-value]
+    reader._stop.clear()
+    reader.run()
+    reader._stop.clear()
+
+
 async def test_a_full_spool_stops_the_reading_and_drops_nothing(tmp_path: Path) -> None:
     watched = Watched(tmp_path, Spool(octets_max=3_000, keep_octets=0))
     await watched.log.accept_grant(grant(watched.log.head()))
