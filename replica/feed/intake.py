@@ -98,7 +98,8 @@ class Intake:
         """Start again from the committed state; what is in flight of an earlier run is accounted for and else ignored.
 
         Returns:
-            The boundary to resume from; None: a snapshot must come first.
+            The boundary to resume from; None: a snapshot must come first. While a generation loads it is that one's: what the
+            live one has already comes again and is told apart; the other way round the loading one would miss it for good.
         """
         state = self._desk.state
         self.run += 1
@@ -111,7 +112,18 @@ class Intake:
                 self._recent[tail.seq] = tail
         self._ack(self.live)
         self._resend = True
-        return self.tail
+        return self.side or self.live
+
+    @property
+    def gap(self) -> bool:
+        """The live generation misses what the side one has: changes go to the side one alone, where no brake counts them."""
+        return self.side is not None and (self.live is None or self.live.seq < self.side.seq)
+
+    def at_rest(self) -> bool:
+        """The side generation holds all it must have before it can be compared and switched to."""
+        live, side = tails_of(self._desk.state)
+        behind = live is not None and side is not None and side.seq < live.seq
+        return not behind and not (self.gap and self._flight)
 
     def side_opened(self, number: int, position: Position) -> None:
         """Changes after `position` go to side generation `number` from now on."""
@@ -260,10 +272,13 @@ class Intake:
 
         def then(outcome: Outcome | Trouble) -> None:
             self._handled(len(batch.raw))
-            if isinstance(outcome, Outcome) and outcome.kind in (*APPLIED, OutcomeKind.HELD):
+            hold = self._desk.state.hold
+            if isinstance(outcome, Trouble):
+                self._upset(outcome)
+            elif hold is not None and hold.batch == batch.raw:  # stored; HELD alone may mean that it waits behind another one
                 self._receipt(batch.after, ReceiptLevel.RECEIVED)
-            else:
-                self._upset(outcome if isinstance(outcome, Trouble) else Placed(Place.GAP, Code.GAP, outcome.detail))
+            elif outcome.kind not in (*APPLIED, OutcomeKind.HELD):
+                self._upset(Placed(Place.GAP, Code.GAP, outcome.detail))
 
         self._desk.alarm(Code.HELD, f"held for two people: {hold.reason}")
         self._desk.propose(entry_pb2.Entry(hold=hold), then)

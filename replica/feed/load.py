@@ -31,6 +31,7 @@ from replica.model.states import FeedState
 from replica.v1 import entry_pb2, source_pb2
 
 MEMBERS_NEEDED = 1
+RELEASED, DISCARDED = "released", "discarded"  # feed codes of the store after two people decided
 LINES_MAX = 1_000  # lines of a difference that travel in an entry; what is left goes into one line of the whole source
 LINES_OCTETS_MAX = 256 * 1024
 
@@ -63,17 +64,19 @@ MOVES: dict[Step, frozenset[Step]] = {
     Step.ABORTING: frozenset({Step.IDLE}),
 }
 EARLY = frozenset({Step.PROOF, Step.HEADER})
+LOADS_ON = frozenset({Step.IDLE, Step.PARTS, Step.STAGING, Step.COMPARING})  # batches may flow meanwhile
 BESIDE = frozenset({Step.PARTS, Step.STAGING, Step.COMPARING, Step.HELD, Step.SWITCHING})
 
 
 class Load:
     """One load. `on_position` is called with the number and P once changes may flow to it, `on_switching` when the switch is
     proposed, `on_live` when it happened, `on_stop` with a fork that the proof showed, `on_failed` when the load was given up (the
-    next one waits for a pause)."""
+    next one waits for a pause). `at_rest`: the side generation has all that the live one has, and nothing is on its way to it
+    that would be compared with nothing."""
 
     __slots__ = (
-        "_again", "_counts", "_desk", "_failures", "_not_before_ns", "_on_failed", "_on_live", "_on_position", "_on_stop",
-        "_on_switching", "_reason", "_renew_ns", "_staged", "_unfit", "side", "since_ns", "step",
+        "_again", "_at_rest", "_caught_up_to", "_counts", "_desk", "_failures", "_not_before_ns", "_on_failed", "_on_live",
+        "_on_position", "_on_stop", "_on_switching", "_reason", "_renew_ns", "_staged", "_unfit", "side", "since_ns", "step",
     )  # fmt: skip
 
     def __init__(
@@ -84,16 +87,18 @@ class Load:
         on_live: Callable[[], None],
         on_stop: Callable[[str, Position | None], None],
         on_failed: Callable[[], None],
+        at_rest: Callable[[], bool],
     ) -> None:
         self._desk = desk
         self._on_position, self._on_switching, self._on_live = on_position, on_switching, on_live
-        self._on_stop, self._on_failed = on_stop, on_failed
+        self._on_stop, self._on_failed, self._at_rest = on_stop, on_failed, at_rest
         self.step = Step.IDLE
         self.side = 0
         self.since_ns = 0
         self._reason = ""
         self._again: Callable[[], None] | None = None  # a proposal our own back-pressure refused
         self._counts: list[Count] = []  # what a switch takes from the live copy
+        self._caught_up_to: Position | None = None
         self._unfit = ""  # why the result must not be switched to without two people
         self._staged: Staged | None = None
         self._failures = 0
@@ -118,7 +123,9 @@ class Load:
                 self._move(Step.HELD)
             elif not state.side.staged or tails_of(state)[1] is None:
                 self._abort("the load was interrupted, or is of an epoch that is over")
-            elif not state.ready:
+            elif state.feed_code == DISCARDED:
+                self._abort("discarded by two people")
+            elif not state.ready or state.feed_code == RELEASED:  # decided while nobody was connected
                 self._switch()
             else:  # proved again: what was said about it before the interruption is not committed anywhere
                 self._move(Step.PROOF)
@@ -231,6 +238,16 @@ class Load:
             self._switch()
 
     def _after_staged(self) -> None:
+        """Compare, once that says something: not while the side generation lacks what the live one has applied."""
+        if not self._unfit and not self._at_rest():
+            side = self._desk.state.side
+            if side is not None and side.position != self._caught_up_to:  # it goes on
+                self._caught_up_to, self.since_ns = side.position, self._desk.now.boot_ns
+            if self._desk.now.boot_ns - self.since_ns > self._desk.limits.answer_ns_max:
+                self._abort("the changes behind the snapshot do not come")
+            else:
+                self._again = self._after_staged
+            return
         self._desk.out.append(Compare(self.side))
 
     def difference(self, found: Sequence[Difference]) -> None:
@@ -273,7 +290,7 @@ class Load:
                 self._on_live()
             else:
                 self._on_failed()
-        elif state.feed_code == "discarded":
+        elif state.feed_code == DISCARDED:
             self._abort("discarded by two people")
         else:
             self._switch()
@@ -292,7 +309,7 @@ class Load:
     def _switched(self, outcome: Outcome | Trouble) -> None:
         if self.step is not Step.SWITCHING:
             return
-        if isinstance(outcome, Trouble) and outcome.retry:
+        if outcome.retry if isinstance(outcome, Trouble) else outcome.kind is OutcomeKind.GAP:  # busy, or the live one moved on
             self._again = self._propose_switch
             return
         if not _applied(outcome):

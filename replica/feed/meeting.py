@@ -62,7 +62,7 @@ class Meeting:
     """The part of a session before batches flow. `on_begin`: an epoch is being granted; `on_met`: the source is in the granted
     epoch; `on_refused`: it is not, and why; `on_broken`: the stream must end."""
 
-    __slots__ = ("_desk", "_grants", "_on_begin", "_on_broken", "_on_met", "_on_refused", "_parent", "since_ns")
+    __slots__ = ("_asked", "_desk", "_grants", "_on_begin", "_on_broken", "_on_met", "_on_refused", "_parent", "since_ns")
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class Meeting:
         self._on_begin, self._on_met, self._on_refused, self._on_broken = on_begin, on_met, on_refused, on_broken
         self._grants = 0
         self._parent: Position | None = None  # head whose proof or grant is under way
+        self._asked: Position | None = None  # head of the newest question for an epoch on this stream
         self.since_ns: int | None = None  # waiting for the source since then
 
     def meet(self, head: Position) -> None:
@@ -177,6 +178,9 @@ class Meeting:
 
     def asked(self, head: Position, reason: str) -> None:
         """The source asks for a new epoch: noted; granted at once only when its head is exactly our applied position."""
+        if head == self._asked:
+            return  # it says so again: one entry tells it all
+        self._asked = head
         ask = entry_pb2.EpochAsk(head=head.to_wire(), reason=reason[:1_000])
 
         def then(outcome: Outcome | Trouble) -> None:

@@ -211,8 +211,10 @@ class MemoryStore:
 
     def _apply_hold(self, hold: entry_pb2.HoldBatch, at_ms: int) -> Outcome:
         follows = Position.from_wire(hold.follows)
-        if self._state.hold is not None or follows != self._state.position:
-            return self._no(OutcomeKind.GAP, "does not follow, or another one is held")
+        if self._state.hold is not None:
+            return self._no(OutcomeKind.HELD, "waits behind another one")
+        if follows != self._state.position:
+            return self._no(OutcomeKind.GAP, "does not follow")
         held = Hold(hold_ident(follows, hold.side), follows, hold.reason, hold.batch, hold.side, at_ms)
         check_feed_move(self._state.feed, FeedState.HELD)
         self._held_counts = [(line.prefix, line.removed, line.rewritten) for line in hold.would_be]
@@ -268,6 +270,10 @@ class MemoryStore:
         side = self.side
         if side is None or side.state.number != switch.side or side.content is None or not side.state.staged:
             return self._no(OutcomeKind.CONFLICT, "no staged side generation of that number")
+        ours, theirs = self._state.position, side.state.position
+        same = (ours.lineage, ours.epoch) == (theirs.lineage, theirs.epoch)
+        if same and theirs.seq < ours.seq and self._state.feed_code != "released":
+            return self._no(OutcomeKind.GAP, "the side generation lacks what the live one has applied")
         lines = [(line.prefix, line.removed, line.rewritten) for line in switch.brake]
         brake = self._state.brake.add(lines, at_ms, self._counts())
         self.content, self.quarantined = self.side_content(), side.quarantined

@@ -96,3 +96,11 @@ def place_head(head: Position, tail: Position, granted: Position) -> Placed:
     if head.seq == tail.seq and head.chain != tail.chain:
         return _forked(f"at {head.seq} the source has {head.short()}, we have {tail.short()}")
     return FOLLOWS
+
+
+def vouches(head: Position, ours: Position, known: Known) -> bool:
+    """Says a stated head something about the age of our copy? One behind what we applied only when it is a boundary of ours: not
+    after a rewind. One ahead counts once we have reached it."""
+    if head.lineage != ours.lineage or head.place > ours.place:
+        return True
+    return head == ours or known(head.epoch, head.seq) == head

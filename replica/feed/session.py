@@ -12,11 +12,11 @@ from replica.feed.desk import Desk, Setup, newest, tails_of
 from replica.feed.echoes import Echoes
 from replica.feed.freshness import CopyAge
 from replica.feed.intake import Intake, Then
-from replica.feed.load import Load, Step
+from replica.feed.load import LOADS_ON, Load, Step
 from replica.feed.marks import Checks, Marks
 from replica.feed.meeting import Meeting
 from replica.feed.phases import HEALS, MOVES, OPEN, RETRIED, Phase
-from replica.feed.placing import Place, Placed, place_head
+from replica.feed.placing import Place, Placed, place_head, vouches
 from replica.feed.ports import Difference, GroupReads, Staged
 from replica.model.batch import BATCH_FORMAT, SUITE
 from replica.model.errors import Code, Trouble, ZaibeiError, require
@@ -36,14 +36,16 @@ class ReplicaSession:
         self.checks = Checks(self.desk, self.marks)
         self.intake = self._make_intake()
         self.load = Load(
-            self.desk, self._on_position, self.intake.switching, self._on_live, self._on_proved_fork, self._on_load_failed
-        )
+            self.desk, self._on_position, self.intake.switching, self._on_live, self._on_proved_fork, self._on_load_failed,
+            self.intake.at_rest,
+        )  # fmt: skip
         self.meeting = Meeting(self.desk, self._on_meeting, self._on_met, self._block, self._break)
         self.head: Position | None = None
         self._resumed = False
         self.echoes = Echoes(self.desk)
         self._refetches = 0
         self._paused_until_ns: int | None = None
+        self._skipped = False  # batches were let go by while a side generation was compared: resume afterwards
         self._lost = ""  # why the log alone cannot bring us on
 
     def _make_intake(self) -> Intake:
@@ -138,7 +140,8 @@ class ReplicaSession:
         if isinstance(existing, Trouble):
             self._break(existing)
         elif granted is not None:
-            taking = self.phase in OPEN and self._paused_until_ns is None
+            self._skipped = self._quiet
+            taking = self.phase in OPEN and self._paused_until_ns is None and not self._skipped
             self._after_batch(*self.intake.looked(existing, granted, open_=taking))
         return self._take()
 
@@ -166,6 +169,8 @@ class ReplicaSession:
         if self.meeting.since_ns is not None and now.boot_ns - self.meeting.since_ns > limits.answer_ns_max:
             self._break(Trouble(Code.UNREACHABLE, "the source does not answer a grant", retry=True))
         self.load.tick()
+        if self._skipped and self.phase in OPEN and self.load.step is Step.IDLE:
+            self._resync()
         if self.phase in (*OPEN, Phase.AWAITING):
             self._load_if_needed()
         elif self.phase is Phase.BLOCKED and self._unblocked():
@@ -247,6 +252,10 @@ class ReplicaSession:
         if self.phase not in OPEN or granted is None or self.intake.tail is None or self._paused_until_ns is not None:
             self.intake.ignore(len(raw))
             return
+        if self._quiet:
+            self._skipped = True
+            self.intake.ignore(len(raw))
+            return
         self._after_batch(*self.intake.batch(raw, granted))
 
     def _after_batch(self, then: Then, placed: Placed | None) -> None:
@@ -296,7 +305,8 @@ class ReplicaSession:
                 self._flows()
         if self.phase is not Phase.OPENING:
             self.head = head
-        if state.feed not in (FeedState.FORKED, FeedState.FENCED) and self.phase is not Phase.MEETING:
+        refused = state.feed in (FeedState.FORKED, FeedState.FENCED) or self.phase is Phase.MEETING
+        if not refused and vouches(head, state.position, self.intake.known):
             self.desk.age.beat(head, beat.nonce)
 
     def _fault(self, message: source_pb2.Fault) -> None:
@@ -319,7 +329,7 @@ class ReplicaSession:
 
     def _resync(self) -> None:
         """Resume from the committed state."""
-        self._paused_until_ns = None
+        self._paused_until_ns, self._skipped = None, False
         tail = self.intake.resume()
         if tail is None or self._lost:
             self._resumed = False
@@ -370,15 +380,20 @@ class ReplicaSession:
             self.intake.run += 1
             if self.phase is not Phase.REFETCHING:
                 self._move(Phase.REFETCHING)
-            self._resumed = True
+            self._resumed, self._skipped = True, False
             self._lost = ""
             self.desk.resume_from(position, self.intake.credit(open_=True))
             self.echoes.send(self.intake.tail, barrier=True)
 
+    @property
+    def _quiet(self) -> bool:
+        """Nothing is taken while a side generation that is ahead of the live one is compared: nothing would judge it."""
+        return self._skipped or (self.load.step is Step.COMPARING and self.intake.gap)
+
     def _on_live(self) -> None:
         self._lost = ""
         self.intake.switched()
-        if self.phase in (Phase.BLOCKED, Phase.AWAITING):
+        if self.phase in (Phase.BLOCKED, Phase.AWAITING) or (self._skipped and self.phase in OPEN):
             self._resync()
 
     def _on_load_failed(self) -> None:
@@ -433,7 +448,7 @@ class ReplicaSession:
             and state.feed not in blocked
             and wanted not in blocked
             and state.grant_taken
-            and self.load.step is Step.IDLE
+            and self.load.step in LOADS_ON
             and self.desk.unsettled == 0
         )
 
@@ -470,6 +485,6 @@ class ReplicaSession:
     def _take(self) -> list[Command]:
         if self.phase is not Phase.CLOSED:
             self._heal()
-            self.intake.settle(open_=self.phase in OPEN and self._paused_until_ns is None)
+            self.intake.settle(open_=self.phase in OPEN and self._paused_until_ns is None and not self._quiet)
         commands, self.desk.out = self.desk.out, []
         return commands

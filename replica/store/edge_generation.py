@@ -363,12 +363,12 @@ class Generation:
         for _ in range(READ_ATTEMPTS_MAX):
             version = self.quarantine_version
             values = self.rocks.get_many(at)
-            if version == self.quarantine_version:
-                break
-        position = self._position(values.pop() or b"")
-        if self.quarantined_total:
-            self._hide_quarantined(keys, values)
-        return values, position
+            position = self._position(values.pop() or b"")
+            if self.quarantined_total:
+                self._hide_quarantined(keys, values)
+            if version == self.quarantine_version:  # checked last: what was quarantined when it was read is not unhidden since
+                return values, position
+        return [b""] * len(keys), position  # cannot be told apart just now: answered like quarantined ones
 
     def _hide_quarantined(self, keys: Sequence[bytes], values: list[bytes | None]) -> None:
         known = self.quarantined

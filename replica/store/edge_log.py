@@ -125,7 +125,8 @@ class ChangeLog:
 
     def floor(self, head: Position) -> Position:
         """The oldest boundary from which `read` reaches the head. Raises ZaibeiError."""
-        for _, raw in self._rocks.rows(placed(Kind.LOG, head.epoch, 0), placed(Kind.LOG, head.epoch + 1, 0)):
+        first = max(self.first_log or (0, 0), (head.epoch, 0))
+        for _, raw in self._rocks.rows(placed(Kind.LOG, *first), placed(Kind.LOG, head.epoch + 1, 0)):
             return open_batch(raw, verify=False).before
         return head
 

@@ -8,6 +8,8 @@ LoadBegin, because a number is used again after a load was given up.
 from __future__ import annotations
 
 import struct
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,16 +26,20 @@ from replica.store.rows import Kind, after_kind, history_of, history_row
 from replica.v1 import entry_pb2
 
 SWEEP_ROWS = 64
+SIDE_ENTRIES_A_STEP = 4  # a side generation catches up by so many entries each time one more arrives for it
+ENTRIES_A_TURN = 64  # likewise, while a thread does nothing else
+STALL_WAIT_S = 0.01
 _LOG = struct.Struct(">QQ")
 _HISTORY = struct.Struct(">QQQ")
 _OPENED = "OPENED"  # from then on the files change, and the manifest's list no longer describes them
 
 
 class Side:
-    """A staged generation, open. On the apply thread, but for reading `generation`."""
+    """A staged generation, open. On the apply thread, but for reading `generation` and `catch_up`."""
 
     def __init__(self, load: Load, generation: Generation) -> None:
         self.load, self.generation = load, generation
+        self._turn = threading.Lock()  # one thread at a time brings it up to date
 
     @staticmethod
     def open(folder: Path, source: str, budget: StoreBudget, side: SideGeneration) -> Side:
@@ -55,14 +61,41 @@ class Side:
         generation = Generation.open(home, source, side.number, budget)
         return Side(load, generation)
 
-    def drain(self, live: Generation, entries_max: int | None) -> None:
-        """Apply the next entries kept for it; None: all. Raises ZaibeiError; BUSY: what was done stays done."""
+    def drain(self, live: Generation, entries_max: int | None) -> bool:
+        """Apply the next entries kept for it; None: all. Raises ZaibeiError; BUSY: what was done stays done.
+
+        Returns:
+            True when some are left.
+        """
+        with self._turn:
+            return self._drain(live, entries_max)
+
+    def step(self, live: Generation) -> None:
+        """A few entries more, unless another thread is at it. Raises as `drain`."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self._drain(live, SIDE_ENTRIES_A_STEP)
+            finally:
+                self._turn.release()
+
+    def catch_up(self, live: Generation) -> None:
+        """All there is, in portions, so that the apply thread never waits long; any thread, with both generations pinned."""
+        more = True
+        while more:
+            try:
+                more = self.drain(live, ENTRIES_A_TURN)
+            except ZaibeiError as exc:
+                if exc.code is not Code.BUSY:
+                    raise
+                time.sleep(STALL_WAIT_S)
+
+    def _drain(self, live: Generation, entries_max: int | None) -> bool:
         own = self.generation
         start = Kind.SIDE_LOG + _LOG.pack(self.load.begun, own.row.index + 1)
         stop = Kind.SIDE_LOG + _LOG.pack(self.load.begun + 1, 0)
         for done, (key, data) in enumerate(live.rocks.rows(start, stop)):
             if done == entries_max:
-                return
+                return True
             _, index = _LOG.unpack(key[-_LOG.size :])
             entry = entry_pb2.Entry.FromString(data)
             if entry.WhichOneof("body") == "grant":
@@ -79,6 +112,7 @@ class Side:
                 change = own.begin_batch(batch, [(line.ordinal, line.reason) for line in entry.append.quarantined])
             own.commit(change, index, 0)
             own.fold()
+        return False
 
     @staticmethod
     def keep(change: Change, begun: int, entry: LogEntry, after: Position) -> None:

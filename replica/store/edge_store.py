@@ -36,12 +36,11 @@ from replica.store.edge_side import Side, load_mismatch, sweep
 from replica.store.edge_state import load_state, put_brake, put_state, switched
 from replica.store.order import judge
 from replica.store.rows import Kind
-from replica.store.rules import BLOCKED, RULES, Moment, Step
+from replica.store.rules import BLOCKED, DISCARDED, RELEASED, RULES, Moment, Step, switch_refused
 from replica.store.state_row import Quarantined, Stored, pack_state
 from replica.v1 import entry_pb2
 
 ENTRY_FORMAT = 1
-SIDE_ENTRIES_A_STEP = 4  # a side generation catches up by so many entries each time one more arrives for it
 APPROVALS_MIN = 2
 CLOSE_WAIT_S_MAX = 10  # for readers to leave
 PINNED_ENTRIES_MAX = 20_000  # a certificate's content holds back old files: let go when no newer one comes for so long
@@ -301,10 +300,10 @@ class SourceStore(StoreReads):
         outcome = Outcome(OutcomeKind.APPLIED, change.position)
         if not body.release:
             feed = group.feed if group.feed in BLOCKED else FeedState.GAP
-            stored = cleared.with_group(feed=feed, feed_code="discarded", feed_reason=f"discarded by two people: {hold.reason}")
+            stored = cleared.with_group(feed=feed, feed_code=DISCARDED, feed_reason=f"discarded by two people: {hold.reason}")
         elif hold.side:
             stored = cleared.with_group(
-                feed=FeedState.LOADING, feed_code="released", feed_reason="", brake=group.brake.released(counts)
+                feed=FeedState.LOADING, feed_code=RELEASED, feed_reason="", brake=group.brake.released(counts)
             )
         else:
             change, outcome, feed = self._release(hold, self._stored.hold_quarantined)
@@ -375,7 +374,7 @@ class SourceStore(StoreReads):
         side = self._stored.group.side
         if side is not None and side.staged:
             try:
-                self._open_side().drain(self._live, SIDE_ENTRIES_A_STEP)
+                self._open_side().step(self._live)
             except ZaibeiError as exc:
                 if exc.code is not Code.DAMAGED and not exc.trouble.retry:
                     raise
@@ -383,13 +382,8 @@ class SourceStore(StoreReads):
     def _switch(self, entry: LogEntry, message: entry_pb2.Entry) -> Outcome:
         """Bring the side generation up to date, make it durable, name it, move readers over."""
         body, group, old = message.load_switch, self._stored.group, self._live
-        if group.side is None or group.side.number != body.side:
-            kind = OutcomeKind.ALREADY if group.generation == body.side else OutcomeKind.CONFLICT
-            return self._nothing(entry, kind, f"generation {body.side} is not being loaded")
-        if group.hold is not None and group.hold.side == body.side:
-            return self._nothing(entry, OutcomeKind.HELD, "the loaded copy waits for two people")
-        if not group.side.staged:
-            return self._nothing(entry, OutcomeKind.CONFLICT, f"generation {body.side} is not staged")
+        if (refused := switch_refused(group, body.side)) is not None:
+            return self._nothing(entry, *refused)
         side = self._open_side()
         stated = ContentDigest.from_wire(body.digest) if body.HasField("digest") else None
         wrong = load_mismatch(side.load, stated)
@@ -408,10 +402,10 @@ class SourceStore(StoreReads):
         fresh.commit(change, entry.index, entry.term)
         fresh.rocks.flush()
         write_current(self._folder, self.source, body.side)
-        with self._pins:
-            self._live = fresh
+        with self._pins:  # what is pinned lies in the old one: gone before anybody can pin the new one
+            self._live, self._pinned = fresh, None
         self._stored, self._state_octets = stored, pack_state(stored)
-        self._durable, self._pinned = entry.index, None
+        self._durable = entry.index
         with self._side_lock:
             self._side = None
         self._retire(old, delete=True)
@@ -469,11 +463,15 @@ class SourceStore(StoreReads):
         )
 
     def difference(self, side: int) -> list[Difference]:
-        """What a switch would remove, rewrite and add, per prefix part; blocks long, any thread. Raises ZaibeiError."""
+        """What a switch would remove, rewrite and add, per prefix part; blocks long, any thread. Raises ZaibeiError.
+
+        Everything kept for the side generation so far is in the comparison: a disaster that came behind the snapshot too.
+        """
         opened = self._open_side()
         if opened.generation.number != side:
             raise ZaibeiError(Code.NOT_FOUND, f"generation {side} is not staged")
         with self._reading() as live, self._reading(opened.generation) as beside:
+            opened.catch_up(live)
             return difference(live, beside)
 
     def _publish(self) -> None:

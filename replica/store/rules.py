@@ -12,7 +12,7 @@ from typing import Any
 
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
-from replica.model.group_state import OverlaySites, SideGeneration
+from replica.model.group_state import GroupState, OverlaySites, SideGeneration
 from replica.model.identifier import prefix_key
 from replica.model.outcome import Outcome, OutcomeKind
 from replica.model.position import Position, epoch_start
@@ -21,6 +21,7 @@ from replica.store.state_row import Stored
 from replica.v1 import entry_pb2, source_pb2
 
 BLOCKED = frozenset({FeedState.FORKED, FeedState.FENCED})
+RELEASED, DISCARDED = "released", "discarded"  # feed codes after two people decided
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,29 @@ def load_abort(stored: Stored, body: entry_pb2.LoadAbort, moment: Moment) -> Ste
         changes |= {"feed": FeedState.GAP, "feed_code": "load_aborted", "feed_reason": body.reason}
     aborted = replace(stored.with_group(**changes), staged_by=())
     return replace(_applied(aborted, moment), side_dropped=True)
+
+
+def switch_refused(group: GroupState, number: int) -> tuple[OutcomeKind, str] | None:
+    """Why the side generation of that number does not become the live one now; None: it may."""
+    side = group.side
+    if side is None or side.number != number:
+        kind = OutcomeKind.ALREADY if group.generation == number else OutcomeKind.CONFLICT
+        return kind, f"generation {number} is not being loaded"
+    if group.hold is not None and group.hold.side == number:
+        return OutcomeKind.HELD, "the loaded copy waits for two people"
+    if not side.staged:
+        return OutcomeKind.CONFLICT, f"generation {number} is not staged"
+    if group.feed is FeedState.FORKED:
+        return OutcomeKind.CONFLICT, "the source forked after the load began"
+    if group.feed_code != RELEASED and _lacks(side.position, group.position):
+        text = f"generation {number} stands at {side.position.short()}, the live copy at {group.position.short()}"
+        return OutcomeKind.GAP, f"{text}: it must catch up first"
+    return None
+
+
+def _lacks(side: Position, live: Position) -> bool:
+    """The live copy has applied, and given receipts for, what the side one lacks (SEMANTICS 3.3; two people may decide so)."""
+    return (side.lineage, side.epoch) == (live.lineage, live.epoch) and side.seq < live.seq
 
 
 def ownership(stored: Stored, body: entry_pb2.Ownership, moment: Moment) -> Step:
