@@ -166,7 +166,13 @@ class TakeoverRunner:
             standings=self._standings,
             now_ns=now_ns,
             now_ms=time.time_ns() // 1_000_000,
+            probes_failing=self.detector.probe_failures_running,
         )
+
+    @property
+    def alarms(self) -> list[str]:
+        """What people should be told now."""
+        return [text for _, text in self._alarms.values()]
 
     def readiness(self, now_ns: int) -> tuple[Check, ...]:
         """`takeover-ready`, check by check."""
@@ -232,7 +238,7 @@ class TakeoverRunner:
             ],
             "ready": ready(checks).value,
             "readiness": [check.view() for check in checks],
-            "alarms": [text for _, text in self._alarms.values()],
+            "alarms": self.alarms,
         }
 
     # -- what operators do -------------------------------------------------------------------------------------------------

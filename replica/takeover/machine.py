@@ -34,6 +34,7 @@ RETURNING = "return:"  # before the act while overlays are withdrawn and unpubli
 RETURNED = "returned:"  # behind us
 HELD_OFF = "held-off:"  # an operator gave back a source that looked dead: no automatic takeover before it was seen alive
 AUTOMATIC = "auto:"
+PROBES_FAILING_MIN = 3  # of a node whose agent lives; some 10 s in peace
 COMMITS_PER_STEP_MAX = 64  # overlays proposed together; more follow in the next step
 PLANNED = "planned:"  # an operator took over a living source: only an operator gives it back
 
@@ -126,6 +127,7 @@ class World:
     standings: Mapping[tuple[str, str], Standing]
     now_ns: int  # boottime
     now_ms: int  # Unix, shown to people
+    probes_failing: int = 0  # in a row, up to now
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +247,9 @@ class Takeover:
         if held_off and world.verdict is Verdict.ALIVE and world.service_alive:
             seen = RETURNED + state.authority_act.removeprefix(HELD_OFF)
             return (Commit(authority_entry(Authority.SOURCE, seen, "seen alive again", at_ms=world.now_ms), "held-off ends"),)
+        if world.verdict is Verdict.ALIVE and world.probes_failing >= PROBES_FAILING_MIN:
+            text = f"{state.source} sends beats, but answers none of our probes: its clients may get nothing. Next: look at its"
+            return (Alarm("alive_not_answering", f"{text} resolver, or zaibei takeover plan {state.source}"),)
         if world.verdict is not Verdict.DEAD:
             return ()
         if not self.policy.automatic or held_off:

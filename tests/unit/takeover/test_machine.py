@@ -47,6 +47,7 @@ class Bench:
         self.verdict = Verdict.ALIVE
         self.age: int | None = 10
         self.service = True
+        self.probes_failing = 0
         self.leads = True
         self.now = 0
         self.refused = 0
@@ -74,6 +75,7 @@ class Bench:
             standings=self.standings,
             now_ns=self.now,
             now_ms=1,
+            probes_failing=self.probes_failing,
         )
 
     def step(self, *, only: int | None = None) -> int:
@@ -344,3 +346,12 @@ def test_moves_outside_the_table_stop_the_process() -> None:
 def test_memory_publisher_is_a_publisher() -> None:
     publisher: Publisher = MemoryPublisher()
     assert publisher.name == "memory"
+
+
+def test_a_node_that_beats_and_answers_nobody_alarms_and_is_left_in_place() -> None:
+    rig = Bench()
+    rig.service, rig.probes_failing = False, 2
+    assert (rig.settle(), rig.alarms) == (Phase.NORMAL, [])
+    rig.probes_failing = 3
+    assert (rig.settle(), rig.alarms) == (Phase.NORMAL, ["alive_not_answering"])
+    assert rig.state.authority is Authority.SOURCE
