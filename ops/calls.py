@@ -76,6 +76,7 @@ class MemberCalls:
 
     async def status(self) -> Status:
         config, member = self._config, self._member
+        alarms = [alarm for copy in member.copies.values() for alarm in copy.runner.alarms]
         broken = [f"source {name} is out of service: {error.trouble.message}" for name, error in member.broken.items()]
         waiting = [
             f"source {name} takes nothing in, answers go on: {why.trouble.message}" for name, why in member.waiting().items()
@@ -91,7 +92,7 @@ class MemberCalls:
             now_ms=_now_ms(),
             addresses={name: [str(address) for address in listened] for name, listened in self._bound().items()},
             sources=await self.sources(),
-            warnings=[*self._seat.notes, *broken, *waiting, *member.warnings.values()],
+            warnings=[*self._seat.notes, *alarms, *broken, *waiting, *member.warnings.values()],
         )
 
     async def sources(self) -> list[SourceStatus]:
