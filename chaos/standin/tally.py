@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 import time
 from collections.abc import Callable
@@ -31,11 +32,15 @@ class Tally:
         return given
 
     async def write_for_ever(self) -> None:
-        while True:
-            if self._count != self._written:
-                self._written = self._count
-                self._path.write_bytes(_ROW.pack(self._count, self._at_ns))
-            await asyncio.sleep(WRITE_S)
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            while True:
+                if self._count != self._written:
+                    self._written = self._count
+                    os.pwrite(file, _ROW.pack(self._count, self._at_ns), 0)  # in place: a reader never meets an empty file
+                await asyncio.sleep(WRITE_S)
+        finally:
+            os.close(file)
 
 
 def last_answer_ns(path: Path) -> int | None:

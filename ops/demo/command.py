@@ -74,7 +74,8 @@ def demo(console: Console, page_file: Path, keep: Path | None) -> int:
 
     \b
     A top-level node and two secondary nodes are copied; changes stream; clients resolve all the time over UDP, TCP and HTTP.
-    A secondary is SIGKILLed, then the top-level node, then our own member; they return; contents are compared.
+    A secondary is SIGKILLed, then the top-level node, then our own member; they return; a node hangs; contents are compared;
+    node and member die together while changes stream.
     \b
     exit 0   everything held
     exit 1   something did not: the reasons are printed

@@ -7,9 +7,11 @@
 | rto_port_ms | fault -> end of the first right answer of a client that knows our address |
 | rto_hedged_ms | longest lookup of the hedging client that began in the 5 s after the fault |
 | rto_national_ms | as rto_first_ms, through the recursive node that keeps sites for national_ttl_s, its cache never flushed |
+| hung_hedged_ms | longest lookup of the hedging client that began while a node hung: connections open, no answers |
 
 A lookup has *failed* when its identifier was covered by a quorum receipt before the lookup began and no right answer came within
-3 s; over 1 s it is *slow*. A prober that was itself more than 100 ms late makes the run inconclusive, never a pass.
+3 s; over 1 s it is *slow*. An answer *lies* when it is final and not what was registered under a covered name. A prober that was
+itself more than 100 ms late, or a client that stopped asking, makes the run inconclusive, never a pass.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 
 FAILED_MS = 3_000  # 500 + 1000 + 1500: the schedule of a standard client
 SLOW_MS = 1_000
@@ -27,6 +30,9 @@ STEADY_SHARE_MIN = 0.999
 STEADY_LOOKUPS_MIN = 20  # fewer in a window prove nothing
 PROBER_LATE_MS_MAX = 100
 ANSWERED_BEFORE_MS_MAX = 1_000
+SILENT_CLIENT_MS_MAX = 5_000  # every client ends a lookup within 3 s and begins the next
+HUNG_HEDGED_MS_MAX = 1_000
+LOOKUPS_TELL_MIN = 20  # so many in vain are a finding; fewer are too few to say
 NS_PER_MS = 1_000_000
 
 
@@ -52,7 +58,7 @@ class Lookup:
     Args:
         protocol: "udp", "tcp" or "http"; `source`: who owns the name.
         right: the answer was the one registered; `covered`: a quorum receipt covered the name before the lookup began.
-        note: response code or error, for people.
+        lied: a final answer (a record, "not found") that was not the right one. note: response code or error, for people.
     """
 
     lane: Lane
@@ -64,6 +70,7 @@ class Lookup:
     right: bool
     covered: bool = True
     note: str = ""
+    lied: bool = False
 
     @property
     def took_ms(self) -> float:
@@ -80,8 +87,22 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Hang:
+    """A SIGSTOP of a source's processes, until they went on."""
+
+    source: str
+    at_ns: int
+    until_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class History:
-    """Everything the judge may look at."""
+    """Everything the judge may look at.
+
+    Args:
+        broken: what did not happen in its time, so that the story could not go on; empty when it was played to its end.
+        ended_ns: when the clients were told to stop; None: their history's end is not checked.
+    """
 
     lookups: Sequence[Lookup]
     kills: Sequence[Kill]
@@ -92,6 +113,9 @@ class History:
     source_lost: int
     digest_equal: bool | None
     national_ttl_s: int
+    hangs: Sequence[Hang] = ()
+    broken: str = ""
+    ended_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +142,12 @@ def judge(history: History) -> Judgement:
         "rto_hedged_ms": _worst([_hedged(history, kill) for kill in history.kills]),
         "rto_national_ms": _worst([_first_right(history, kill, Lane.NATIONAL) for kill in history.kills]),
         "national_ttl_s": history.national_ttl_s,
+        "hung_hedged_ms": _worst([_hung(history, hang) for hang in history.hangs]),
         "acked_lost": len(history.receipted_lost),
         "source_lost": history.source_lost,
         "failed_resolutions": len(failed),
         "slow_resolutions": len(slow),
+        "wrong_answers": sum(one.lied and one.covered for one in history.lookups),
         "lookups": len(history.lookups),
         "digest_equal": history.digest_equal,
         "prober_late_ms": round(history.prober_late_ms, 1),
@@ -132,16 +158,22 @@ def judge(history: History) -> Judgement:
         doubts
         and history.prober_late_ms > PROBER_LATE_MS_MAX
         and not history.receipted_lost
+        and not figures["wrong_answers"]
         and history.digest_equal is not False
     ):
-        verdict = Verdict.INCONCLUSIVE  # a late prober sees faults that are its own; loss and a wrong digest stay faults
+        verdict = Verdict.INCONCLUSIVE  # a late prober sees faults that are its own; loss, lies and a wrong digest stay faults
     return Judgement(verdict, tuple(faults + doubts), figures, slow)
 
 
 def _findings(
     history: History, figures: dict[str, float | int | bool | None], failed: Sequence[Lookup]
 ) -> tuple[list[str], list[str]]:
-    faults, doubts = [], []
+    faults, doubts = [], _silent_clients(history)
+    if history.broken:
+        faults.append(f"the story could not go on: {history.broken}")
+    lie = next((one for one in history.lookups if one.lied and one.covered), None)
+    if lie is not None:
+        faults.append(f"{figures['wrong_answers']} wrong answers, the first for {lie.name} ({lie.lane}): {lie.note}")
     if history.receipted_lost:
         faults.append(f"{len(history.receipted_lost)} receipted changes are lost, the first is {history.receipted_lost[0]}")
     if failed:
@@ -154,6 +186,17 @@ def _findings(
     if first is not None and first >= RTO_FIRST_MS_MAX:
         faults.append(f"rto_first {first} ms is not below {RTO_FIRST_MS_MAX} ms")
     doubts += [f"{name} could not be measured" for name, value in figures.items() if name.startswith("rto_") and value is None]
+    faults += [
+        f"nobody was answered through {lane} after {kill.source} was killed, in {len(tried)} lookups"
+        for kill in history.kills
+        for lane in (Lane.RECURSIVE, Lane.NATIONAL, Lane.PORT)
+        if len(tried := _of(history, kill, lane)) >= LOOKUPS_TELL_MIN and not any(one.right for one in tried)
+    ]
+    hung = figures["hung_hedged_ms"]
+    if hung is not None and hung >= HUNG_HEDGED_MS_MAX:
+        faults.append(f"while a node hung a lookup of the hedging client took {hung} ms, not below {HUNG_HEDGED_MS_MAX} ms")
+    if hung is None and history.hangs:
+        doubts.append("hung_hedged_ms could not be measured")
     if history.prober_late_ms > PROBER_LATE_MS_MAX:
         doubts.append(f"the prober itself was {history.prober_late_ms:.0f} ms late: this machine was too busy to judge")
     for kill in history.kills:
@@ -190,6 +233,27 @@ def _first_right(history: History, kill: Kill, lane: Lane) -> float | None:
 def _hedged(history: History, kill: Kill) -> float | None:
     window = [one for one in _of(history, kill, Lane.HEDGED) if one.began_ns - kill.at_ns <= STEADY_WINDOW_MS * NS_PER_MS]
     return round(max(one.took_ms for one in window), 1) if window else None
+
+
+def _hung(history: History, hang: Hang) -> float | None:
+    hedged = [one for one in history.lookups if one.lane == Lane.HEDGED and one.source == hang.source and one.covered]
+    window = [one.took_ms for one in hedged if hang.at_ns <= one.began_ns <= hang.until_ns]
+    return round(max(window), 1) if window else None
+
+
+def _silent_clients(history: History) -> list[str]:
+    """Clients that did not ask for longer than any lookup takes: what they would have seen is not known."""
+    asked: dict[tuple[Lane, str, str], list[int]] = {}
+    for one in history.lookups:
+        asked.setdefault((one.lane, one.protocol, one.source), []).append(one.ended_ns)
+    doubts = []
+    for (lane, protocol, source), times in asked.items():
+        times.sort()
+        times += [history.ended_ns] if history.ended_ns is not None else []
+        longest_ms = max((later - earlier for earlier, later in pairwise(times)), default=0) / NS_PER_MS
+        if longest_ms > SILENT_CLIENT_MS_MAX:
+            doubts.append(f"the {lane} client of {source} over {protocol} ended no lookup for {longest_ms / 1_000:.1f} s")
+    return doubts
 
 
 def _steady(history: History, kill: Kill) -> float | None:

@@ -1,13 +1,15 @@
 """The main job as a story with real processes: what happens in which order. What it was worth is judged afterwards (judge.py).
 
 copy everything -> clients resolve, changes stream -> a secondary is SIGKILLed -> the top-level node too -> our own member
--> they return with changes of their own -> everything is given back -> contents are compared
+-> they return with changes of their own -> everything is given back -> a node hangs and goes on -> contents are compared
+-> node and member die in one moment while changes stream
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Server
 from ops.admin.edge_client import AdminClient
 from ops.admin.values import SourceStatus
-from ops.demo.judge import NS_PER_MS, History, Kill, Lane, Lookup
+from ops.demo.judge import NS_PER_MS, Hang, History, Kill, Lane, Lookup
 from ops.demo.page import Moment
 from ops.demo.stage import (
     HOST,
@@ -46,6 +48,9 @@ STEADY_S = 6.5
 RETURN_S_MAX = 60.0
 EQUAL_S_MAX = 30.0
 POLL_S = 0.1
+HANG_S = 1.0  # after the takeover, so that clients meet both
+STREAM_S = 1.5
+ALONE_S_MAX = 20.0
 NAMES_ASKED = 4_000  # of the manufacturers', drawn by the prober
 CHECKS_AT_ONCE = 32
 
@@ -62,6 +67,9 @@ class Told:
     receipted_lost: list[str] = field(default_factory=list)
     digest_equal: bool | None = None
     changes: int = 0
+    hangs: list[Hang] = field(default_factory=list)
+    broken: str = ""
+    ended_ns: int | None = None
 
 
 class Story:
@@ -88,14 +96,24 @@ class Story:
     def run(self) -> History:
         """Play it. Raises ZaibeiError when the stage itself cannot be set up; everything else is history."""
         self._open()
+        try:
+            self._play()
+        except ZaibeiError as exc:
+            self.told.broken = exc.trouble.message
+            self._note("fault", f"the story could not go on: {exc.trouble.message}")
+        return self._history()
+
+    def _play(self) -> None:
         self._copy()
         self._calm()
         self._lose(MANUFACTURERS, "a secondary node burns down")
         self._lose(TOP, "the top-level node too")
         self._lose_member()
         self._return()
+        self._hang()
         self._compare()
-        return self._history()
+        self._end_clients()
+        self._lose_both()
 
     def _open(self) -> None:
         stage = self.stage
@@ -146,10 +164,9 @@ class Story:
     def _lose(self, source: str, words: str) -> None:
         stage = self.stage
         tally = stage.folder / ("manufacturers-own/answered" if source == MANUFACTURERS else f"{source}-answered")
-        answered = last_answer_ns(tally)
         for name in reversed(PROCESSES_OF[source]):  # the agent first: at the node's death nothing of it is left
             at_ns = stage.children.pop(name).kill()
-        self.told.kills.append(Kill(source, at_ns, answered))
+        self.told.kills.append(Kill(source, at_ns, last_answer_ns(tally)))
         self._note("fault", f"{words}: {source} SIGKILLed", at_ns)
         self._until(5.0, "taken over", lambda rows: any(r.source == source and r.authority == "RESOLUTION" for r in rows))
         self._note(
@@ -177,6 +194,56 @@ class Story:
         self._note("return", "everything is given back: the nodes answer again")
         time.sleep(2.0)
 
+    def _hang(self) -> None:
+        """Worse than a dead node: connections open and nothing comes. Only a client that hedges is not slow."""
+        child = self.stage.children[MANUFACTURERS]
+        child.process.send_signal(signal.SIGSTOP)
+        at_ns = time.monotonic_ns()
+        self._note("fault", "the secondary node hangs (SIGSTOP)", at_ns)
+        try:
+            self._until(
+                5.0, "taken over", lambda rows: any(r.source == MANUFACTURERS and r.authority == "RESOLUTION" for r in rows)
+            )
+            self._note(
+                "act", f"{MANUFACTURERS}: taken over, {(time.monotonic_ns() - at_ns) / NS_PER_MS:.0f} ms after it hung at most"
+            )
+            time.sleep(HANG_S)
+        finally:
+            child.process.send_signal(signal.SIGCONT)
+        self.told.hangs.append(Hang(MANUFACTURERS, at_ns, time.monotonic_ns()))
+        self._until(RETURN_S_MAX, "given back", lambda rows: all(r.authority == "SOURCE" and _sound(r) for r in rows))
+        self._note("return", "it goes on, and answers again")
+
+    def _end_clients(self) -> None:
+        prober = self.stage.children.pop("prober", None)
+        if prober is not None:
+            self.told.ended_ns = time.monotonic_ns()
+            prober.end()
+
+    def _lose_both(self) -> None:
+        """Changes stream, node and member die in one moment, the member comes back alone: what was receipted must be there.
+
+        SIGKILL leaves what reached the kernel; that a receipt waits for the disk itself is shown by the tests' recorder.
+        """
+        stage = self.stage
+        (stage.folder / "manufacturers-own" / "pause").unlink()
+        time.sleep(STREAM_S)
+        at_ns = stage.children.pop("member").kill()
+        stage.children.pop(MANUFACTURERS).kill()
+        self._note("fault", "our member and the node that streams to it SIGKILLed in one moment", at_ns)
+        stage.start("member")
+        self._until(
+            ALONE_S_MAX, "taken over", lambda rows: any(r.source == MANUFACTURERS and r.authority == "RESOLUTION" for r in rows)
+        )
+        lost = self._lost()
+        self._note("act", f"our member alone: {len(self._receipted()):,} receipted registrations looked up, {lost} lost")
+
+    def _lost(self) -> int:
+        """Look all receipted registrations up at our own address; remember those that are lost."""
+        lost = asyncio.run(self._wrong(self._receipted()))
+        self.told.receipted_lost = sorted({*self.told.receipted_lost, *lost})
+        return len(lost)
+
     def _compare(self) -> None:
         """Stop the changes, then compare what each node's own files say with what our copy says, both computed anew."""
         (self.stage.folder / "manufacturers-own" / "pause").touch()
@@ -195,9 +262,8 @@ class Story:
         except ZaibeiError:
             self._note("fault", f"contents differ: {sorted(name for name, found in equal.items() if not found)}")
         self.told.digest_equal = all(equal.values()) if len(equal) == len(SOURCES) else None
-        lost = asyncio.run(self._wrong(self._receipted()))
-        self.told.receipted_lost = sorted(lost)
-        self._note("return", f"{len(self._receipted()):,} receipted registrations looked up one by one, {len(lost)} lost")
+        lost = self._lost()
+        self._note("return", f"{len(self._receipted()):,} receipted registrations looked up one by one, {lost} lost")
 
     # ------------------------------------------------------------------------------------------------------- looking
 
@@ -253,7 +319,7 @@ class Story:
                 async with gate:
                     try:
                         answer = await client.resolve(name)
-                        if [value.data.decode() for value in answer.reply.values] != [url]:
+                        if [value.data.decode("utf-8", "replace") for value in answer.reply.values] != [url]:
                             wrong.append(name)
                     except ZaibeiError:
                         wrong.append(name)
@@ -279,7 +345,7 @@ class Story:
 
     def _history(self) -> History:
         stage, told = self.stage, self.told
-        stage.children.pop("prober").end()
+        self._end_clients()
         covered = {line["name"]: line["at_ns"] for line in self._lines("receipts.jsonl")}
         lookups, late_ms = read_history(stage.folder / "history.jsonl", covered)
         return History(
@@ -292,6 +358,9 @@ class Story:
             source_lost=told.source_lost,
             digest_equal=told.digest_equal,
             national_ttl_s=NATIONAL_TTL_S,
+            hangs=told.hangs,
+            broken=told.broken,
+            ended_ns=told.ended_ns,
         )
 
 
@@ -305,7 +374,9 @@ def read_history(path: Path, covered: dict[str, int]) -> tuple[list[Lookup], flo
     Args:
         covered: registered name -> when a receipt covered it; names that are not here were there from the first copy on.
     """
-    lookups, late_ms = [], 0.0
+    lookups, late_ms = list[Lookup](), 0.0
+    if not path.exists():
+        return lookups, late_ms
     octets = path.read_bytes()
     for text in octets[: octets.rfind(b"\n") + 1].splitlines():
         line = json.loads(text)
@@ -316,7 +387,7 @@ def read_history(path: Path, covered: dict[str, int]) -> tuple[list[Lookup], flo
         lookups.append(
             Lookup(
                 Lane(line["lane"]), line["protocol"], line["source"], line["name"], line["began_ns"], line["ended_ns"],
-                line["right"], covered=known is None or known < line["began_ns"], note=line["note"],
+                line["right"], covered=known is None or known < line["began_ns"], note=line["note"], lied=line["lied"],
             )
         )  # fmt: skip
     return lookups, late_ms
