@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from cryptography import x509
 
@@ -29,6 +26,7 @@ from ops.admin.edge_server import AdminServer
 from ops.calls import MemberCalls
 from ops.config import Address, MemberConfig
 from ops.config.values import Source, TakeoverPolicy
+from ops.fronts import FrontProcesses
 from ops.metrics import MetricsServer, watch_loop
 from ops.seat import Seat
 from replica.member.member import Member
@@ -42,9 +40,7 @@ from replica.takeover.ports import Endpoint
 from replica.takeover.publish import Publisher
 
 SWITCH_INTERVAL_S = 0.0005  # a thread that computes gives way to an answer within half a millisecond
-FRONT_READY_S_MAX = 15.0
 SHADOW_PREFIX = "0.ZAIBEI.DRILL"
-PORT_SOCKET = "answers.sock"
 
 log = logging.getLogger("zaibei.ops")
 
@@ -133,39 +129,15 @@ async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stac
         raise ZaibeiError(
             Code.INVALID_CONFIG, "fronts share their addresses: give [listen] handle, http and grpc real ports, not 0"
         )
-    server = PortServer(port, PortServerSettings(config.member.data / PORT_SOCKET))
+    fronts = FrontProcesses(
+        config.member.data, listen.fronts, {"udp": handle, "tcp": handle, "http": http, "grpc": grpc, "reuse_port": True}
+    )
+    server = PortServer(port, PortServerSettings(fronts.socket))
     await server.start()
     stack.push_async_callback(server.stop)
-    given = {"udp": handle, "tcp": handle, "http": http, "grpc": grpc, "reuse_port": True}
-    file = config.member.data / "front.json"
-    file.write_text(json.dumps({"socket": str(config.member.data / PORT_SOCKET), **given}), encoding="utf-8")
-    for number in range(listen.fronts):
-        await _start_front(file, number, stack)
+    stack.push_async_callback(fronts.stop)
+    await fronts.start()
     return {"handle": list(listen.handle), "http": list(listen.http), "grpc": list(listen.grpc)}
-
-
-async def _start_front(file: Path, number: int, stack: contextlib.AsyncExitStack) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hosting.front", str(file), stdout=asyncio.subprocess.PIPE, env={**os.environ}
-    )
-
-    async def end() -> None:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-    stack.push_async_callback(end)
-    try:
-        async with asyncio.timeout(FRONT_READY_S_MAX):
-            line = await (process.stdout.readline() if process.stdout else _nothing())
-    except TimeoutError:
-        line = b""
-    if not line:
-        raise ZaibeiError(Code.UNREACHABLE, f"front {number} did not start: see its message above")
-
-
-async def _nothing() -> bytes:
-    return b""
 
 
 def _pairs(addresses: Sequence[Address]) -> tuple[tuple[str, int], ...]:

@@ -1,11 +1,16 @@
 """`python -m hosting.front CONFIG.json`: one front process. Prints one line of JSON with its addresses once it listens.
 
-{"socket": "/run/zaibei/port", "udp": [["127.0.0.1", 2641]], "tcp": …, "http": …, "grpc": …, "reuse_port": true}
+{"socket": "/run/zaibei/port", "udp": [["127.0.0.1", 2641]], "tcp": …, "http": …, "grpc": …, "reuse_port": true, "lock": "0.lock"}
+
+`lock`: a file this process keeps locked as long as it lives, with its number in it; when another one has it, it ends at once.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -13,6 +18,9 @@ import msgspec
 from hosting.front.edge_front import Bound, FrontConfig
 from hosting.front.edge_main import FrontProcess, run_front
 from hosting.front.edge_port_client import PortClientSettings
+
+LOCK_TRIES_MAX = 20
+LOCK_AGAIN_S = 0.02
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -23,6 +31,22 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     grpc: tuple[tuple[str, int], ...] = ()
     reuse_port: bool = False
     beat_silence_ms_max: int = 10
+    lock: str = ""
+
+
+def _take(path: Path) -> bool:
+    """Lock the file until this process ends; False: another front has it. (Who merely looks holds it for an instant.)"""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # never closed
+    for _ in range(LOCK_TRIES_MAX):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_AGAIN_S)
+        else:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, msgspec.json.encode({"pid": os.getpid()}), 0)
+            return True
+    return False
 
 
 def _ready(bound: Bound) -> None:
@@ -37,6 +61,8 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError) as exc:  # msgspec's faults are ValueErrors
         sys.stderr.write(f"usage: python -m hosting.front CONFIG.json: {exc}\n")
         return 2
+    if given.lock and not _take(Path(given.lock)):
+        return 0  # it goes on
     front = FrontConfig(given.udp, given.tcp, given.http, given.grpc, given.reuse_port)
     owner = PortClientSettings(Path(given.socket), beat_silence_ms_max=given.beat_silence_ms_max)
     try:

@@ -18,6 +18,7 @@ from ops.cli.style import Console, admin, effective, styled, target_options
 from ops.config import Effective
 from ops.config.edge_load import EMBEDDED
 from ops.config.values import LOCK_FILE
+from ops.fronts import end_left_behind
 from ops.logs import set_up_logging
 from ops.machine import FolderLock, check_ports, prepare_folder, raise_open_files
 from ops.metrics import new_registry
@@ -79,6 +80,8 @@ def run_member(console: Console, found: Effective, log_kind: str, run: Run | Non
     lock.take()
     try:
         notes = [*config.notes, raise_open_files(config.limits)]
+        if not config.listen.fronts:
+            end_left_behind(config.member.data)
         check_ports(config.listen)
         identity = ensure_identity(config.member.identity_folder, config.member.name)
         for note in filter(None, notes):

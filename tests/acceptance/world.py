@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import random
@@ -26,6 +25,7 @@ from hosting.client.lookup import Question, Reply, Server
 from ops.admin.edge_client import AdminClient
 from ops.admin.values import SourceStatus
 from ops.cli.main import cli
+from ops.fronts import left_behind
 from ops.operators import edge_keys
 from replica.agent.config import read_config
 from replica.client import Publisher
@@ -176,12 +176,15 @@ class World:
         ]
         self.keys = {name: folder / f"{name}.key" for name in OPERATORS}
         self.toml = folder / "m.toml"
-        self.toml.write_text(self._config(fronts, takeover))
+        self._takeover = takeover
+        self.operators = {name: edge_keys.create(path).public.hex() for name, path in self.keys.items()}
+        self.configure(fronts=fronts)
         self.process: subprocess.Popen[bytes] | None = None
         self.ready: dict[str, Any] = {}
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def _config(self, fronts: int, takeover: str) -> str:
+    def configure(self, *, fronts: int = 0) -> None:
+        """Write the member's file; it is read at the next start."""
         names = ("handle", "http", "grpc", "feed", "beats", "metrics")
         listen = "".join(f'{name} = ["127.0.0.1:{self.ports[name]}", "[::1]:{self.ports[name]}"]\n' for name in names)
         text = f'[member]\nname = "{MEMBER}"\ndata = "{self.data}"\nlog = "json"\n[listen]\nfronts = {fronts}\n{listen}'
@@ -190,12 +193,12 @@ class World:
             text += (
                 f'[[source]]\nname = "{node.name}"\nfingerprint = "{node.identity.fingerprint}"\n'
                 f"certificate = '''{node.identity.certificate_pem.decode()}'''\n"
-                f'prefixes = ["{node.prefix}"]\ntakeover = "{takeover}"\n'
+                f'prefixes = ["{node.prefix}"]\ntakeover = "{self._takeover}"\n'
                 f'probes = [{{ protocol = "tcp", address = "127.0.0.1", port = {self.ports["dead"]} }}]\n'
             )
-        for name, path in self.keys.items():
-            text += f'[[operator]]\nname = "{name}"\npublic_key = "{edge_keys.create(path).public.hex()}"\n'
-        return text
+        for name, public_key in self.operators.items():
+            text += f'[[operator]]\nname = "{name}"\npublic_key = "{public_key}"\n'
+        self.toml.write_text(text)
 
     def __enter__(self) -> Self:
         return self
@@ -264,14 +267,7 @@ class World:
 
     def front_pids(self) -> list[int]:
         """Fronts that live, whoever started them."""
-        pids = []
-        for path in sorted((self.data / "fronts").glob("*.lock")):
-            with path.open("rb") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    pids.append(int(json.loads(file.read())["pid"]))
-        return pids
+        return [pid for place in left_behind(self.data) if (pid := place.holder())]
 
     # ------------------------------------------------------------------------------------------------ who looks
 
