@@ -70,9 +70,9 @@ def run(names: Sequence[str], *, quick: bool, console: Console) -> list[Row]:
             made = STAGES[name](bench)
             rows += made
             for one in made:
-                what, figure, *_ = cells(one)
+                what, figure, _, _, _, peer, _ = cells(one)
                 mark = {None: " ", True: "[green]✓[/]", False: "[red]✗[/]"}[one.met]
-                console.print(f"{mark} {what}: [bold]{figure}[/]", highlight=False)
+                console.print(f"{mark} {what}: [bold]{figure}[/]{f'   {peer}' if peer else ''}", highlight=False)
     return rows
 
 

@@ -16,7 +16,7 @@ from replica.consensus.group import GroupLog
 from replica.feed.admission import Rights, judge
 from replica.model.errors import ZaibeiError, require
 from replica.model.outcome import Outcome, Proposal
-from replica.model.position import ORIGIN, Position, epoch_start
+from replica.model.position import ORIGIN, epoch_start
 from replica.store.edge_rocks import BudgetLimits, StoreBudget
 from replica.store.edge_store import SourceStore
 from replica.v1 import entry_pb2, source_pb2

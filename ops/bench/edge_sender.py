@@ -74,7 +74,7 @@ class Tally:
         if now < self._until:
             return True
         if not self._measuring:
-            self._measuring, self.answered, self.lost = True, 0, 0
+            self._measuring, self.answered, self.lost, self.wrong = True, 0, 0, 0
             self._began, self._cpu = now, cpu_s(self._config.pids)
             self._until = now + self._config.seconds
             return True
