@@ -9,7 +9,19 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from ops.admin.values import Approval, Held, HoldDone, HoldPlan, Readiness, Sample, SourceStatus, Status, Stopping
+from ops.admin.values import (
+    Approval,
+    Held,
+    HoldDone,
+    HoldPlan,
+    Readiness,
+    ReseedDone,
+    ReseedPlan,
+    Sample,
+    SourceStatus,
+    Status,
+    Stopping,
+)
 from ops.config import MemberConfig
 from ops.metrics import samples
 from ops.operators.edge_book import BookFile
@@ -17,6 +29,7 @@ from ops.operators.holds import HeldGroup, HoldDesk
 from ops.seat import Bound, Seat
 from replica import native
 from replica.feed.phases import Phase
+from replica.member import reseed
 from replica.member.copy import SourceCopy
 from replica.member.member import Member
 from replica.model.batch import OP_DELETE, open_batch
@@ -77,7 +90,7 @@ class MemberCalls:
     async def status(self) -> Status:
         config, member = self._config, self._member
         alarms = [alarm for copy in member.copies.values() for alarm in copy.runner.alarms]
-        broken = [f"source {name} is out of service: {error.trouble.message}" for name, error in member.broken.items()]
+        broken = [f"source {name} is out of service: {_with_next(name, error)}" for name, error in member.broken.items()]
         waiting = [
             f"source {name} takes nothing in, answers go on: {why.trouble.message}" for name, why in member.waiting().items()
         ]
@@ -161,6 +174,16 @@ class MemberCalls:
     async def hold_run(self, token: str) -> HoldDone:
         return await self._desk.run(token)
 
+    # -- re-seeding
+
+    async def reseed_plan(self, source: str) -> ReseedPlan:
+        plan = reseed.plan_of(self._member, source)
+        return ReseedPlan(plan.token(), source, plan.text(), str(plan.store), str(plan.aside), plan.warnings())
+
+    async def reseed_run(self, token: str) -> ReseedDone:
+        plan = await reseed.run(self._member, token)
+        return ReseedDone(token, plan.source, str(plan.aside))
+
     # -- takeover
 
     async def takeover_status(self, source: str) -> list[dict[str, Any]]:
@@ -181,6 +204,13 @@ def _digest(copy: SourceCopy) -> dict[str, Any] | None:
     if digest is None:
         return None
     return {"position": str(digest.position), "records": digest.records, "sum": f"{digest.total:032x}"}
+
+
+def _with_next(name: str, error: ZaibeiError) -> str:
+    """What is wrong, and the command that heals it."""
+    command = f"zaibei source reseed plan {name}"
+    text = error.trouble.message
+    return text if command in text or error.code is not Code.DAMAGED else f"{text}. Next: {command}"
 
 
 def _now_ms() -> int:

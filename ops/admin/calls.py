@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from ops.admin.values import Approval, Held, HoldDone, HoldPlan, Readiness, Sample, SourceStatus, Status, Stopping
+from ops.admin.values import (
+    Approval,
+    Held,
+    HoldDone,
+    HoldPlan,
+    Readiness,
+    ReseedDone,
+    ReseedPlan,
+    Sample,
+    SourceStatus,
+    Status,
+    Stopping,
+)
 
 READ_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 60.0
@@ -49,6 +61,14 @@ class AdminCalls(Protocol):
 
     async def hold_run(self, token: str) -> HoldDone:
         """Commit the decision; NOT_AUTHORISED until two different operators signed, REFUSED when the world changed."""
+        ...
+
+    async def reseed_plan(self, source: str) -> ReseedPlan:
+        """Look, change nothing; REFUSED while the source is in service."""
+        ...
+
+    async def reseed_run(self, token: str) -> ReseedDone:
+        """Move the damaged store aside and begin to load anew; REFUSED when the world changed since the plan."""
         ...
 
     async def takeover_status(self, source: str) -> list[dict[str, Any]]:
@@ -96,6 +116,8 @@ CALLS: MappingProxyType[str, Call] = MappingProxyType(
         "hold_plan_of": _call(HoldPlan, token=str),
         "hold_sign": _call(HoldPlan, approval=Approval, changes=True),
         "hold_run": _call(HoldDone, token=str, changes=True),
+        "reseed_plan": _call(ReseedPlan, source=str),
+        "reseed_run": _call(ReseedDone, token=str, changes=True),
         "takeover_status": _call(list[dict[str, Any]], source=str),
         "takeover_plan": _call(dict[str, Any], source=str, action=str),
         "takeover_run": _call(dict[str, Any], changes=True, source=str, action=str, token=str, reason=str),

@@ -10,7 +10,19 @@ from typing import Any
 from ops.admin.calls import CALLS
 from ops.admin.codec import ANSWER_OCTETS_MAX, decode_answer, encode_request
 from ops.admin.edge_socket import short_path
-from ops.admin.values import Approval, Held, HoldDone, HoldPlan, Readiness, Sample, SourceStatus, Status, Stopping
+from ops.admin.values import (
+    Approval,
+    Held,
+    HoldDone,
+    HoldPlan,
+    Readiness,
+    ReseedDone,
+    ReseedPlan,
+    Sample,
+    SourceStatus,
+    Status,
+    Stopping,
+)
 from replica.model.errors import Code, ZaibeiError
 
 CONNECT_S_MAX = 3.0
@@ -144,6 +156,14 @@ class AdminClient:
 
     def hold_run(self, token: str) -> HoldDone:
         answer: HoldDone = self.call("hold_run", token=token)
+        return answer
+
+    def reseed_plan(self, source: str) -> ReseedPlan:
+        answer: ReseedPlan = self.call("reseed_plan", source=source)
+        return answer
+
+    def reseed_run(self, token: str) -> ReseedDone:
+        answer: ReseedDone = self.call("reseed_run", token=token)
         return answer
 
     def takeover_status(self, source: str = "") -> list[dict[str, Any]]:

@@ -6,7 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ops.admin.values import Approval, Held, HoldDone, HoldPlan, Readiness, Sample, SourceStatus, Status, Stopping
+from ops.admin.values import (
+    Approval,
+    Held,
+    HoldDone,
+    HoldPlan,
+    Readiness,
+    ReseedDone,
+    ReseedPlan,
+    Sample,
+    SourceStatus,
+    Status,
+    Stopping,
+)
 from ops.operators.holds import HoldDesk
 from replica.model.errors import Code, ZaibeiError
 
@@ -20,6 +32,7 @@ class MemoryMember:
     checks: list[Readiness] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     takeover: dict[tuple[str, str], Any] = field(default_factory=dict)
+    reseeds: dict[str, ReseedPlan] = field(default_factory=dict)
     stopping: Callable[[], None] = lambda: None
 
     async def status(self) -> Status:
@@ -55,6 +68,17 @@ class MemoryMember:
 
     async def hold_run(self, token: str) -> HoldDone:
         return await self.desk.run(token)
+
+    async def reseed_plan(self, source: str) -> ReseedPlan:
+        if source not in self.reseeds:
+            raise ZaibeiError(Code.REFUSED, f"{source} is in service and is not re-seeded")
+        return self.reseeds[source]
+
+    async def reseed_run(self, token: str) -> ReseedDone:
+        for plan in self.reseeds.values():
+            if plan.token == token:
+                return ReseedDone(token, plan.source, plan.aside)
+        raise ZaibeiError(Code.REFUSED, "nothing is out of service as that plan saw it")
 
     async def takeover_status(self, source: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self._takeover("status", source)

@@ -117,6 +117,27 @@ class HoldDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ReseedPlan:
+    """A planned re-seed of a source that is out of service: the text to read, its token, where the damaged store goes."""
+
+    token: str
+    source: str
+    text: str
+    store: str
+    aside: str
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ReseedDone:
+    """A source that is in service again, empty, and loads."""
+
+    token: str
+    source: str
+    aside: str
+
+
+@dataclass(frozen=True, slots=True)
 class Readiness:
     """One readiness check of one source: result "pass", "fail" or "unknown"."""
 

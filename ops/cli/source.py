@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rich.text import Text
 
 from ops.cli.exits import Exit
+from ops.cli.reseed import reseed
 from ops.cli.style import Console, guarded, pairs, styled, table
 from ops.config.edge_load import load_config
 from ops.logs import set_up_logging
@@ -58,6 +59,7 @@ def source() -> None:
       zaibei source identity --config source.toml     what the copy's operators pin
       zaibei source serve --config source.toml
       zaibei source check node-a                      at the centre: the one in zaibei.toml
+      zaibei source reseed plan node-a                at the centre: when its copy here is damaged
     """
 
 
@@ -329,6 +331,8 @@ def _shown(name: str, value: object) -> object:
             return value
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
+
+source.add_command(reseed)
 
 if __name__ == "__main__":
     sys.exit(guarded(lambda: source(standalone_mode=False, prog_name="zaibei source"), "--json" in sys.argv))

@@ -141,9 +141,15 @@ class SourceCopy:
 
     # -- life
 
-    async def start(self) -> StartReport:
-        """Replay what the store lacks, then state what this source owns. Raises ZaibeiError."""
+    async def start(self, first: Sequence[entry_pb2.Entry] = ()) -> StartReport:
+        """Replay what the store lacks, then state what this source owns. Raises ZaibeiError.
+
+        Args:
+            first: entries of ours to commit before anything else.
+        """
         report = await self.log.start()
+        for entry in first:
+            await propose_and_wait(self.log, entry, OWNERSHIP_S_MAX)
         await self._state_ownership()
         await self.runner.start()
         return report

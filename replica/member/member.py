@@ -35,7 +35,7 @@ from replica.member.edge_broken import stopping_on_broken
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.member.source_log import StoreSourceLog
 from replica.model.catalog import Catalog
-from replica.model.errors import Code, InvariantBroken, ZaibeiError
+from replica.model.errors import Code, InvariantBroken, ZaibeiError, require
 from replica.model.group_state import GroupState
 from replica.model.handle.values import decode_record
 from replica.model.identifier import END, ROUTE, PrefixTree, parent, prefix_key
@@ -49,6 +49,7 @@ from replica.takeover.edge_beats import BeatTable, listen_for_beats
 from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.ports import PublishedSites
 from replica.takeover.service import TakeoverService
+from replica.v1 import entry_pb2
 
 LINEAGE_FILE = "lineage"
 STORE_OPEN_FILES_MIN = 64
@@ -94,7 +95,9 @@ class Member:
         self._apply: ApplyThread | None = None
         self._server: grpc.aio.Server | None = None
         self._beats: list[asyncio.DatagramTransport] = []
-        self._pullers: list[asyncio.Task[None]] = []
+        self._pullers: dict[str, asyncio.Task[None]] = {}
+        self._around: Around | None = None
+        self.changing = asyncio.Lock()  # one source at a time is taken out and brought in
         self._observer: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -127,7 +130,7 @@ class Member:
         )
         self._apply = ApplyThread(on_broken=self._invariant, metrics=ApplyMetrics(registry) if registry else None)
         self._apply.start()
-        around = Around(
+        self._around = around = Around(
             settings=settings,
             journal=self._journal,
             apply=self._apply,
@@ -145,7 +148,8 @@ class Member:
         await asyncio.gather(*(self._open(source, around) for source in settings.sources))  # the thread pool bounds it
         self._renew_catalog()
         await self._serve()
-        self._pull()
+        for source in settings.sources:
+            self._begin_pull(source)
         self._observer = asyncio.create_task(self._observe(), name="observe feeds")
 
     async def _observe(self) -> None:
@@ -170,13 +174,13 @@ class Member:
         """Sources whose intake waits until somebody makes room on a disk, and why."""
         return {name: why for name, copy in self.copies.items() if (why := copy.log.waits) is not None}
 
-    async def _open(self, source: SourceSettings, around: Around) -> None:
+    async def _open(self, source: SourceSettings, around: Around, first: Sequence[entry_pb2.Entry] = ()) -> None:
         """One source; when its store is bad the others go on without it."""
         try:
             copy = await asyncio.to_thread(SourceCopy.open, source, around)
             self.copies[source.name] = copy
             copy.store.subscribe(self._on_state)
-            report = await copy.start()
+            report = await copy.start(first)
             if report.warning:
                 self.warnings[source.name] = report.warning
                 fields = {"source": source.name, "warning": report.warning, "loss_possible": report.loss_possible}
@@ -191,11 +195,53 @@ class Member:
         else:
             self.takeover.runners[source.name] = copy.runner
 
+    async def take_out(self, name: str) -> None:
+        """Stop one source that is out of service and close what is open of it; it is answered by code 2 from now on."""
+        require(name in self.broken, f"{name} is in service: it is not taken out")
+        await self._end_pull(name)
+        copy = self.copies.pop(name, None)
+        self.takeover.runners.pop(name, None)
+        if copy is not None:
+            await copy.stop()
+            await self._close(name, copy)
+
+    async def forget_log(self, name: str) -> None:
+        """Its journal entries count no more. Raises ZaibeiError."""
+        require(name not in self.copies and self._journal is not None, f"{name} is still open")
+        if self._journal is not None:
+            try:
+                await asyncio.to_thread(self._journal.retire, name)
+            except ZaibeiError as exc:
+                if exc.code is not Code.NOT_FOUND:  # there is none: nothing to forget
+                    raise
+
+    async def bring_in(self, name: str, first: Sequence[entry_pb2.Entry] = ()) -> None:
+        """Open a source that was taken out, and let its feed come; `broken` says whether that went well.
+
+        Args:
+            first: entries to commit before anything else.
+        """
+        around, source = self._around, next(one for one in self.settings.sources if one.name == name)
+        require(around is not None and name not in self.copies, f"{name} is still open")
+        if around is not None:
+            self.broken.pop(name, None)
+            self.warnings.pop(name, None)
+            await self._open(source, around, first)
+            self._renew_catalog()
+            self._begin_pull(source)
+
+    async def _close(self, name: str, copy: SourceCopy) -> None:
+        try:
+            await asyncio.to_thread(copy.close)
+        except ZaibeiError as exc:
+            log.error("store not closed in order", extra={"fields": {"source": name, "why": str(exc)}})
+
     async def stop(self) -> None:
         """In order: no new streams, feeds end, logs drain, stores flush and close."""
-        for puller in (*self._pullers, *([self._observer] if self._observer else [])):
-            puller.cancel()
-        await asyncio.gather(*self._pullers, return_exceptions=True)
+        if self._observer is not None:
+            self._observer.cancel()
+        for name in list(self._pullers):
+            await self._end_pull(name)
         for copy in self.copies.values():
             await copy.driver.stop()
         if self._server is not None:
@@ -207,10 +253,7 @@ class Member:
         if self._apply is not None:
             await asyncio.to_thread(self._apply.stop)
         for name, copy in self.copies.items():
-            try:
-                await asyncio.to_thread(copy.close)
-            except ZaibeiError as exc:
-                log.error("store not closed in order", extra={"fields": {"source": name, "why": str(exc)}})
+            await self._close(name, copy)
         if self._journal is not None:
             await asyncio.to_thread(self._journal.close)
         self._watching.close()
@@ -274,14 +317,17 @@ class Member:
         copy = self.copies.get(peer.name) if wanted in ("", peer.name) else None
         return None if copy is None else StoreSourceLog(copy.store, self.settings.identity.signer, copy.settings.prefixes)
 
-    def _pull(self) -> None:
-        for source in self.settings.sources:
-            copy = self.copies.get(source.name)
-            if copy is None:
-                continue
-            if source.pull:
-                puller = Puller(copy.driver, source.pull, self.settings.identity, source.peer)
-                self._pullers.append(asyncio.create_task(puller.run(), name=f"pull {source.name}"))
+    def _begin_pull(self, source: SourceSettings) -> None:
+        copy = self.copies.get(source.name)
+        if copy is not None and source.pull and source.name not in self.broken:
+            puller = Puller(copy.driver, source.pull, self.settings.identity, source.peer)
+            self._pullers[source.name] = asyncio.create_task(puller.run(), name=f"pull {source.name}")
+
+    async def _end_pull(self, name: str) -> None:
+        puller = self._pullers.pop(name, None)
+        if puller is not None:
+            puller.cancel()
+            await asyncio.gather(puller, return_exceptions=True)
 
     # -- what answering asks
 
