@@ -59,7 +59,7 @@ class AgentLog:
         self._room = threading.Condition()
         self._waiters = Waiters()
         self._retention = Retention(spool)
-        self._snapshots = Snapshots(nature.source, content.path, signer, clocks.boottime_s)
+        self._snapshots = Snapshots(nature.source, content.path, signer, clocks.boottime_s, self._turn)
         self._pins = Pins()
         self._appended_s, self._certified_s, self._quiet_until_s = _NEVER_S, _NEVER_S, _NEVER_S
         self._epoch_wanted = ""
@@ -381,12 +381,15 @@ class AgentLog:
         with self._turn:  # waits for a cut in flight
             if self._closed:
                 raise ZaibeiError(Code.STOPPING, "the log is closed")
+            if self._files.segments[-1].end != self.head():  # an earlier attempt got as far as the log
+                self._recover()
             return self._begin_epoch(grant, parent, start)
 
     def _begin_epoch(self, grant: source_pb2.Grant, parent: Position, start: Position) -> Position:
         head = self.head()
         if same_epoch(head, start) and start in [digest.position for digest in self._known(start)]:
-            return start  # taken before
+            self._in_epoch(start)  # taken before, perhaps by an attempt that a full disk ended half way
+            return start
         if head != parent or start.epoch <= head.epoch:
             self.counts.grants_refused += 1
             self._quiet_until_s = self._clocks.boottime_s() + GRANT_QUIET_S
@@ -397,13 +400,16 @@ class AgentLog:
         with self._state:
             self.content.begin_epoch(start)
             self._pins.clear()
+        self.counts.grants += 1
+        self._in_epoch(start)
+        return start
+
+    def _in_epoch(self, start: Position) -> None:
         self._retention.granted(start)
         self._epoch_wanted, self._quiet_until_s = "", _NEVER_S
         if self._marker is not None:
             self._marker.write_text("granted")
-        self.counts.grants += 1
         self._waiters.wake()
-        return start
 
     def receipt(self, receipt: source_pb2.Receipt) -> None:
         if receipt.level != source_pb2.Receipt.LEVEL_QUORUM:

@@ -71,10 +71,14 @@ class Transfer:
 
 
 class Snapshots:
-    """Running transfers of one source."""
+    """Running transfers of one source.
 
-    def __init__(self, source: str, path: Path, signer: Signer, boottime_s: Callable[[], float]) -> None:
-        self._source, self._path, self._signer, self._boottime_s = source, path, signer, boottime_s
+    Args:
+        turn: held by whoever changes the content until it is published: no view is of a position that the head has not reached.
+    """
+
+    def __init__(self, source: str, path: Path, signer: Signer, boottime_s: Callable[[], float], turn: threading.Lock) -> None:
+        self._source, self._path, self._signer, self._boottime_s, self._turn = source, path, signer, boottime_s, turn
         self._running: dict[bytes, Transfer] = {}
         self._lock = threading.Lock()
 
@@ -118,7 +122,7 @@ class Snapshots:
 
     def _begin(self, request: source_pb2.SnapshotRequest) -> tuple[Transfer, int]:
         self.expire()
-        with self._lock:
+        with self._turn, self._lock:
             held = self._running.get(request.snapshot_id)
             if held is not None and request.first_part <= held.made and held.lock.acquire(blocking=False):
                 return held, request.first_part

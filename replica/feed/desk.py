@@ -47,7 +47,7 @@ class Setup:
     random: Callable[[int], bytes]
     owner_of: OwnerOf = nobody_owns
     limits: FeedLimits = field(default_factory=FeedLimits)
-    beat_key: bytes = bytes(BEAT_KEY_OCTETS)
+    beat_key: bytes = field(default=bytes(BEAT_KEY_OCTETS), repr=False)
     beat_to: tuple[source_pb2.Endpoint, ...] = ()
 
 

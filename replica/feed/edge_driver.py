@@ -122,8 +122,7 @@ class FeedDriver:
                     self._metrics.connected(False)
 
     async def _replace(self) -> None:
-        old = self._last
-        if old is not None:
+        while (old := self._last) is not None and not old.settled.is_set():  # another one may have come while we waited
             old.end(Trouble(Code.BUSY, "a newer stream of this source replaces this one", retry=True))
             try:
                 async with asyncio.timeout(REPLACED_S_MAX):
@@ -163,13 +162,14 @@ class _Stream:
     def __init__(self, driver: FeedDriver, link: Link, setup: Setup) -> None:
         self.driver, self.link = driver, link
         self.session = ReplicaSession(setup, driver.group, driver.age)
-        self.settled = asyncio.Event()  # ended, and every proposal has its outcome
+        self.settled = asyncio.Event()  # over, and every proposal has its outcome
         self._ended = asyncio.Event()
         self._why: Trouble | None = None
         self._outbox: asyncio.Queue[source_pb2.ReplicaMessage] = asyncio.Queue(OUTBOX_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._unsettled = 0
+        self._over = False  # nothing of it runs any more
         self._changed = False
         self._settle_due = False
         self._parts: AsyncIterator[source_pb2.SnapshotPart] | None = None
@@ -194,6 +194,7 @@ class _Stream:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._over = True
             self._count_off(0)
 
     def end(self, why: Trouble | None) -> None:
@@ -278,7 +279,7 @@ class _Stream:
 
     def _count_off(self, count: int) -> None:
         self._unsettled -= count
-        if self._unsettled == 0 and self._ended.is_set():
+        if self._unsettled == 0 and self._over:
             self.settled.set()
 
     def _applied(self, tag: int, future: asyncio.Future[Outcome]) -> None:

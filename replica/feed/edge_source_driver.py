@@ -26,12 +26,13 @@ from replica.feed.source_session import (
     TakeGrant,
 )
 from replica.model.batch import open_batch
-from replica.model.errors import Trouble, ZaibeiError
+from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.v1 import source_pb2
 
 LOGGER = logging.getLogger("zaibei.feed.source")
 TICK_S_MAX = 0.1
-OUTBOX_MESSAGES_MAX = 16  # beyond it the session waits for the network before it reads more of the log
+OUTBOX_MESSAGES_MAX = 16  # beyond it nothing more of the log is read, and no beat is added, before the network has room
+OUTBOX_MESSAGES_END = 4_096  # answers to a replica that asks and does not read: the stream ends
 
 
 class SourceLink(Protocol):
@@ -66,6 +67,8 @@ class SourceDriver:
         self._why: Trouble | None = None
         self._outbox: asyncio.Queue[source_pb2.SourceMessage] = asyncio.Queue()
         self._room = asyncio.Event()
+        self._wanted: Read | None = None  # the newest question for batches; an older one is of a run that is over
+        self._asked = asyncio.Event()
         self._pushing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._beats: BeatSender | None = None
@@ -79,7 +82,7 @@ class SourceDriver:
         loop = asyncio.get_running_loop()
         try:
             self._do(self.session.start(now()))
-            for work in (self._receive(), self._send(), self._follow(), self._tick()):
+            for work in (self._receive(), self._send(), self._follow(), self._read_on(), self._tick()):
                 self._spawn(loop, work)
             await self._ended.wait()
             await asyncio.sleep(TICK_S_MAX / 10)  # the last fault should still leave
@@ -118,6 +121,8 @@ class SourceDriver:
 
     async def _receive(self) -> None:
         while (message := await self.link.receive()) is not None:
+            if message.WhichOneof("body") in ("resume", "nonce"):  # the beat it is answered by states the head as it is now
+                self._do(self.session.moved(self.log.head(), self.log.floor(), now()))
             self._do(self.session.received(message, now()))
         self._end(None)
 
@@ -130,12 +135,24 @@ class SourceDriver:
     async def _follow(self) -> None:
         """The log's head moves; the session hears of it when the network has room."""
         while True:
-            if self._outbox.qsize() < OUTBOX_MESSAGES_MAX:
-                self._do(self.session.moved(self.log.head(), self.log.floor(), now()))
-                await self.log.wait(self.session.head, TICK_S_MAX)
+            await self._has_room()
+            self._do(self.session.moved(self.log.head(), self.log.floor(), now()))
+            await self.log.wait(self.session.head, TICK_S_MAX)
+
+    async def _read_on(self) -> None:
+        """Batches come into memory only while the network takes them, whatever credit the replica gave."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            await self._has_room()
+            wanted, self._wanted = self._wanted, None
+            if wanted is not None:
+                self._read(wanted.run, self.log.read(wanted.after, wanted.octets_max))
+
+    async def _has_room(self) -> None:
+        while self._outbox.qsize() >= OUTBOX_MESSAGES_MAX:
             self._room.clear()
-            if self._outbox.qsize() >= OUTBOX_MESSAGES_MAX:
-                await self._room.wait()
+            await self._room.wait()
 
     async def _tick(self) -> None:
         while True:
@@ -148,9 +165,10 @@ class SourceDriver:
         for command in commands:
             match command:
                 case Say(message):
-                    self._outbox.put_nowait(message)
-                case Read(run, after, octets_max):
-                    self._read(run, self.log.read(after, octets_max))
+                    self._say(message)
+                case Read():
+                    self._wanted = command
+                    self._asked.set()
                 case Certify(position):
                     self._do(self.session.certified(self.log.certificate(position), now()))
                 case TakeGrant(grant):
@@ -167,6 +185,13 @@ class SourceDriver:
                     LOGGER.warning(message, extra={"source": self.session.source, "code": str(code)})
                 case Close(trouble):
                     self._end(trouble)
+
+    def _say(self, message: source_pb2.SourceMessage) -> None:
+        waiting = self._outbox.qsize()
+        if waiting >= OUTBOX_MESSAGES_END:
+            self._end(Trouble(Code.UNREACHABLE, f"the replica does not read: {waiting} messages wait", retry=True))
+        elif waiting < OUTBOX_MESSAGES_MAX or not message.HasField("beat"):  # an old beat proves nothing, the next one will
+            self._outbox.put_nowait(message)
 
     def _read(self, run: int, raws: list[bytes] | None) -> None:
         cuts = None if raws is None else [Cut(raw, open_batch(raw, verify=False).after) for raw in raws]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -85,7 +86,7 @@ class SourceService(source_pb2_grpc.RegistrySourceServicer):
     async def Digest(self, request: source_pb2.DigestRequest, context: Context) -> source_pb2.DigestResponse:
         _, log = await self._open(context)
         try:
-            return log.digest(request)
+            return await asyncio.to_thread(log.digest, request)  # the keys of a bucket may take a scan
         except ZaibeiError as exc:
             await context.abort(status_of(exc.trouble), str(exc))
 

@@ -86,5 +86,5 @@ class SourceLog(Protocol):
         ...
 
     def digest(self, request: source_pb2.DigestRequest) -> source_pb2.DigestResponse:
-        """Sums of the content at a pinned certificate's position; `pinned` False when they are no longer held."""
+        """Sums of the content at a pinned certificate's position; `pinned` False when they are no longer held. Any thread."""
         ...

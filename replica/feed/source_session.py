@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from replica.feed.commands import Alarm, Close, Now, fault, trouble_of
@@ -25,6 +25,7 @@ from replica.v1 import position_pb2, source_pb2
 READ_OCTETS_MAX = 4 * 1024 * 1024
 CERTIFICATE_INTERVAL_NS = 5_000 * MS  # SEMANTICS 10: at least every 5 s
 CERTIFICATE_IDLE_NS = 500 * MS  # after the last batch, when nothing follows
+LEASE_MS_MAX = 600_000  # of one retention lease; the replica renews it while it loads
 LEVELS = frozenset(int(level) for level in ReceiptLevel)
 BEAT_INTERVAL_MS_MIN, BEAT_INTERVAL_MS_MAX = 10, 5_000
 
@@ -100,7 +101,7 @@ class PushSnapshot:
 class Arm:
     """Send datagram beats: key, receivers, interval."""
 
-    key: bytes
+    key: bytes = field(repr=False)
     receivers: tuple[source_pb2.Endpoint, ...]
     interval_ms: int
 
@@ -257,7 +258,7 @@ class SourceSession:
             case "lease":
                 if message.lease.kind == source_pb2.Lease.KIND_RETENTION:
                     position = Position.from_wire(getattr(message.lease, "from"))
-                    self._out.append(Retain(position, message.lease.duration_ms))
+                    self._out.append(Retain(position, min(message.lease.duration_ms, LEASE_MS_MAX)))
             case "fault":
                 self._fault(message.fault)
             case _:

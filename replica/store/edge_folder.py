@@ -3,7 +3,7 @@
 CURRENT          names the live generation (fsynced, replaced by rename)
 gen-N/           a complete generation; with N above the live one: built beside, perhaps still to be switched to by the journal
 gen-0.new/       a first generation whose making was interrupted
-load-N/          being built by a helper process; worthless once that process is gone
+load-N-I/        begun by entry I, being built by a helper process; worthless once that process is gone
 dead-…/          renamed for deletion
 """
 
@@ -18,8 +18,9 @@ from replica.store.edge_generation import Generation, generation_folder
 from replica.store.edge_rocks import StoreBudget
 
 
-def load_folder(folder: Path, number: int) -> Path:
-    return folder / f"load-{number}"
+def load_folder(folder: Path, number: int, begun: int) -> Path:
+    """Of one load alone: what is left of an earlier one of that number may still be on its way out."""
+    return folder / f"load-{number}-{begun}"
 
 
 def find_live(folder: Path, source: str, budget: StoreBudget) -> Generation:

@@ -54,7 +54,7 @@ class GenerationLoader:
     def __init__(self, folder: Path, job: Job, position: Position, helper: subprocess.Popen[bytes]) -> None:
         self._folder, self._job, self._position, self._helper = folder, job, position, helper
         self._thread = ThreadPoolExecutor(1, "zaibei-store-loader")
-        self._building = load_folder(folder, job.generation)
+        self._building = load_folder(folder, job.generation, job.begun)
         self._ended = False
         self.next_part = 0
 
@@ -68,7 +68,7 @@ class GenerationLoader:
             ZaibeiError: DISK_FULL (no room; nothing was started), DISK_FAILED.
         """
         budget.disk.require_for(records_estimate * RECORD_DISK_OCTETS)
-        building = load_folder(folder, side)
+        building = load_folder(folder, side, begun)
         try:
             for old in (building, building.with_name(building.name + ".files")):
                 if old.exists():

@@ -1,0 +1,71 @@
+"""The agent between two of its persistence steps, and read at that very moment."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from replica.model.errors import Code, ZaibeiError
+from replica.v1 import source_pb2
+from tests.unit.agent.helpers import commit, grant, opened, put
+
+
+async def test_a_grant_that_met_a_full_disk_half_way_is_taken_by_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the log, not in the content: the second try must find it, not begin the epoch twice."""
+    log = opened(tmp_path)
+    await asyncio.to_thread(commit, log, put("A"))
+    granted = grant(log.head())
+
+    def full(_: object) -> None:
+        raise ZaibeiError(Code.DISK_FULL, "no room", retry=True)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(log.content, "begin_epoch", full)
+        with pytest.raises(ZaibeiError, match="disk_full"):
+            await log.accept_grant(granted)
+    assert log.head().epoch == 0
+    start = await log.accept_grant(granted)
+    assert start == log.head()
+    assert len(list((tmp_path / "state" / "log").glob("*.seg"))) == 2
+    assert (tmp_path / "identity" / "state-was-here").read_text() == "granted"
+    after = await asyncio.to_thread(commit, log, put("B"))
+    log.close()
+    log = opened(tmp_path)
+    assert (log.head(), log.floor()) == (after, start)
+    log.close()
+
+
+async def test_no_snapshot_is_of_a_position_that_the_head_has_not_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored and not published yet: a replica told of such a position would see the next beat go back behind it."""
+    log = opened(tmp_path)
+    await asyncio.to_thread(commit, log, put("A"))
+    stored, go_on = threading.Event(), threading.Event()
+    publish = log.content.publish
+
+    def slowly(published) -> None:  # type: ignore[no-untyped-def]
+        stored.set()
+        go_on.wait(5)
+        publish(published)
+
+    monkeypatch.setattr(log.content, "publish", slowly)
+    writing = asyncio.create_task(asyncio.to_thread(commit, log, put("B")))
+    await asyncio.to_thread(stored.wait, 5)
+    parts = log.snapshot(source_pb2.SnapshotRequest())
+    opening = asyncio.ensure_future(anext(parts))
+    await asyncio.wait({opening}, timeout=0.3)
+    head = log.head()
+    seen = opening.result().header.position.seq if opening.done() else None
+    go_on.set()
+    await writing
+    assert seen is None or seen <= head.seq
+    header = await opening
+    assert header.header.position.seq <= log.head().seq
+    await parts.aclose()  # type: ignore[attr-defined]
+    log.close()
