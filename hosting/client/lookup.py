@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from ipaddress import IPv6Address
 
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.values import HandleValue
@@ -77,12 +78,20 @@ class Server:
             port_text = tail.removeprefix(":")
         elif host.count(":") == 1:
             host, _, port_text = host.partition(":")
-        if scheme not in ("udp", "tcp", "http") or not host or (port_text and not port_text.isdigit()):
+        literal = ":" not in host or _is_ipv6(host)
+        if scheme not in ("udp", "tcp", "http") or not host or not literal or (port_text and not port_text.isdigit()):
             raise ZaibeiError(Code.MALFORMED, f"not a server: {text!r}; write tcp://192.0.2.1:2641 or [::1]:2641")
         number = int(port_text) if port_text else 8000 if scheme == "http" and port == 2641 else port
         if not 0 < number < 65_536:
             raise ZaibeiError(Code.MALFORMED, f"not a port: {number}")
         return Server(scheme, host, number)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return IPv6Address(host) is not None
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -82,6 +83,8 @@ def demo(console: Console, page_file: Path, keep: Path | None) -> int:
     exit 11  inconclusive: this machine was too busy to judge, or something could not be measured
     With --json the last line is the figures as one document.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C: none of our processes stays behind
+        signal.signal(number, signal.default_int_handler)
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise ZaibeiError(Code.REFUSED, f"{keep} is not empty: name a new folder, nothing there is ever overwritten")
     for attempt in range(1, RUNS_MAX + 1):
