@@ -1,7 +1,7 @@
 """ops/docs/map.md beside the tree: which files it names, and a first sentence for those it lacks.
 
-`python -m tests.unit.docs.code_map` adds new files at the end of their room, in the words of their docstring, and drops those that
-are gone; order and wording stay as people made them.
+`python -m tests.unit.docs.code_map` adds new files at the end of their room, in the words of their docstring, and drops those
+that are gone; order and wording stay as people made them.
 """
 
 from __future__ import annotations
