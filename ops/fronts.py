@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -106,10 +106,11 @@ class FrontProcesses:
 
     Args:
         data: the member's folder.
-        given: what each front serves, as `python -m hosting.front` reads it, without socket and lock.
+        given: what each front serves, as `python -m hosting.front` reads it, without socket, lock and metrics.
+        metrics: addresses of the member's own metrics; front N answers at the port N + 1 above.
     """
 
-    def __init__(self, data: Path, count: int, given: Mapping[str, Any]) -> None:
+    def __init__(self, data: Path, count: int, given: Mapping[str, Any], metrics: Sequence[tuple[str, int]] = ()) -> None:
         self.socket = data / SOCKET_FILE
         if len(os.fsencode(self.socket)) > SOCKET_PATH_OCTETS_MAX:
             raise ZaibeiError(
@@ -118,7 +119,8 @@ class FrontProcesses:
                 "Next: name a shorter folder with --data or [member] data, or set fronts = 0",
             )
         self._data, self._given = data, {"socket": str(self.socket), **given}
-        text = json.dumps([version("zaibei"), sys.executable, self._given], sort_keys=True)
+        self._metrics = [(host, port) for host, port in metrics if port]
+        text = json.dumps([version("zaibei"), sys.executable, self._given, self._metrics], sort_keys=True)
         mark = sha256(text.encode()).hexdigest()[:12]
         self.places = [FrontPlace(data / FOLDER / f"{mark}-{number}.json") for number in range(count)]
         self._watcher: asyncio.Task[None] | None = None
@@ -150,7 +152,9 @@ class FrontProcesses:
 
     def _launch(self, place: FrontPlace) -> bool:
         """Start one and wait until it listens, or found its place taken by one that lives."""
-        place.file.write_text(json.dumps({**self._given, "lock": str(place.lock)}), encoding="utf-8")
+        above = self.places.index(place) + 1
+        own = {"lock": str(place.lock), "metrics": [(host, port + above) for host, port in self._metrics]}
+        place.file.write_text(json.dumps({**self._given, **own}), encoding="utf-8")
         process = subprocess.Popen(
             [sys.executable, "-m", "hosting.front", str(place.file)],
             stdin=subprocess.DEVNULL,

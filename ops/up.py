@@ -130,7 +130,10 @@ async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stac
             Code.INVALID_CONFIG, "fronts share their addresses: give [listen] handle, http and grpc real ports, not 0"
         )
     fronts = FrontProcesses(
-        config.member.data, listen.fronts, {"udp": handle, "tcp": handle, "http": http, "grpc": grpc, "reuse_port": True}
+        config.member.data,
+        listen.fronts,
+        {"udp": handle, "tcp": handle, "http": http, "grpc": grpc, "reuse_port": True},
+        _pairs(listen.metrics),
     )
     server = PortServer(port, PortServerSettings(fronts.socket))
     await server.start()

@@ -2,7 +2,7 @@
 
 {"socket": "/run/zaibei/port", "udp": [["127.0.0.1", 2641]], "tcp": …, "http": …, "grpc": …, "reuse_port": true, "lock": "0.lock"}
 
-`lock`: a file this process keeps locked as long as it lives, with its number in it; when another one has it, it ends at once.
+`metrics`: addresses of its Prometheus metrics. `lock`: a file this process keeps locked as long as it lives, with its number in it; when another one has it, it ends at once.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     reuse_port: bool = False
     beat_silence_ms_max: int = 10
     lock: str = ""
+    metrics: tuple[tuple[str, int], ...] = ()
 
 
 def _take(path: Path) -> bool:
@@ -66,7 +67,7 @@ def main(arguments: list[str]) -> int:
     front = FrontConfig(given.udp, given.tcp, given.http, given.grpc, given.reuse_port)
     owner = PortClientSettings(Path(given.socket), beat_silence_ms_max=given.beat_silence_ms_max)
     try:
-        run_front(FrontProcess(front, owner), _ready)
+        run_front(FrontProcess(front, owner, given.metrics), _ready)
     except OSError as exc:
         sys.stderr.write(f"front: {exc}\n")
         return 1

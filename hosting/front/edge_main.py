@@ -10,27 +10,44 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import uvloop
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, start_http_server
 
-from hosting.front.edge_front import Bound, Front, FrontConfig
+from hosting.front.edge_front import Address, Bound, Front, FrontConfig
 from hosting.front.edge_metrics import FrontCollector
 from hosting.front.edge_port_client import PortClientSettings, SocketAnswerPort
 
 _log = logging.getLogger("zaibei.front")
 SWITCH_INTERVAL_S = 0.0005
+METRICS_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class FrontProcess:
-    """What one front process needs: its listeners and its way to the owner."""
+    """What one front process needs: its listeners, its way to the owner, and where its metrics are asked for."""
 
     front: FrontConfig
     owner: PortClientSettings
+    metrics: tuple[Address, ...] = ()
 
 
-async def serve_front(
-    process: FrontProcess, stop: asyncio.Event, ready: Callable[[Bound], None], registry: CollectorRegistry | None = None
-) -> None:
+async def serve_metrics(registry: CollectorRegistry, address: Address) -> None:
+    """Serve /metrics until cancelled. An address that is taken (by a front that is being replaced) is tried again."""
+    while True:
+        try:
+            server, thread = start_http_server(address[1], addr=address[0], registry=registry)
+            break
+        except OSError as exc:
+            _log.warning("metrics not served yet", extra={"fields": {"address": str(address), "why": str(exc)}})
+            await asyncio.sleep(METRICS_AGAIN_S)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+async def serve_front(process: FrontProcess, stop: asyncio.Event, ready: Callable[[Bound], None]) -> None:
     """Serve until `stop`; `ready` is called with the addresses once all are bound.
 
     Raises:
@@ -39,14 +56,18 @@ async def serve_front(
     port = SocketAnswerPort(process.owner)
     front = Front(port, process.front)
     bound = await front.start()
-    collector = FrontCollector(front, registry) if registry is not None else None
+    registry = CollectorRegistry()
+    collector = FrontCollector(front, registry)
+    metrics = [asyncio.create_task(serve_metrics(registry, address)) for address in process.metrics]
     await port.start()
     try:
         ready(bound)
         await stop.wait()
     finally:
-        if collector is not None:
-            collector.close()
+        for task in metrics:
+            task.cancel()
+        await asyncio.gather(*metrics, return_exceptions=True)
+        collector.close()
         await front.stop()
         await port.stop()
 

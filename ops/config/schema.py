@@ -71,7 +71,12 @@ LISTEN = Section(
         Key("grpc", _listen, _loopback(GRPC_PORT), "gRPC: batch resolve, health, reflection."),
         Key("feed", _listen, _loopback(FEED_PORT), "The feed: sources push here, mutual TLS with pinned certificates."),
         Key("beats", _listen, _loopback(BEATS_PORT), "Authenticated UDP beats of armed sources."),
-        Key("metrics", _listen, _loopback(METRICS_PORT), "Prometheus metrics, /metrics. An empty list: none."),
+        Key(
+            "metrics",
+            _listen,
+            _loopback(METRICS_PORT),
+            "Prometheus metrics, /metrics; front N is at the port N + 1 above. An empty list: none.",
+        ),
         Key("fronts", read.whole(0, 64), 0, "0: answers come from this process; N: N answering processes beside it."),
         Key("allow_public", read.flag, False, "Must be true before any server listens beyond loopback."),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,3 +108,20 @@ def test_fronts_of_another_configuration_are_replaced(world: World) -> None:
     assert world.front_pids() == []
     world.flowing()
     assert codes(world, node.name_of(1)) == {1}
+
+
+def test_each_front_has_metrics_of_its_own(world: World) -> None:
+    running(world)
+    for above in (1, 2):
+        for host in HOSTS:
+            name = f"[{host}]" if ":" in host else host
+            url = f"http://{name}:{world.ports['metrics'] + above}/metrics"
+
+            def text(url: str = url) -> str | None:
+                try:
+                    with urllib.request.urlopen(url, timeout=2) as answer:
+                        return str(answer.read().decode())
+                except OSError:
+                    return None
+
+            assert "zaibei_front_" in until(f"metrics of front {above} on {host}", text)
