@@ -17,6 +17,7 @@ from hosting.answer.heads import Heads
 from hosting.answer.question import Answer, Question
 from hosting.answer.resolve import NOTHING, Plan, answer_plan, answer_record, plan
 from hosting.answer.standing import FOUND, TRY_ANOTHER, Standing, freshness_of, no_standing, standing_of
+from hosting.front.edge_health import add_health
 from hosting.front.service import FrontService
 from hosting.v1 import resolve_pb2, resolve_pb2_grpc
 from replica.model.errors import ZaibeiError
@@ -211,7 +212,7 @@ def _put_records(
 
 
 class GrpcFront:
-    """A grpc.aio server with the Resolver on it."""
+    """A grpc.aio server with the Resolver, its health and reflection on it."""
 
     def __init__(
         self, service: FrontService, hosts: Sequence[tuple[str, int]], *, calls_max: int = 256, reuse_port: bool = False
@@ -230,11 +231,8 @@ class GrpcFront:
             ],
         )
         resolve_pb2_grpc.add_ResolverServicer_to_server(self.resolver, self._server)
-
-    @property
-    def server(self) -> grpc.aio.Server:
-        """For health and reflection, which the composition adds before `start`."""
-        return self._server
+        self._health = add_health(self._server, service)
+        self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Raises OSError: an address cannot be bound."""
@@ -246,6 +244,11 @@ class GrpcFront:
                 raise OSError(f"cannot listen on {literal}:{port}: {exc}") from exc
             self.addresses.append((host, bound))
         await self._server.start()
+        self._looking = asyncio.get_running_loop().create_task(self._health.run())
 
     async def stop(self, grace_s: float = 1.0) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        self._health.tell(False)  # who watches hears it before the port closes
         await asyncio.shield(self._server.stop(grace_s))
