@@ -14,9 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from replica.consensus.edge_apply import ApplyThread
@@ -26,19 +23,20 @@ from replica.consensus.edge_metrics import ApplyMetrics, JournalMetrics
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_metrics import FeedMetrics
 from replica.feed.edge_puller import Puller
-from replica.feed.edge_push_server import PushService, add_feed_services
+from replica.feed.edge_push_server import PushService
 from replica.feed.edge_source_server import SourceService
-from replica.feed.edge_tls import SERVER_OPTIONS, server_credentials
 from replica.member.answers import catalog_mark, catalog_of
 from replica.member.copy import Around, SourceCopy
 from replica.member.edge_broken import stopping_on_broken
+from replica.member.edge_feed_port import FeedPort
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.member.source_log import StoreSourceLog
 from replica.model.catalog import Catalog
 from replica.model.errors import Code, InvariantBroken, ZaibeiError, require
 from replica.model.group_state import GroupState
+from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.values import decode_record
-from replica.model.identifier import END, ROUTE, PrefixTree, parent, prefix_key
+from replica.model.identifier import END, ROUTE, PrefixTree, parent, prefix_key, prefix_text
 from replica.model.identity import Peer
 from replica.model.position import LINEAGE_OCTETS
 from replica.model.view import SourceView
@@ -53,7 +51,6 @@ from replica.v1 import entry_pb2
 
 LINEAGE_FILE = "lineage"
 STORE_OPEN_FILES_MIN = 64
-SERVER_GRACE_S = 0.5
 CATALOG_SETTLE_S = 0.002
 OBSERVE_S = 1.0
 HS_SITE_TYPES = frozenset({"HS_SITE", "HS_SITE.6"})
@@ -93,7 +90,7 @@ class Member:
         self._catalog_due = False
         self._journal: Journal | None = None
         self._apply: ApplyThread | None = None
-        self._server: grpc.aio.Server | None = None
+        self._feed: FeedPort | None = None
         self._beats: list[asyncio.DatagramTransport] = []
         self._pullers: dict[str, asyncio.Task[None]] = {}
         self._around: Around | None = None
@@ -160,6 +157,7 @@ class Member:
             for name, copy in self.copies.items():
                 copy.driver.observe()
                 self._tell_waiting(name, copy, waiting)
+            await self._tell_health()
 
     def _tell_waiting(self, name: str, copy: SourceCopy, told: dict[str, ZaibeiError]) -> None:
         """Say once that intake waits for room on a disk, and once that it goes on."""
@@ -244,8 +242,8 @@ class Member:
             await self._end_pull(name)
         for copy in self.copies.values():
             await copy.driver.stop()
-        if self._server is not None:
-            await self._server.stop(SERVER_GRACE_S)
+        if self._feed is not None:
+            await self._feed.stop()
         for transport in self._beats:
             transport.close()
         for copy in self.copies.values():
@@ -281,25 +279,18 @@ class Member:
         settings = self.settings
         if not settings.feed_listen or not settings.sources:
             return  # nobody is pinned, so nobody could come in
-        server = grpc.aio.server(options=list(SERVER_OPTIONS))
         pins = settings.pins
-        push = PushService(self._driver_for, lambda: pins)
-        names = add_feed_services(server, push, SourceService(self._log_for, lambda: pins))
-        servicer = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-        for name in ("", *names):
-            await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        credentials = server_credentials(settings.identity, pins)
-        bound = []
-        for host, port in settings.feed_listen:
-            text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            try:
-                bound.append((host, server.add_secure_port(text, credentials)))
-            except RuntimeError as exc:
-                raise ZaibeiError(Code.INVALID_CONFIG, f"cannot listen for feeds on {text}: {exc}") from exc
-        await server.start()
-        self._server, self.feed_addresses = server, tuple(bound)
+        push, source = PushService(self._driver_for, lambda: pins), SourceService(self._log_for, lambda: pins)
+        self._feed = FeedPort(settings.identity, pins, push, source)
+        await self._feed.start(settings.feed_listen)
+        self.feed_addresses = self._feed.addresses
+        await self._tell_health()
+
+    async def _tell_health(self) -> None:
+        """Taking in needs one source with room on its disks; reading back one source in service."""
+        if self._feed is not None:
+            sound = [copy.log for name, copy in self.copies.items() if name not in self.broken and copy.log.leader]
+            await self._feed.tell(takes=any(log.waits is None for log in sound), reads=bool(sound))
 
     def _driver_for(self, name: str) -> FeedDriver | None:
         """Who pushes. Raises ZaibeiError(CONFLICT): two ways at once would take the stream from each other for ever."""
@@ -398,7 +389,11 @@ class Member:
         (record,), _ = copy.store.get_many([ROUTE + prefix + END])
         if not record:
             return PublishedSites()
-        sites = [value for value in decode_record(record).values if _type_of(value.type) in HS_SITE_TYPES]
+        try:
+            values = decode_record(record).values
+        except ProtocolFault as exc:
+            raise ZaibeiError(Code.MALFORMED, f"the record of {prefix_text(prefix)} does not parse: {exc.detail}") from exc
+        sites = [value for value in values if _type_of(value.type) in HS_SITE_TYPES]
         return PublishedSites(tuple(site.data for site in sites), min((site.ttl for site in sites), default=None))
 
 

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ops.metrics.names import faults_of_names
 from replica.feed.edge_pusher import Pusher
+from replica.feed.edge_tls import open_channel
+from replica.member.copy import store_folder
+from replica.member.edge_feed_port import PUSHES, READS
 from replica.model.edge_identity import Identity, ensure_identity
 from replica.model.errors import Code, InvariantBroken
 from replica.model.identity import Peer
-from tests.integration.member_world import Node, key, put, running, settings_of, until
+from tests.integration.member_world import Node, World, key, put, running, settings_of, until
 
 
 @pytest.fixture
@@ -63,6 +67,36 @@ async def test_a_source_that_is_fetched_may_not_push_as_well(tmp_path: Path, me:
         assert "take `pull` out of its [[source]] block" in trouble.message
         await node.write(put("88.118/2"))
         await world.equal(node)
+
+
+async def test_the_feeds_port_says_what_each_service_can_do(tmp_path: Path, me: Identity) -> None:
+    """Nothing is taken in while the only source is out of service; after its re-seed it is."""
+    node = Node(tmp_path, "node-a", "88.118", me)
+    await node.write(put("88.118/1"))
+    mine = Peer(me.name, me.certificate_pem, role="member")
+
+    async def health(world: World, service: str, host: str) -> int:
+        place = [name for name, _ in world.member.feed_addresses].index(host)
+        port = world.member.feed_addresses[place][1]
+        async with open_channel(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", node.identity, mine) as channel:
+            stub: health_pb2_grpc.HealthAsyncStub = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+        return int(answer.status)
+
+    async with node.serving():
+        settings = settings_of(tmp_path, me, [node.settings()])
+        async with running(settings) as world:
+            await world.equal(node)
+            for host in ("127.0.0.1", "::1"):
+                assert [await health(world, name, host) for name in ("", PUSHES, READS)] == [1, 1, 1]
+        (store_folder(settings.data, "node-a") / "CURRENT").write_bytes(b"rubbish")
+        async with running(settings) as world:
+            assert [await health(world, name, "::1") for name in ("", PUSHES, READS)] == [2, 2, 2]
+            plan = await world.calls().reseed_plan("node-a")
+            await world.calls().reseed_run(plan.token)
+            async with asyncio.timeout(20):
+                while await health(world, PUSHES, "::1") != 1:  # noqa: ASYNC110 - asked over the wire
+                    await asyncio.sleep(0.05)
 
 
 async def test_every_metric_of_a_member_keeps_the_rule_of_names(tmp_path: Path, me: Identity) -> None:
