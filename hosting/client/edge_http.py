@@ -14,6 +14,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.faults import ProtocolFault
 
 IDLE_PER_SERVER_MAX = 8
+HEADER_OCTETS_MAX = 64 * 1024
 BODY_OCTETS_MAX = 2 * 1024 * 1024
 CONNECT_S_MAX = 3.0
 
@@ -30,6 +31,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._body = bytearray()
+        self._header_octets = 0
 
     @property
     def usable(self) -> bool:
@@ -41,10 +43,14 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._fail(ConnectionResetError(f"not HTTP: {exc}"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_octets += len(name) + len(value)
+        if self._header_octets > HEADER_OCTETS_MAX:
+            self._fail(ConnectionResetError(f"headers over {HEADER_OCTETS_MAX} octets"))
+            return
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_body(self, body: bytes) -> None:

@@ -132,6 +132,12 @@ class HandleClient:
         Raises:
             ZaibeiError(UNREACHABLE): no valid answer came. ZaibeiError(MALFORMED): the question cannot be asked.
         """
+        try:
+            return await self._ask(server, question)
+        except (ValueError, OverflowError) as exc:  # a published site may name what is no address or port
+            raise ZaibeiError(Code.UNREACHABLE, f"{str(server)!r} is no server: {exc}", definite=False) from exc
+
+    async def _ask(self, server: Server, question: Question) -> Reply:
         if server.protocol == "http":
             return await self._http.ask(server, question)
         number = secrets.randbelow(REQUEST_ID_MAX) + 1

@@ -5,6 +5,7 @@ node is down can still probe it. Without an address nothing is probed, and what 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
 from collections.abc import Sequence
@@ -29,18 +30,28 @@ class NodeFile:
 
     def said(self, endpoints: Sequence[Endpoint]) -> None:
         """The source described itself: keep that when it is news. Written by a thread; call it on the event loop."""
-        found = tuple(endpoints)[:ENDPOINTS_MAX]
+        found = tuple(one for one in endpoints if _usable(one))[:ENDPOINTS_MAX]
         if found == self.endpoints or (self._writing is not None and not self._writing.done()):
             return
         self.endpoints = found
         self._writing = asyncio.get_running_loop().run_in_executor(None, _write, self._path, found)
 
 
+def _usable(endpoint: Endpoint) -> bool:
+    """A numeric address and a real port: a source names them, and must not be able to name what breaks us."""
+    try:
+        ipaddress.ip_address(endpoint.address)
+    except ValueError:
+        return False
+    return 0 < endpoint.port < 65_536
+
+
 def _read(path: Path) -> tuple[Endpoint, ...]:
     try:
         with path.open("rb") as file:
             rows: Any = json.loads(file.read(FILE_OCTETS_MAX))
-        return tuple(Endpoint(str(protocol), str(address), int(port)) for protocol, address, port in rows)
+        found = (Endpoint(str(protocol), str(address), int(port)) for protocol, address, port in rows)
+        return tuple(one for one in found if _usable(one))
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, TypeError) as exc:

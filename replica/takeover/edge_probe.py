@@ -58,7 +58,7 @@ def probe_request(prefix: str) -> tuple[bytes, int]:
 async def _ask(endpoint: Endpoint, request: bytes, number: int) -> bool:
     try:
         return await (_ask_tcp if endpoint.protocol == "tcp" else _ask_udp)(endpoint, request, number)
-    except (OSError, EOFError, ProtocolFault):
+    except (OSError, EOFError, ProtocolFault, ValueError, OverflowError):  # the last two: what was named is no address or port
         return False
 
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identifier import handle_prefix_key, prefix_text
@@ -18,7 +18,7 @@ from replica.model.states import Authority, Result
 from replica.takeover.detector import MS, Detector, DetectorLimits, Verdict, decide
 from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.machine import SHOWN, Alarm, Commit, Phase, Policy, Publish, Step, Takeover, World
-from replica.takeover.overlay import live_overlays, overlay_entry, serial_above, site_with
+from replica.takeover.overlay import is_site, live_overlays, overlay_entry, serial_above, site_with
 from replica.takeover.plan import Plan, already_done, plan_of
 from replica.takeover.ports import Endpoint, PublishedSites, SourcePort
 from replica.takeover.publish import Confirmation, Publication, Publisher, Standing
@@ -391,7 +391,8 @@ class TakeoverRunner:
         """Sites that cannot be read now stay as last seen."""
         try:
             for prefix in self._source.state().prefixes:
-                self._sites[prefix] = await self._source.published(prefix)
+                found = await self._source.published(prefix)
+                self._sites[prefix] = replace(found, sites=tuple(site for site in found.sites if is_site(site)))
         except ZaibeiError as exc:
             log.debug("published sites not known", extra={"why": str(exc)})
         finally:

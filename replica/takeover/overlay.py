@@ -44,8 +44,13 @@ def site_with(site: bytes, *, serial: int, primary: bool) -> bytes:
     return site[:SERIAL_OFFSET] + serial.to_bytes(2, "big") + bytes((flags,)) + site[FLAGS_OFFSET + 1 :]
 
 
+def is_site(site: bytes) -> bool:
+    """HS_SITE data as far as we change it; a registry may publish octets that are none."""
+    return len(site) >= SITE_OCTETS_MIN and site[:2] == b"\0\x01"
+
+
 def _check(site: bytes) -> None:
-    if len(site) < SITE_OCTETS_MIN or site[:2] != b"\0\x01":
+    if not is_site(site):
         raise ZaibeiError(Code.MALFORMED, f"not HS_SITE data: {site[:16].hex()}")
 
 

@@ -228,6 +228,14 @@ async def test_hostile_octets_never_break_the_client(clients: Make, protocol: st
     server.close()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "a\0b", "x" * 80, "a..b"])
+@pytest.mark.parametrize("protocol", ["udp", "tcp", "http"])
+async def test_a_published_site_that_is_no_server_sends_the_client_on(clients: Make, protocol: str, address: str) -> None:
+    with pytest.raises(ZaibeiError) as caught:
+        await clients().ask(Server(protocol, address, 70_000), Question("88.118.8/A"))
+    assert caught.value.code is Code.UNREACHABLE
+
+
 async def test_hedging_passes_a_black_hole(clients: Make) -> None:
     hole, good = await Site(silent).start(), await Site(found).start()
     lookup = await clients(hole.server(), good.server(), hedge=True, deadline_s=60).resolve(NAME)

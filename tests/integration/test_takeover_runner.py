@@ -17,6 +17,7 @@ from replica.model.position import ORIGIN
 from replica.model.states import Authority, Result
 from replica.takeover.edge_beats import BeatTable, listen_for_beats
 from replica.takeover.edge_metrics import TakeoverMetrics
+from replica.takeover.edge_probe import probe
 from replica.takeover.edge_runner import RunnerConfig, TakeoverRunner, boottime_ns
 from replica.takeover.machine import Phase, Policy
 from replica.takeover.ports import Endpoint, MemorySource, PublishedSites
@@ -111,6 +112,27 @@ async def test_a_silent_source_nobody_can_probe_is_not_taken_over(rig: Rig) -> N
     assert rig.source.entries == []
     probes = {check.name: check for check in rig.runner.readiness(boottime_ns())}["probes"]
     assert probes.result is Result.FAIL and "names no resolution endpoint" in probes.detail
+
+
+async def test_octets_that_are_no_site_hinder_nothing(rig: Rig) -> None:
+    """What the registry above publishes for a prefix is a stranger's: neither kept second nor a reason to stop."""
+    prefix = rig.source.current.prefixes[0]
+    rig.source.nodes[prefix] = PublishedSites((b"junk", b"", NODE), 300)
+    rig.runner._sites_at_ns = None
+    await wait_until(lambda: rig.runner._sites.get(prefix) == PublishedSites((NODE,), 300))
+    assert rig.runner.status(boottime_ns())["ready"]
+    rig.node.alive, rig.source.age = False, None
+    await rig.until(Phase.PUBLISHED)
+    assert rig.publisher.stands["88.118.8"].sites[1:] == (NODE,)
+
+
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [("127.0.0.1", 70_000), ("::1", 2**31), ("a\0b", 1), ("x" * 80, 1), ("a..b", 1), ("", 1), ("127.0.0.1", 0)],
+)
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+async def test_a_description_cannot_name_what_breaks_a_probe(protocol: str, address: str, port: int) -> None:
+    assert await probe([Endpoint(protocol, address, port)], "88") is False
 
 
 async def test_refused_proposals_are_repeated_until_they_pass(rig: Rig) -> None:

@@ -29,3 +29,11 @@ async def test_kept_over_a_restart(tmp_path: Path) -> None:
 def test_a_damaged_file_is_no_address(tmp_path: Path, octets: bytes) -> None:
     (tmp_path / "a.json").write_bytes(octets)
     assert NodeFile(tmp_path / "a.json").endpoints == ()
+
+
+async def test_what_is_no_address_is_left_out(tmp_path: Path) -> None:
+    """A source describes itself: a port of 70,000 must not reach a socket, nor a name a resolver."""
+    node = NodeFile(tmp_path / "a.json")
+    wrong = [Endpoint("tcp", "127.0.0.1", 70_000), Endpoint("udp", "node.example", 2641), Endpoint("tcp", "127.0.0.1", 0)]
+    node.said([*wrong, *WHERE])
+    assert node.endpoints == WHERE
