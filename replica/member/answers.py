@@ -18,7 +18,7 @@ from replica.model.states import FeedState
 from replica.model.view import SourceView
 
 READS_MAX = 3  # of one question while generations are switched
-MISSING_UNKNOWN = frozenset({FeedState.GAP, FeedState.LOADING, FeedState.HELD, FeedState.FORKED, FeedState.DIVERGED})
+MISSING_UNKNOWN = frozenset(FeedState) - {FeedState.FLOWING}  # what the source has now may not be here: no "not found"
 
 
 class Readable(Protocol):

@@ -16,7 +16,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import Identifier, prefix_key
 from replica.model.position import Position
-from replica.model.states import FeedState, Freshness
+from replica.model.states import Authority, FeedState, Freshness
 
 LINEAGE = b"L" * 16
 OLD, NEW = Position(LINEAGE, 1, 10, b"o" * 32), Position(LINEAGE, 1, 90, b"n" * 32)
@@ -86,4 +86,22 @@ def test_what_was_decided_before_the_read_holds_for_it() -> None:
     store.after_read.append(lambda: setattr(store, "now", replace(WITH_GAP, feed=FeedState.FLOWING)))
     (value,), view = answers(store).read([NAME.key()])
     assert (view.freshness, view.gaps) == (Freshness.FRESH, WITH_GAP.prefixes)
+    assert answer_record(Question(b"88.118/REGISTERED-IN-THE-GAP"), value, standing_of(view), NAME.prefix).code == 2
+
+
+@pytest.mark.parametrize("feed", FeedState)
+@pytest.mark.parametrize("authority", Authority)
+def test_not_found_is_said_while_changes_flow_and_the_source_decides_or_we_do(feed: FeedState, authority: Authority) -> None:
+    store = Store(replace(WITH_GAP, feed=feed, position=NEW, authority=authority))
+    (value,), view = answers(store).read([NAME.key()])
+    assert value is None
+    code = answer_record(Question(b"88.118/REGISTERED-IN-THE-GAP"), value, standing_of(view), NAME.prefix).code
+    sure = feed is FeedState.FLOWING and authority is not Authority.RESOLUTION
+    assert code == (100 if sure else 2)
+
+
+@pytest.mark.parametrize("fault", [{"ready": False}, {"verified": False}, {"authority": Authority.RESOLUTION}])
+def test_a_copy_that_is_not_whole_proved_and_the_sources_own_word_never_says_not_found(fault: dict[str, object]) -> None:
+    store = Store(replace(WHOLE, **fault))  # type: ignore[arg-type]
+    (value,), view = answers(store).read([NAME.key()])
     assert answer_record(Question(b"88.118/REGISTERED-IN-THE-GAP"), value, standing_of(view), NAME.prefix).code == 2
