@@ -226,7 +226,7 @@ class Story:
         SIGKILL leaves what reached the kernel; that a receipt waits for the disk itself is shown by the tests' recorder.
         """
         stage = self.stage
-        (stage.folder / "manufacturers-own" / "pause").unlink()
+        (stage.folder / "manufacturers-own" / "pause").unlink(missing_ok=True)
         time.sleep(STREAM_S)
         at_ns = stage.children.pop("member").kill()
         stage.children.pop(MANUFACTURERS).kill()
