@@ -89,20 +89,9 @@ class Snapshots:
         Raises:
             ZaibeiError(BUSY): SNAPSHOTS_MAX transfers run already.
         """
-        transfer, first = await asyncio.to_thread(self._begin, request)
-        digest = transfer.view.digest
-        yield source_pb2.SnapshotPart(
-            header=source_pb2.SnapshotHeader(
-                format=1,
-                suite="std",
-                source=self._source,
-                shard=0,
-                snapshot_id=transfer.ident,
-                position=digest.position.to_wire(),
-                records_estimate=digest.records,
-            )
-        )
+        transfer, first = await self._begun(request)
         try:
+            yield self._header(transfer)
             columns, number = transfer.parts(first), first
             while (octets := await asyncio.to_thread(next, columns, None)) is not None:
                 transfer.touched_s = self._boottime_s()
@@ -112,6 +101,23 @@ class Snapshots:
         finally:
             transfer.touched_s = self._boottime_s()
             transfer.lock.release()
+
+    async def _begun(self, request: source_pb2.SnapshotRequest) -> tuple[Transfer, int]:
+        """A reader that is gone before it began must not keep its place: the thread that opens it cannot be stopped."""
+        opening = asyncio.ensure_future(asyncio.to_thread(self._begin, request))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_let_go)
+            raise
+
+    def _header(self, transfer: Transfer) -> source_pb2.SnapshotPart:
+        digest = transfer.view.digest
+        header = source_pb2.SnapshotHeader(
+            format=1, suite="std", source=self._source, shard=0, snapshot_id=transfer.ident,
+            position=digest.position.to_wire(), records_estimate=digest.records,
+        )  # fmt: skip
+        return source_pb2.SnapshotPart(header=header)
 
     def _end(self, transfer: Transfer) -> source_pb2.SnapshotPart:
         digest, ordered = transfer.view.digest, transfer.ordered_hash()
@@ -150,3 +156,8 @@ class Snapshots:
                 if not transfer.lock.locked():
                     transfer.view.close()
             self._running.clear()
+
+
+def _let_go(opening: asyncio.Future[tuple[Transfer, int]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].lock.release()

@@ -225,6 +225,14 @@ class Journal:
 
     # ------------------------------------------------------------------------------------------------------ the thread
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as exc:  # a bug: nobody may wait for a thread that is gone, and nothing more may be admitted
+            what = f"the journal's thread broke: {exc!r}. This is a fault of this program: report it"
+            self._fail(ZaibeiError(Code.DISK_FAILED, what, definite=False))
+            raise
+
+    def _work(self) -> None:
         while (ops := self._next_ops()) is not None:
             marks = self._due_marks()
             if ops or marks:

@@ -169,7 +169,7 @@ class _Stream:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._unsettled = 0
-        self._over = False  # nothing of it runs any more
+        self._closing = False
         self._changed = False
         self._settle_due = False
         self._parts: AsyncIterator[source_pb2.SnapshotPart] | None = None
@@ -190,12 +190,12 @@ class _Stream:
             unsubscribe()
             self.session.close(now())
             self._ended.set()
+            self._closing = True
             tasks = list(self._tasks)
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._over = True
             self._count_off(0)
+            await asyncio.gather(*tasks, return_exceptions=True)  # a cancellation here leaves the rest to `_finished`
 
     def end(self, why: Trouble | None) -> None:
         if not self._ended.is_set():
@@ -216,6 +216,7 @@ class _Stream:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._count_off(0)
         if not task.cancelled() and (exc := task.exception()) is not None:
             self._loop.call_exception_handler({"message": "a feed stream broke an invariant", "exception": exc})
             self.end(Trouble(Code.UNKNOWN, f"our fault: {exc}", definite=False))
@@ -279,7 +280,7 @@ class _Stream:
 
     def _count_off(self, count: int) -> None:
         self._unsettled -= count
-        if self._unsettled == 0 and self._over:
+        if self._unsettled == 0 and self._closing and not self._tasks:
             self.settled.set()
 
     def _applied(self, tag: int, future: asyncio.Future[Outcome]) -> None:

@@ -69,3 +69,22 @@ async def test_no_snapshot_is_of_a_position_that_the_head_has_not_reached(
     assert header.header.position.seq <= log.head().seq
     await parts.aclose()  # type: ignore[attr-defined]
     log.close()
+
+
+async def test_readers_that_go_at_once_keep_no_snapshot_from_the_next(tmp_path: Path) -> None:
+    """Behind the header, and before it: four of either kind used to end all snapshots of that source for good."""
+    log = opened(tmp_path)
+    await asyncio.to_thread(commit, log, put("A"))
+    for _ in range(6):
+        parts = log.snapshot(source_pb2.SnapshotRequest())
+        assert (await anext(parts)).HasField("header")
+        await parts.aclose()  # type: ignore[attr-defined]
+    for _ in range(6):
+        opening = asyncio.ensure_future(anext(log.snapshot(source_pb2.SnapshotRequest())))
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+    await asyncio.sleep(0.1)
+    found = [part.WhichOneof("body") async for part in log.snapshot(source_pb2.SnapshotRequest())]
+    assert found == ["header", "chunk", "end"]
+    log.close()

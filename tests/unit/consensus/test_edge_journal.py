@@ -143,6 +143,26 @@ def test_a_failed_flush_ends_the_journal_for_good(tmp_path: Path) -> None:
     journal.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_journal_whose_thread_breaks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug must not leave everybody waiting for a thread that is gone."""
+    told: list[ZaibeiError] = []
+    journal = CountingJournal.open(tmp_path, limits=SMALL, on_failed=told.append)
+    part = journal.attach("g", ears := Ears())
+    journal.drain()
+
+    def broken(_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(journal, "_tell", broken)
+    part.append(entries(1, 1))
+    journal._thread.join(10)
+    assert ears.error is not None and ears.index == 0
+    assert [error.code for error in told] == [Code.DISK_FAILED] and "a bug" in str(told[0])
+    assert journal.refusal is not None
+    journal.close()
+
+
 class PretendDisk(Disk):
     """A disk with as much room as the test says."""
 

@@ -146,3 +146,21 @@ def test_keys_of_datagram_beats_are_in_no_text() -> None:
     setup = replace(World(1).setup(), beat_key=key)
     for text in (repr(setup), repr(Arm(key, (), 50))):
         assert repr(key) not in text and key.hex() not in text
+
+
+async def test_a_stream_cancelled_while_it_ends_does_not_keep_the_next_one_out() -> None:
+    """The server cancels a call whose peer is gone, whatever the call is at."""
+    log, group = a_log(3), MemoryGroup(SOURCE)
+    driver = FeedDriver(World(1).setup(), group)
+    async with asyncio.timeout(8):  # below what the next stream would wait before it gives up
+        first = asyncio.create_task(driver.run(MemoryLink(log)))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        await asyncio.sleep(0)
+        first.cancel()  # it waits for its tasks now
+        await asyncio.gather(first, return_exceptions=True)
+        second = asyncio.create_task(driver.run(MemoryLink(log)))
+        while driver.phase is Phase.CLOSED:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await driver.stop()
+        await asyncio.gather(second, return_exceptions=True)
