@@ -57,7 +57,7 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, asyncio.QueueFull):
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, asyncio.QueueFull):
             self._abort()
 
     def on_message_begin(self) -> None:

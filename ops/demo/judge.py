@@ -246,14 +246,17 @@ def _silent_clients(history: History) -> list[str]:
     asked: dict[tuple[Lane, str, str], list[int]] = {}
     for one in history.lookups:
         asked.setdefault((one.lane, one.protocol, one.source), []).append(one.ended_ns)
-    doubts = []
+    silent: list[tuple[float, str]] = []
     for (lane, protocol, source), times in asked.items():
         times.sort()
         times += [history.ended_ns] if history.ended_ns is not None else []
         longest_ms = max((later - earlier for earlier, later in pairwise(times)), default=0) / NS_PER_MS
         if longest_ms > SILENT_CLIENT_MS_MAX:
-            doubts.append(f"the {lane} client of {source} over {protocol} ended no lookup for {longest_ms / 1_000:.1f} s")
-    return doubts
+            silent.append((longest_ms, f"the {lane} client of {source} over {protocol}"))
+    if not silent:
+        return []
+    longest_ms, client = max(silent)
+    return [f"{len(silent)} of {len(asked)} clients fell silent: {client} ended no lookup for {longest_ms / 1_000:.1f} s"]
 
 
 def _steady(history: History, kill: Kill) -> float | None:
