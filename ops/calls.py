@@ -29,7 +29,7 @@ from ops.operators.holds import HeldGroup, HoldDesk
 from ops.seat import Bound, Seat
 from replica import native
 from replica.feed.phases import Phase
-from replica.member import reseed
+from replica.member import regrant, reseed
 from replica.member.copy import SourceCopy
 from replica.member.member import Member
 from replica.model.batch import OP_DELETE, open_batch
@@ -183,6 +183,22 @@ class MemberCalls:
     async def reseed_run(self, token: str) -> ReseedDone:
         plan = await reseed.run(self._member, token)
         return ReseedDone(token, plan.source, str(plan.aside))
+
+    # -- granting after a fork
+
+    async def grant_plan(self, source: str) -> dict[str, Any]:
+        plan = regrant.plan_of(self._member, source)
+        return {
+            "source": source,
+            "token": plan.token(),
+            "text": plan.text(),
+            "ours": str(plan.ours),
+            "theirs": str(plan.theirs),
+        }
+
+    async def grant_run(self, source: str, token: str, reason: str) -> dict[str, Any]:
+        start = await regrant.run(self._member, source, token, reason)
+        return {"source": source, "token": token, "reason": reason, "start": str(start)}
 
     # -- takeover
 

@@ -71,6 +71,14 @@ class AdminCalls(Protocol):
         """Move the damaged store aside and begin to load anew; REFUSED when the world changed since the plan."""
         ...
 
+    async def grant_plan(self, source: str) -> dict[str, Any]:
+        """Look, change nothing; REFUSED unless the source's feed is FORKED or FENCED."""
+        ...
+
+    async def grant_run(self, source: str, token: str, reason: str) -> dict[str, Any]:
+        """Grant a new epoch at the source's head; REFUSED when the world changed since the plan."""
+        ...
+
     async def takeover_status(self, source: str) -> list[dict[str, Any]]:
         """One row a source, of all where `source` is empty; rows as replica/takeover makes them."""
         ...
@@ -118,6 +126,8 @@ CALLS: MappingProxyType[str, Call] = MappingProxyType(
         "hold_run": _call(HoldDone, token=str, changes=True),
         "reseed_plan": _call(ReseedPlan, source=str),
         "reseed_run": _call(ReseedDone, token=str, changes=True),
+        "grant_plan": _call(dict[str, Any], source=str),
+        "grant_run": _call(dict[str, Any], changes=True, source=str, token=str, reason=str),
         "takeover_status": _call(list[dict[str, Any]], source=str),
         "takeover_plan": _call(dict[str, Any], source=str, action=str),
         "takeover_run": _call(dict[str, Any], changes=True, source=str, action=str, token=str, reason=str),

@@ -166,6 +166,14 @@ class AdminClient:
         answer: ReseedDone = self.call("reseed_run", token=token)
         return answer
 
+    def grant_plan(self, source: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call("grant_plan", source=source)
+        return answer
+
+    def grant_run(self, source: str, token: str, reason: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call("grant_run", source=source, token=token, reason=reason)
+        return answer
+
     def takeover_status(self, source: str = "") -> list[dict[str, Any]]:
         answer: list[dict[str, Any]] = self.call("takeover_status", source=source)
         return answer

@@ -33,6 +33,7 @@ class MemoryMember:
     samples: list[Sample] = field(default_factory=list)
     takeover: dict[tuple[str, str], Any] = field(default_factory=dict)
     reseeds: dict[str, ReseedPlan] = field(default_factory=dict)
+    grants: dict[str, dict[str, Any]] = field(default_factory=dict)
     stopping: Callable[[], None] = lambda: None
 
     async def status(self) -> Status:
@@ -79,6 +80,17 @@ class MemoryMember:
             if plan.token == token:
                 return ReseedDone(token, plan.source, plan.aside)
         raise ZaibeiError(Code.REFUSED, "nothing is out of service as that plan saw it")
+
+    async def grant_plan(self, source: str) -> dict[str, Any]:
+        if source not in self.grants:
+            raise ZaibeiError(Code.REFUSED, f"the feed of {source} is FLOWING")
+        return self.grants[source]
+
+    async def grant_run(self, source: str, token: str, reason: str) -> dict[str, Any]:
+        plan = await self.grant_plan(source)
+        if plan["token"] != token:
+            raise ZaibeiError(Code.REFUSED, f"{source} is no longer as that plan saw it")
+        return {"source": source, "token": token, "reason": reason, "start": plan["theirs"]}
 
     async def takeover_status(self, source: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self._takeover("status", source)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rich.text import Text
 
 from ops.cli.exits import Exit
+from ops.cli.grant import grant
 from ops.cli.reseed import reseed
 from ops.cli.style import Console, guarded, pairs, styled, table
 from ops.config.edge_load import load_config
@@ -333,6 +334,7 @@ def _shown(name: str, value: object) -> object:
 
 
 source.add_command(reseed)
+source.add_command(grant)
 
 if __name__ == "__main__":
     sys.exit(guarded(lambda: source(standalone_mode=False, prog_name="zaibei source"), "--json" in sys.argv))

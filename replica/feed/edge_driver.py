@@ -82,6 +82,11 @@ class FeedDriver:
         """Phase of the present stream; CLOSED without one."""
         return self._stream.session.phase if self._stream is not None else Phase.CLOSED
 
+    @property
+    def stated_head(self) -> Position | None:
+        """The newest head the source stated on the present stream; None: it is not connected, or said none yet."""
+        return self._stream.session.head if self._stream is not None else None
+
     def lag(self) -> Lag:
         """Lag at this moment; UNKNOWN within 2 s of losing its input."""
         return self.age.lag(now().boot_ns)

@@ -26,6 +26,7 @@ from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_key
 from replica.model.outcome import Proposal
+from replica.model.signing import Signer
 from replica.store.edge_rocks import StoreBudget
 from replica.store.edge_store import SourceStore
 from replica.takeover.detector import DetectorLimits, Observation
@@ -138,6 +139,16 @@ class SourceCopy:
                 source_pb2.Endpoint(protocol="udp", address=host, port=port) for host, port in self._around.beats_reach
             ),
         )
+
+    @property
+    def lineage(self) -> bytes:
+        """Of this cluster; in every epoch it grants."""
+        return self._around.lineage
+
+    @property
+    def signer(self) -> Signer:
+        """Signs grants for this source."""
+        return self._around.settings.identity.signer
 
     # -- life
 
