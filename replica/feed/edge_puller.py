@@ -23,9 +23,9 @@ from replica.v1 import source_pb2, source_pb2_grpc
 
 LOGGER = logging.getLogger("zaibei.feed")
 PAUSE_S_MIN = 0.1
-PAUSE_S_MAX = 10.0
+PAUSE_S_MAX = 2.0  # a member or node that is back must not wait longer for its feed
 CALL_S_MAX = 10.0
-LASTED_S = 5.0  # a stream that lasted so long resets the pause
+LASTED_S = 1.0  # a stream that lasted so long resets the pause
 
 
 class WatchLink:
