@@ -156,6 +156,10 @@ def render(found: Status) -> Group:
             parts.append(Text(printable(f"{one.source}: {one.feed}: {one.feed_reason}"), style="yellow"))
         if one.held:
             parts.append(Text(f"{one.source}: waits for two people. Next: zaibei hold list", style="yellow"))
+        elif one.feed in ("FORKED", "FENCED"):
+            parts.append(
+                Text(printable(f"{one.source}: look at both sides. Next: zaibei source grant plan {one.source}"), style="yellow")
+            )
     parts.extend(Text(printable(f"! {warning}"), style="yellow") for warning in found.warnings)
     return Group(*parts)  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,12 @@ def test_the_commands(tmp_path: Path) -> None:
         assert run("run", "node-a", "--plan", "ffff")[0] == 4
         assert run("plan", "node-b")[0] == 4
     assert run("plan", "node-a")[0] == 8
+
+
+@pytest.mark.parametrize(("feed", "told"), [("FORKED", True), ("FENCED", True), ("FLOWING", False), ("GAP", False)])
+def test_status_names_the_command(tmp_path: Path, feed: str, told: bool) -> None:
+    twin = member({})
+    twin.state.sources[1] = replace(twin.state.sources[1], feed=feed)
+    with serving(twin, tmp_path / "admin.sock"):
+        shown = CliRunner().invoke(cli, ["status", "--data", str(tmp_path)]).output
+    assert ("zaibei source grant plan node-b" in shown) is told
