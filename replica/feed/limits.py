@@ -31,7 +31,7 @@ class FeedLimits:
         answer_ns_max: how long a proof, a snapshot's header or a grant's acceptance may take before the stream is closed.
         retention_ms: length of a retention lease while a snapshot loads; renewed at a third of it.
         beat_interval_ms: what we ask of the source.
-        brake: False switches the brake off (a source whose whole content is rewritten by design).
+        brake: False switches the brake off, for tests: no message and no setting reaches it.
     """
 
     credit_batches: int = 64

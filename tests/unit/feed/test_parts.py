@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
@@ -286,6 +289,13 @@ def test_look_ups_only_when_it_could_trip() -> None:
     assert new is not None and new.exact and not new.trips, "new records are no rewriting"
     rewritten = brake_verdict(batch, BrakeWindows(), [], 10**12, few, frozenset(keys))
     assert rewritten is not None and rewritten.trips, "held ones are"
+
+
+def test_nothing_in_the_product_switches_the_brake_off() -> None:
+    root = Path(__file__).resolve().parents[3]
+    product = [path for room in ("replica", "hosting", "chaos", "ops") for path in (root / room).rglob("*.py")]
+    assert len(product) > 100 and FeedLimits().brake
+    assert [path.name for path in product if re.search(r"\bbrake\s*=\s*(False|0)\b", path.read_text())] == []
 
 
 def test_limits_are_checked() -> None:
