@@ -53,7 +53,10 @@ class Builder:
         self._quarantined: dict[bytes, str] = {}
         self._last = b""
         self._ordered = sha256()
-        self._parts_folder.mkdir()
+        try:
+            self._parts_folder.mkdir()
+        except OSError as exc:
+            raise disk_error(exc, f"building generation {job.generation} of {job.source}") from exc
 
     def part(self, columns: bytes, judged: Sequence[tuple[int, str]]) -> None:
         """Take the next part: validate, check the order, write, sum."""

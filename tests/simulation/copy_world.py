@@ -8,7 +8,9 @@ What the store had in memory only is lost, as it is when a process dies.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +35,7 @@ from replica.feed.limits import MS, FeedLimits
 from replica.feed.memory import MemoryLink
 from replica.member.group_port import GroupPort
 from replica.model.batch import OP_DELETE, Change
+from replica.model.errors import ZaibeiError
 from replica.model.identifier import prefix_key
 from replica.model.position import Position
 from replica.model.states import FeedState
@@ -104,6 +107,32 @@ class Reaper:
 
     def rest(self) -> None:
         self.armed, self.hit = None, False
+
+
+def image_of(old: Path, new: Path) -> None:
+    """A folder as a process that dies leaves it: of one moment, so again while RocksDB tidies up in its threads."""
+    gone = shutil.ignore_patterns("load-*", "dead-*")  # on their way out, and of no use to anybody
+    for _ in range(50):
+        before = _files(old)
+        with suppress(shutil.Error, FileNotFoundError):
+            shutil.copytree(old, new, ignore=gone)
+            if _files(old) == before:
+                return
+        shutil.rmtree(new, ignore_errors=True)
+        time.sleep(0.02)
+    raise AssertionError(f"{old} never stood still")
+
+
+def _files(folder: Path) -> list[tuple[str, int]]:
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(("load-", "dead-"))]
+        for name in names:
+            path = Path(place, name)
+            if name != "LOG":
+                with suppress(FileNotFoundError):
+                    found.append((str(path), path.stat().st_size))
+    return sorted(found)
 
 
 class CopyWorld:
@@ -224,8 +253,7 @@ class CopyWorld:
     async def crash_copy(self) -> None:
         await self._bury()
         old, self.copies = self.folder / f"copy-{self.copies}", self.copies + 1
-        gone = shutil.ignore_patterns("load-*", "dead-*")  # on their way out, and of no use to anybody
-        shutil.copytree(old, self.folder / f"copy-{self.copies}", ignore=gone)
+        await asyncio.to_thread(image_of, old, self.folder / f"copy-{self.copies}")
         self.copy_reaper.rest()
         await self._dispose()
         shutil.rmtree(old)
@@ -388,6 +416,7 @@ class CopyWorld:
 
     async def close(self) -> None:
         await self.part()
-        await self._dispose()
         await asyncio.to_thread(self.apply.stop)
+        with suppress(ZaibeiError):  # of a copy that broke
+            await self._dispose()
         self.agent.close()

@@ -16,7 +16,7 @@ import replica.agent.log
 import replica.feed.edge_driver
 from tests.simulation.copy_world import AGENT_STEPS, COPY_STEPS, CopyWorld, Killed, Reaper
 
-SEEDS = int(os.environ.get("ZAIBEI_SEEDS", "6"))
+SEEDS = int(os.environ.get("ZAIBEI_SEEDS", "5"))
 FIRST = int(os.environ.get("ZAIBEI_FIRST_SEED", "0"))
 STEPS = 45
 
