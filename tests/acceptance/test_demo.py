@@ -1,0 +1,44 @@
+"""`zaibei demo` as a new user runs it: the whole story on real registrations, judged by the command itself.
+
+About a minute; `make test ARGS="-m 'not demo'"` leaves it out.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops.cli.exits import Exit
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDS_MIN = 50_000
+RTO_MS_MAX = 1_000
+NATIONAL_TTL_S = 10
+FIGURES = (
+    "records", "changes", "rto_first_ms", "rto_steady_ms", "rto_port_ms", "rto_hedged_ms", "rto_national_ms", "national_ttl_s",
+    "acked_lost", "source_lost", "failed_resolutions", "digest_equal", "verdict",
+)  # fmt: skip
+
+
+@pytest.mark.demo
+@pytest.mark.timeout(420)  # the command repeats a run that its own machine spoiled, twice at most
+def test_the_whole_story_passes(tmp_path: Path) -> None:
+    page = tmp_path / "demo.html"
+    command = [sys.executable, "-m", "ops.cli.main", "demo", "--json", "--page", str(page)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert set(FIGURES) <= set(told), told
+    verdicts = {Exit.DONE: "pass", Exit.FAILED: "fail", Exit.UNKNOWN: "inconclusive"}
+    assert told["verdict"] == verdicts[Exit(done.returncode)]
+    if told["verdict"] == "inconclusive":
+        pytest.xfail(f"inconclusive after {told['runs']} runs, not a verdict on the program: {'; '.join(told['reasons'])}")
+    assert told["verdict"] == "pass", told["reasons"]
+    assert (told["acked_lost"], told["failed_resolutions"], told["digest_equal"]) == (0, 0, True)
+    assert told["records"] >= RECORDS_MIN and told["changes"] > 0 and told["national_ttl_s"] == NATIONAL_TTL_S
+    assert 0 < told["rto_first_ms"] < RTO_MS_MAX
+    assert "<svg" in page.read_text(encoding="utf-8")
