@@ -15,8 +15,8 @@ import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ops.cli.exits import Exit
-from ops.cli.style import Console, pairs, styled, table
-from ops.demo.judge import PROBER_LATE_MS_MAX, History, Judgement, Verdict, judge
+from ops.cli.style import Console, styled, table
+from ops.demo.judge import MEANING, PROBER_LATE_MS_MAX, History, Judgement, Verdict, judge
 from ops.demo.page import Moment, page
 from ops.demo.stage import Stage
 from ops.demo.story import Story
@@ -118,7 +118,12 @@ def _play(console: Console, keep: Path | None, attempt: int) -> tuple[Judgement,
 
 
 def _shown(judged: Judgement, page_file: Path) -> list[Any]:
-    parts: list[Any] = [pairs([(name, _figure(value)) for name, value in judged.figures.items()])]
+    parts: list[Any] = [
+        table(
+            ("figure", "value", "what it means"),
+            [(name, _figure(value), MEANING.get(name, "")) for name, value in judged.figures.items()],
+        )
+    ]
     if judged.slow:
         rows = [(one.name, one.protocol, f"{one.took_ms:.0f} ms", one.note) for one in judged.slow[:20]]
         parts.append(table(("slow lookups of the hedging client", "over", "took", "answer"), rows))

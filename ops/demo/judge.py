@@ -36,6 +36,27 @@ LOOKUPS_TELL_MIN = 20  # so many in vain are a finding; fewer are too few to say
 NS_PER_MS = 1_000_000
 
 
+MEANING: dict[str, str] = {
+    "records": "real registrations, routes and documents copied",
+    "changes": "registrations made while clients asked",
+    "rto_first_ms": "fault to first right answer, recursive node with TTL 0; below 1,000",
+    "rto_steady_ms": "fault to the first 5 s in which 99.9 % of its answers were right",
+    "rto_port_ms": "fault to first right answer at our own address",
+    "rto_hedged_ms": "longest lookup of the hedging client in the 5 s after a fault",
+    "rto_national_ms": "fault to first right answer, recursive node that keeps sites and is never flushed",
+    "national_ttl_s": "for how long that one keeps them",
+    "hung_hedged_ms": "longest lookup of the hedging client while a node hung; below 1,000",
+    "acked_lost": "receipted registrations that are lost; 0",
+    "source_lost": "registrations that died with their node before they reached us",
+    "failed_resolutions": "lookups of the hedging client without a right answer within 3 s; 0",
+    "slow_resolutions": "those over 1 s",
+    "wrong_answers": "final answers that were not what was registered; 0",
+    "lookups": "of all clients",
+    "digest_equal": "contents of nodes and copy, both computed anew at the end",
+    "prober_late_ms": "how late this machine let the clients be; over 100 says nothing",
+}
+
+
 class Verdict(StrEnum):
     PASS = "pass"
     FAIL = "fail"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ops.demo.judge import NS_PER_MS, SLOW_MS, Judgement, Lane, Lookup, Verdict
+from ops.demo.judge import MEANING, NS_PER_MS, SLOW_MS, Judgement, Lane, Lookup, Verdict
 
 WIDTH, LEFT, LANE_HEIGHT, TOP = 1_160, 150, 66, 58
 _COLOUR = {Verdict.PASS: "#1a7f37", Verdict.FAIL: "#cf222e", Verdict.INCONCLUSIVE: "#9a6700"}
@@ -38,7 +38,8 @@ class Moment:
 def page(judged: Judgement, moments: Sequence[Moment], lookups: Sequence[Lookup], machine: str) -> str:
     """The whole page as text."""
     figures = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(_figure(value))}</td></tr>" for name, value in judged.figures.items()
+        f"<tr><td>{escape(name)}</td><td>{escape(_figure(value))}</td><td>{escape(MEANING.get(name, ''))}</td></tr>"
+        for name, value in judged.figures.items()
     )
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in judged.reasons)
     start = min([moment.at_ns for moment in moments] + [one.began_ns for one in lookups], default=0)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ops.demo.judge import NS_PER_MS, Hang, History, Kill, Lane, Lookup, Verdict, judge
+from ops.demo.judge import MEANING, NS_PER_MS, Hang, History, Kill, Lane, Lookup, Verdict, judge
 
 AT = 10_000 * NS_PER_MS
 
@@ -99,3 +99,7 @@ def test_a_failed_lookup_counts_only_when_the_name_was_receipted_before() -> Non
 def test_steady_needs_a_whole_window() -> None:
     short = lookups(Lane.RECURSIVE, 600, until_ms=4_000)
     assert judge(good(lookups=short)).figures["rto_steady_ms"] is None
+
+
+def test_every_figure_says_what_it_means() -> None:
+    assert set(judge(good()).figures) == set(MEANING)
