@@ -2,7 +2,8 @@
 
 {"socket": "/run/zaibei/port", "udp": [["127.0.0.1", 2641]], "tcp": …, "http": …, "grpc": …, "reuse_port": true, "lock": "0.lock"}
 
-`metrics`: addresses of its Prometheus metrics. `lock`: a file this process keeps locked as long as it lives, with its number in it; when another one has it, it ends at once.
+`metrics`: addresses of its Prometheus metrics. `lock`: a file this process keeps locked as long as it lives, with its number in
+it; when another one has it, it ends at once.
 """
 
 from __future__ import annotations
