@@ -66,6 +66,7 @@ class ReseedPlan:
         found = [
             "the source's full content is loaded as it is: nothing is there to compare it with, so the brake cannot hold it",
             "until it is loaded nothing of it is answered but code 2 (another site)",
+            "it is loaded from the source alone: where that is lost too, this damaged store may be the last copy; it is kept",
         ]
         if known is None:
             found.append("what was held and whether it is taken over cannot be read; serials of publications begin anew")
