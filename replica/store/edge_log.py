@@ -40,10 +40,11 @@ class ChangeLog:
         first_chain: place of the oldest boundary held.
     """
 
-    __slots__ = ("_limits", "_rocks", "batches", "chains", "first_chain", "first_log", "octets")
+    __slots__ = ("_floor", "_limits", "_rocks", "batches", "chains", "first_chain", "first_log", "octets")
 
     def __init__(self, rocks: Rocks, limits: BudgetLimits) -> None:
         self._rocks, self._limits = rocks, limits
+        self._floor: tuple[tuple[int, int], Position] | None = None  # asked for at each move of the head, and costs a whole batch
         self.batches = self.octets = self.chains = 0
         self.first_log: tuple[int, int] | None = None
         self.first_chain: tuple[int, int] | None = None
@@ -51,6 +52,7 @@ class ChangeLog:
     def load(self) -> None:
         """Count what is there: one small row a boundary, no batch is read. Raises ZaibeiError."""
         self.batches = self.octets = self.chains = 0
+        self._floor = None
         first = self._rocks.first_keys(Kind.LOG, after_kind(Kind.LOG), 1)
         self.first_log = place_of(first[0]) if first else None
         self.first_chain = None
@@ -126,8 +128,12 @@ class ChangeLog:
     def floor(self, head: Position) -> Position:
         """The oldest boundary from which `read` reaches the head. Raises ZaibeiError."""
         first = max(self.first_log or (0, 0), (head.epoch, 0))
+        seen = self._floor
+        if seen is not None and seen[0] == first:
+            return seen[1]
         for _, raw in self._rocks.rows(placed(Kind.LOG, *first), placed(Kind.LOG, head.epoch + 1, 0)):
-            return open_batch(raw, verify=False).before
+            self._floor = (first, open_batch(raw, verify=False).before)
+            return self._floor[1]
         return head
 
     def holds_after(self, after: Position, head: Position) -> bool:

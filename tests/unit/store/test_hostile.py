@@ -109,3 +109,20 @@ def test_the_floor_is_found_without_stepping_over_what_was_pruned(tmp_path: Path
     floor = store.floor()
     assert int.from_bytes(starts[-1][-8:], "big") >= floor.seq > 0
     store.close()
+
+
+def test_a_floor_remembered_is_the_floor(tmp_path: Path) -> None:
+    store = SourceStore.open(tmp_path / "store", SOURCE, small_budget(tmp_path, log_batches_max=16))
+    source, group = Source(), Group(store)
+    group.grant(source.grant())
+    for n in range(60):
+        group.append(source.cut([put(n)]))
+        floor = store.floor()
+        assert store.changes_after(floor, 10**9) == [one.raw for one in source.batches if one.before.seq >= floor.seq]
+    start = Source(source.head, source.content)
+    group.grant(start.grant(epoch=2))
+    assert store.floor() == start.head
+    batch = start.cut([put(99)])
+    group.append(batch)
+    assert (store.floor(), store.changes_after(batch.before, 10**9)) == (batch.before, [batch.raw])
+    store.close()
