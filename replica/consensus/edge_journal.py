@@ -119,7 +119,14 @@ class Journal:
         disk = Disk(folder, limits.disk)
         if disk.low:
             disk.release_ballast()
-        journal = cls(cls.rows_type.open(folder / "db"), disk, limits, on_failed, metrics)
+        try:
+            rows = cls.rows_type.open(folder / "db")
+        except ZaibeiError as exc:
+            if exc.code is not Code.DISK_FULL:
+                raise
+            what = f"the disk of the journal {folder} is full, so it cannot be opened. Next: free room, then start again"
+            raise ZaibeiError(Code.DISK_FULL, f"{what}; nothing stored is lost ({exc.trouble.message})", retry=True) from exc
+        journal = cls(rows, disk, limits, on_failed, metrics)
         disk.restore_ballast()
         journal._look_at_room()
         journal._thread.start()

@@ -53,6 +53,7 @@ LINEAGE_FILE = "lineage"
 STORE_OPEN_FILES_MIN = 64
 CATALOG_SETTLE_S = 0.002
 OBSERVE_S = 1.0
+BRING_BACK_S = 2.0
 HS_SITE_TYPES = frozenset({"HS_SITE", "HS_SITE.6"})
 
 log = logging.getLogger("zaibei.member")
@@ -95,7 +96,9 @@ class Member:
         self._pullers: dict[str, asyncio.Task[None]] = {}
         self._around: Around | None = None
         self.changing = asyncio.Lock()  # one source at a time is taken out and brought in
+        self._said: dict[str, str] = {}  # why a source is out of service, as logged last
         self._observer: asyncio.Task[None] | None = None
+        self._returner: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life
@@ -148,6 +151,18 @@ class Member:
         for source in settings.sources:
             self._begin_pull(source)
         self._observer = asyncio.create_task(self._observe(), name="observe feeds")
+        self._returner = asyncio.create_task(self._bring_back(), name="bring sources back")
+
+    async def _bring_back(self) -> None:
+        """What could not be opened on a full disk is tried again: when there is room, it comes into service by itself."""
+        while True:
+            await asyncio.sleep(BRING_BACK_S)
+            for name in [name for name, error in self.broken.items() if error.trouble.retry]:
+                async with self.changing:
+                    error = self.broken.get(name)
+                    if error is not None and error.trouble.retry:
+                        await self.take_out(name)
+                        await self.bring_in(name)
 
     async def _observe(self) -> None:
         """Without a stream too: a gauge that stands still would tell yesterday's lag for today's."""
@@ -192,6 +207,7 @@ class Member:
             self._out_of_service(source.name, exc)
         else:
             self.takeover.runners[source.name] = copy.runner
+            self._said.pop(source.name, None)
 
     async def take_out(self, name: str) -> None:
         """Stop one source that is out of service and close what is open of it; it is answered by code 2 from now on."""
@@ -236,8 +252,10 @@ class Member:
 
     async def stop(self) -> None:
         """In order: no new streams, feeds end, logs drain, stores flush and close."""
-        if self._observer is not None:
-            self._observer.cancel()
+        for chore in (self._observer, self._returner):
+            if chore is not None:
+                chore.cancel()
+                await asyncio.gather(chore, return_exceptions=True)
         for name in list(self._pullers):
             await self._end_pull(name)
         for copy in self.copies.values():
@@ -260,9 +278,10 @@ class Member:
         self._on_failed(broken)
 
     def _out_of_service(self, source: str, error: ZaibeiError) -> None:
-        if self.broken.get(source) is error:
-            return  # the group said it before its start failed with it
         self.broken[source] = error
+        if self._said.get(source) == str(error):
+            return  # the group said it before its start failed with it, or it was tried again in vain
+        self._said[source] = str(error)
         log.error("source out of service", extra={"fields": {"source": source, "why": str(error)}})
 
     # -- servers and callers
