@@ -27,7 +27,7 @@ from replica.feed.edge_tls import SERVER_OPTIONS, server_credentials
 from replica.model.batch import BATCH_FORMAT, SUITE, cut_batch
 from replica.model.digest import ContentDigest
 from replica.model.edge_identity import ensure_identity
-from replica.model.errors import Code, ZaibeiError
+from replica.model.errors import Code, ZaibeiError, require
 from replica.model.identity import Peer, Pins
 from replica.model.position import NO_LINEAGE, ORIGIN, Position
 from replica.model.signing import Signer, snapshot_octets
@@ -71,11 +71,13 @@ class StreamLog:
         self._boundaries = [self._first]  # of the batches of the epoch, once it is granted
         self._released = 0
         self._moved = asyncio.Event()
+        self.granted = asyncio.Event()  # the epoch has begun: there is something to release
         self.receipted = asyncio.Event()
 
     def release(self, count: int) -> None:
         """Let the next batches be seen."""
-        self._released = min(len(self._raws), self._released + count)
+        require(self._released + count <= len(self._raws), "as many batches were cut as are released")
+        self._released += count
         self.receipted.clear()
         self._moved.set()
 
@@ -147,6 +149,7 @@ class StreamLog:
             self._raws.append(cut.raw)
             self._boundaries.append(cut.after)
         self._moved.set()
+        self.granted.set()
 
     def receipt(self, receipt: source_pb2.Receipt) -> None:
         if receipt.level >= source_pb2.Receipt.LEVEL_QUORUM and Position.from_wire(receipt.position) == self.head():
@@ -206,6 +209,7 @@ def _read_orders(orders: asyncio.Queue[bytes]) -> Callable[[], None]:
 
 
 async def _stream(log: StreamLog, count: int, rate: float) -> None:
+    await log.granted.wait()
     began = time.monotonic()
     if rate:
         for number in range(count):

@@ -12,7 +12,7 @@ import pytest
 from ops.cli.exits import Exit
 from replica.consensus.edge_rows import JournalRows
 from replica.consensus.record import entry_key
-from tests.acceptance.world import HOSTS, World, right, shown, until
+from tests.acceptance.world import HOSTS, World, right
 
 KEPT = 200  # names of each node; all but the first are only in the journal when the member is killed
 BAD, SOUND = "node-a", "node-b"
@@ -127,7 +127,7 @@ def test_only_the_damaged_source_is_out_of_service(world: World, damage: Callabl
     assert len([line for line in lines if what in line.get("fields", {}).get("why", "")]) == 1 and "Traceback" not in world.said()
     node, other = world.nodes
     asked = [node.name_of(0), node.name_of(KEPT * 2)]
-    until("the sound one is answered for", lambda: shown(world.ask(other.name_of(KEPT - 1))) == right(KEPT - 1))
+    world.answered(other.name_of(KEPT - 1), right(KEPT - 1), SOUND)
     assert sound["feed"] == "FLOWING"
     # What is not held is never "not found" nor "lives elsewhere": both would end a client's search.
     for protocol in ("udp", "tcp", "http"):

@@ -168,7 +168,10 @@ class World:
         self.folder, self.recording = folder, recording
         self.data = recording.root if recording is not None else folder / "m"
         self.errors = folder / "stderr"
-        self.ports = {name: stable_port() for name in ("handle", "http", "grpc", "feed", "beats", "metrics", "dead")}
+        self.ports = {name: stable_port() for name in ("handle", "http", "grpc", "feed", "beats", "metrics")}
+        self._dead = socket.socket()  # bound and not listening: whoever probes there is refused, and nobody else gets the port
+        self._dead.bind((HOSTS[0], 0))
+        self.ports["dead"] = self._dead.getsockname()[1]
         member = ensure_identity(self.data / "identity", MEMBER)
         push = f"127.0.0.1:{self.ports['feed']}"
         self.nodes = [
@@ -216,6 +219,7 @@ class World:
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
+        self._dead.close()
         for pid in self.front_pids():
             os.kill(pid, signal.SIGKILL)
 
@@ -282,17 +286,28 @@ class World:
         except ZaibeiError:
             return None
 
-    def flowing(self, source: str = "node-a", *, taken_over: bool = False) -> SourceStatus:
-        """Wait until the copy flows, is fresh (or we answer for the node) and equals it."""
-        freshness = "degraded" if taken_over else "fresh"
+    def flowing(self, source: str = "node-a") -> SourceStatus:
+        """Wait until the copy flows, is fresh (or we answer for the node, whose own site never answers) and stands where it does."""
+        node = next(one for one in self.nodes if one.name == source)
 
         def look() -> SourceStatus | None:
             seen = self.seen(source)
-            good = seen is not None and (seen.feed, seen.freshness, seen.lag_entries) == ("FLOWING", freshness, 0)
-            return seen if good and seen is not None and seen.verified else None
+            if seen is None or (seen.feed, seen.lag_entries, seen.verified) != ("FLOWING", 0, True):
+                return None
+            if Position.parse(seen.position) != node.publisher.head:
+                return None  # it has not heard of the newest changes yet
+            return seen if seen.freshness in ("fresh", "degraded") else None
 
+        return self.until(f"{source} flows", look, source)
+
+    def answered(self, name: str, wanted: tuple[int, tuple[bytes, ...]], source: str = "node-a") -> None:
+        """Wait until it is answered so."""
+        self.until(f"{name} is answered", lambda: shown(self.ask(name)) == wanted, source)
+
+    def until(self, what: str, look: Callable[[], T], source: str) -> T:
+        """As `until`; what the member says is in the failure."""
         try:
-            return until(f"{source} flows", look)
+            return until(what, look)
         except AssertionError as exc:
             raise AssertionError(f"{exc}: {self.seen(source)}\n{self.said()[-3000:]}") from None
 
