@@ -287,7 +287,7 @@ class World:
             return None
 
     def flowing(self, source: str = "node-a") -> SourceStatus:
-        """Wait until the copy flows, is fresh (or we answer for the node, whose own site never answers) and stands where it does."""
+        """Wait until the copy flows, is fresh (or we answer for a node whose own site never answers) and stands where it does."""
         node = next(one for one in self.nodes if one.name == source)
 
         def look() -> SourceStatus | None:
