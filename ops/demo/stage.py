@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -104,6 +105,7 @@ class Stage:
             )
         }  # fmt: skip
         self.children: dict[str, Child] = {}
+        self._starts = ThreadPoolExecutor(1, "demo-starts")
         self._commands: dict[str, list[str]] = {}
         self._logs: list[IO[bytes]] = []
         self.records = 0
@@ -113,6 +115,7 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._starts.shutdown()
         for child in reversed(list(self.children.values())):
             child.end()
         for log in self._logs:
@@ -285,6 +288,13 @@ class Stage:
         Raises:
             ZaibeiError(UNREACHABLE): it ended or stayed silent; its last lines are in the message.
         """
+        child = self._starts.submit(self._begin, name, command).result()
+        if wait:
+            self.await_ready(child)
+        return child
+
+    def _begin(self, name: str, command: list[str] | None) -> Child:
+        """In a thread of its own, which no signal interrupts: a process that was begun is always among the children."""
         log = (self.folder / f"{name}.log").open("ab")
         self._logs.append(log)
         process = subprocess.Popen(
@@ -296,8 +306,6 @@ class Stage:
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         child = self.children[name] = Child(name, process)
-        if wait:
-            self.await_ready(child)
         return child
 
     def await_ready(self, child: Child) -> None:

@@ -31,7 +31,7 @@ class Live:
 
     def __init__(self, folder: Path, world: World) -> None:
         self.world, self.node = world, world.nodes[0]
-        self._toml = write_config(folder, "resolver", [self.node.prefix], [], tcp=world.ports["dead"], hosts=list(HOSTS))
+        self._toml = write_config(folder, "resolver", [self.node.prefix], [], tcp=world.site_port(), hosts=list(HOSTS))
         self.resolver: Node | None = None
 
     def revive(self) -> None:

@@ -46,17 +46,21 @@ QUORUM = source_pb2.Receipt.LEVEL_QUORUM
 RECEIVED = source_pb2.Receipt.LEVEL_RECEIVED
 
 T = TypeVar("T")
+_given: set[int] = set()
 
 
 def stable_port() -> int:
     """A port free over UDP and TCP, IPv4 and IPv6, that nobody gets by chance while its process is down."""
     while True:
         port = random.SystemRandom().randrange(*PORTS)
+        if port in _given:
+            continue
         with suppress(OSError):
             for family, host in ((socket.AF_INET, HOSTS[0]), (socket.AF_INET6, HOSTS[1])):
                 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                     with socket.socket(family, kind) as probe:
                         probe.bind((host, port))
+            _given.add(port)
             return port
 
 
@@ -170,8 +174,8 @@ class World:
         self.errors = folder / "stderr"
         self.ports = {name: stable_port() for name in ("handle", "http", "grpc", "feed", "beats", "metrics")}
         self._dead = socket.socket()  # bound and not listening: whoever probes there is refused, and nobody else gets the port
-        self._dead.bind((HOSTS[0], 0))
-        self.ports["dead"] = self._dead.getsockname()[1]
+        self.ports["dead"] = stable_port()
+        self._dead.bind((HOSTS[0], self.ports["dead"]))
         member = ensure_identity(self.data / "identity", MEMBER)
         push = f"127.0.0.1:{self.ports['feed']}"
         self.nodes = [
@@ -222,6 +226,11 @@ class World:
         self._dead.close()
         for pid in self.front_pids():
             os.kill(pid, signal.SIGKILL)
+
+    def site_port(self) -> int:
+        """Where the members' probes go, for a test whose node has a site of its own: let go of, to be listened on."""
+        self._dead.close()
+        return self.ports["dead"]
 
     # ------------------------------------------------------------------------------------------------ the process
 
