@@ -33,7 +33,7 @@ class Scale:
     updates: int
 
 
-FULL = Scale(runs=3, seconds=3.0, records=1_000_000, cold_records=2_000_000, ingest=450, updates=200)
+FULL = Scale(runs=3, seconds=3.0, records=1_000_000, cold_records=2_000_000, ingest=600, updates=260)
 QUICK = Scale(runs=1, seconds=1.0, records=100_000, cold_records=200_000, ingest=60, updates=30)
 
 

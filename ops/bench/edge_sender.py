@@ -201,7 +201,7 @@ def run_streams(config: SenderConfig, requests: Sequence[bytes], tally: Tally, i
 class Http2:
     """One gRPC connection that sends prebuilt calls: a client library would take more CPU than the server that is measured.
 
-    Flow control is opened wide once; every whole response is checked: its codes, and that each identifier has values.
+    Flow control is opened wide once; every response is checked: all its codes, and that it is as long as its records are.
     """
 
     _FRAME = struct.Struct(">BHBBI")

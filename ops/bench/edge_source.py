@@ -142,10 +142,12 @@ class StreamLog:
         return start
 
     def _begin(self, start: Position) -> None:
-        """Cut every batch of the epoch."""
-        self._raws, self._boundaries, self._released = [], [start], 0
-        for octets in self._columns:
-            cut = cut_batch(SOURCE, self._boundaries[-1], octets, self._batch, WALL_MS)
+        """Cut every batch of the epoch; one epoch is granted in the life of this process."""
+        require(not self._raws, "a benchmark's source is granted one epoch")
+        self._boundaries, self._released = [start], 0
+        self._columns.reverse()
+        while self._columns:
+            cut = cut_batch(SOURCE, self._boundaries[-1], self._columns.pop(), self._batch, WALL_MS)
             self._raws.append(cut.raw)
             self._boundaries.append(cut.after)
         self._moved.set()
