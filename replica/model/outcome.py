@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from replica.model.position import Position
 
@@ -35,13 +35,21 @@ class Outcome:
     detail: str = ""
 
 
+class EntryKind(IntEnum):
+    """What an entry of a group's log is; persistent, never renumber."""
+
+    DATA = 0  # a serialized replica.v1.Entry
+    MEMBERSHIP = 1  # a change of the group's voters and learners; concerns the log itself, no state machine
+
+
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """A committed entry on its way to a state machine. `data` is a serialized replica.v1.Entry."""
+    """An entry of a group's log. `data` is a serialized replica.v1.Entry, or as `kind` says."""
 
     index: int
     term: int
     data: bytes
+    kind: EntryKind = EntryKind.DATA
 
 
 @dataclass(slots=True)
