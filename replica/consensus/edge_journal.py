@@ -20,7 +20,7 @@ from replica.consensus.edge_disk import Disk, DiskLimits
 from replica.consensus.edge_metrics import JournalMetrics
 from replica.consensus.edge_rows import JournalRows
 from replica.consensus.journal_group import GroupPart
-from replica.consensus.journal_ops import Append, Op, Register, Retire, SetMarks
+from replica.consensus.journal_ops import Append, DropAfter, DropTo, Op, Register, Retire, SetMarks
 from replica.consensus.port import GroupJournal, JournalListener, Recovered
 from replica.model.errors import Code, ZaibeiError, require
 from replica.model.outcome import LogEntry
@@ -137,6 +137,11 @@ class Journal:
     def boot(self) -> int:
         """Number of this opening; rises by one each time."""
         return self._rows.meta.boot
+
+    @property
+    def identity(self) -> bytes:
+        """See JournalPort."""
+        return self._rows.meta.identity
 
     @property
     def phase(self) -> JournalPhase:
@@ -316,20 +321,32 @@ class Journal:
     def _tell(self, ops: Sequence[Op]) -> None:
         """After the flush: note and say what is durable now."""
         flushed: dict[int, int] = {}
+        saves: dict[int, int] = {}
         entries = octets = 0
         with self._wake:
             for op in ops:
                 self._queue_octets -= 0 if isinstance(op, SetMarks) else op.octets
                 if isinstance(op, Append):
-                    flushed[op.number] = op.entries[-1].index
-                    entries, octets = entries + len(op.entries), octets + op.octets
+                    if op.save:
+                        saves[op.number] = op.save
+                    if op.entries:
+                        flushed[op.number] = op.entries[-1].index
+                        entries, octets = entries + len(op.entries), octets + op.octets
+                elif isinstance(op, DropAfter) or (isinstance(op, DropTo) and op.all_rows):
+                    if op.number in flushed:
+                        flushed[op.number] = min(flushed[op.number], op.index)
+                    if (cut := self._by_number.get(op.number)) is not None:
+                        cut.note_cut()
             parts = [(part, index) for number, index in flushed.items() if (part := self._by_number.get(number))]
+            savers = [(part, save) for number, save in saves.items() if (part := self._by_number.get(number))]
             for part, index in parts:
                 part.note_flushed(index)
         if self._metrics is not None:
             self._metrics.entries.inc(entries)
             self._metrics.octets.inc(octets)
             self._metrics.queued.set(self._queue_octets)
+        for part, save in savers:
+            part.listener.saved(save)
         for part, index in parts:
             part.listener.flushed(index)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rocksdict import Rdict, WriteBatch
 
 from replica.consensus import edge_rocks, record
-from replica.consensus.journal_ops import Append, DropAfter, DropTo, Op, Register, Retire, SetMarks
-from replica.consensus.port import HardState, Recovered
+from replica.consensus.journal_ops import Append, DropAfter, DropTo, Keep, Op, Register, Retire, SetMarks
+from replica.consensus.port import KEPT_KINDS, HardState, Recovered
 from replica.consensus.walk import walk
 from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import LogEntry
@@ -72,7 +72,9 @@ class JournalRows:
         hard = record.decode_hard(hard_row) if hard_row else HardState()
         marks = record.decode_marks(marks_row) if marks_row else record.Marks()
         recovered, octets = walk(number, self._entry_rows(number, marks.floor + 1), marks, hard)
-        return GroupFound(number, name, recovered, octets)
+        rows = edge_rocks.values(self.db, [record.kept_key(kind, number) for kind in KEPT_KINDS])
+        kept = {kind: record.decode_kept(kind, number, row) for kind, row in zip(KEPT_KINDS, rows, strict=True) if row}
+        return GroupFound(number, name, replace(recovered, kept=kept), octets)
 
     def _entry_rows(self, number: int, first: int) -> Iterator[tuple[int, bytes]]:
         stop = record.entry_key(number + 1, 0)
@@ -115,8 +117,11 @@ class JournalRows:
                     batch.put(record.entry_key(number, entry.index), record.encode_entry(number, entry))
                 if op.hard is not None:
                     batch.put(record.hard_key(number), record.encode_hard(op.hard))
+            case Keep():
+                batch.put(record.kept_key(op.kind, number), record.encode_kept(op.kind, number, op.row))
             case DropAfter():
                 batch.delete_range(record.entry_key(number, op.index + 1), record.entry_key(number, INDEX_END))
+                batch.put(record.marks_key(number), record.encode_marks(op.marks))
             case DropTo():
                 start, end = (0, INDEX_END) if op.all_rows else (op.old_floor + 1, op.index + 1)
                 batch.delete_range(record.entry_key(number, start), record.entry_key(number, end))
@@ -128,7 +133,8 @@ class JournalRows:
                 batch.put(record.group_key(op.name), record.encode_group(number))
             case Retire():
                 batch.delete_range(record.entry_key(number, 0), record.entry_key(number, INDEX_END))
-                for key in (record.group_key(op.name), record.hard_key(number), record.marks_key(number)):
+                kept = [record.kept_key(kind, number) for kind in KEPT_KINDS]
+                for key in (record.group_key(op.name), record.hard_key(number), record.marks_key(number), *kept):
                     batch.delete(key)
             case SetMarks():
                 batch.put(record.marks_key(number), record.encode_marks(op.marks))

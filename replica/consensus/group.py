@@ -154,7 +154,7 @@ class GroupLog:
         self._prepare(plan)
         await self._replay(plan)
         self._move(GroupPhase.ELECTING)
-        self._append(self._first_entry(), HardState(self._term, "", self._journal.boot))
+        self._append(self._first_entry(), HardState(self._term, 0, self._journal.boot))
         await self._until(lambda: self._applied == self._last)
         self._move(GroupPhase.LEADING)
         self._arm_timer()
@@ -414,6 +414,9 @@ class _JournalEars:
     """JournalListener of a group: hops to its event loop."""
 
     owner: GroupLog
+
+    def saved(self, number: int) -> None:
+        """No save of this log has a number."""
 
     def flushed(self, index: int) -> None:
         self.owner.hop(self.owner._on_flushed, index)

@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from replica.consensus.journal_ops import Append, DropAfter, DropTo, Op
+from replica.consensus.journal_ops import Append, DropAfter, DropTo, Keep, Op
 from replica.consensus.port import HardState, JournalListener, Recovered
 from replica.consensus.record import ENTRY_OVERHEAD_OCTETS, Marks
 from replica.model.errors import Code, ZaibeiError, require
 from replica.model.outcome import LogEntry
 
 WEIGHT_OCTETS_MIN = 256 * 1024  # neighbours are counted together up to here
+HARD_OCTETS = 32  # about, of a hard state in a write
 
 
 class JournalOwner(Protocol):
@@ -38,6 +39,7 @@ class GroupPart:
         self._octets = octets
         self.flushed_index = max(recovered.flushed, recovered.floor)
         self._marked = recovered.flushed
+        self._cuts: deque[int] = deque()  # queued and not flushed
 
     @property
     def recovered(self) -> Recovered:
@@ -48,7 +50,15 @@ class GroupPart:
         return self._octets
 
     # --------------------------------------------------------------------------------------------------- for the group
-    def append(self, entries: Sequence[LogEntry], hard: HardState | None = None) -> None:
+    @property
+    def floor(self) -> int:
+        return self._floor[0]
+
+    @property
+    def last(self) -> int:
+        return self._last
+
+    def append(self, entries: Sequence[LogEntry], hard: HardState | None = None, save: int = 0) -> None:
         """See GroupJournal."""
         octets = 0
         for entry in entries:
@@ -57,11 +67,21 @@ class GroupPart:
             if not self._spans or self._spans[-1][1] != entry.term:
                 self._spans.append((entry.index, entry.term))
             octets += len(entry.data) + ENTRY_OVERHEAD_OCTETS
-        self._weigh(self._last, octets)
-        self._journal.put(Append(self.number, tuple(entries), hard, octets))
+        if entries:
+            self._weigh(self._last, octets)
+        self._journal.put(Append(self.number, tuple(entries), hard, octets + HARD_OCTETS, save))
+
+    def keep(self, kind: bytes, octets: bytes) -> None:
+        """See GroupJournal."""
+        self._journal.put(Keep(self.number, kind, octets))
+
+    def term_at(self, index: int) -> int | None:
+        """See GroupJournal."""
+        return self._term_at(index) if self._floor[0] <= index <= self._last else None
 
     def restart_at(self, index: int, term: int) -> None:
         """See GroupJournal."""
+        self._cuts.append(index)
         self._journal.put(DropTo(self.number, 0, index, term, index, all_rows=True))
         self._floor = (index, term)
         self._last = self.flushed_index = self._marked = index
@@ -72,8 +92,19 @@ class GroupPart:
     def cut_after(self, index: int) -> None:
         """See GroupJournal."""
         require(self._floor[0] <= index <= self._last, f"{self.name}: cannot cut behind {index}")
-        self._journal.put(DropAfter(self.number, index))
+        self._cuts.append(index)
+        self.flushed_index = min(self.flushed_index, index)  # what was flushed behind it was never committed
+        self._marked = min(self._marked, index)
+        self._journal.put(DropAfter(self.number, index, Marks(*self._floor, self._marked)))
         self._last = index
+        while self._weights and self._weights[-1][0] > index:
+            last, octets = self._weights.pop()
+            before = self._weights[-1][0] if self._weights else self._floor[0]
+            kept = octets * max(0, index - before) // max(1, last - before)  # about
+            self._octets -= octets - kept
+            if kept:
+                self._weights.append((index, kept))
+                break
         while self._spans and self._spans[-1][0] > index:
             self._spans.pop()
 
@@ -98,7 +129,12 @@ class GroupPart:
         return self._journal.read(self.number, first, self._last, octets_max)
 
     def _term_at(self, index: int) -> int:
-        return max((span for span in self._spans if span[0] <= index), default=self._floor)[1]
+        if index == self._floor[0]:
+            return self._floor[1]
+        for first, term in reversed(self._spans):  # newest first: what is asked is nearly always near the end
+            if first <= index:
+                return term
+        return self._floor[1]
 
     def _weigh(self, index: int, octets: int) -> None:
         self._octets += octets
@@ -117,4 +153,10 @@ class GroupPart:
         return Marks(*self._floor, flushed)
 
     def note_flushed(self, index: int) -> None:
-        self.flushed_index = max(self.flushed_index, index)
+        """Appended entries up to `index` were flushed; what a cut that is still queued takes away again does not count."""
+        self.flushed_index = max(self.flushed_index, min((index, *self._cuts)))
+
+    def note_cut(self) -> None:
+        """The oldest queued cut was flushed."""
+        if self._cuts:
+            self._cuts.popleft()

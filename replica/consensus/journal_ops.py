@@ -16,12 +16,14 @@ class Append:
     entries: Sequence[LogEntry]
     hard: HardState | None
     octets: int
+    save: int = 0  # told to the group when it is on disk; 0: nothing is
 
 
 @dataclass(frozen=True, slots=True)
 class DropAfter:
     number: int
     index: int
+    marks: Marks  # what was marked as flushed behind the cut is no longer
     octets: int = 64
 
 
@@ -59,4 +61,17 @@ class SetMarks:
     octets: int = 64
 
 
-Op = Append | DropAfter | DropTo | Register | Retire | SetMarks
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A row beside the log; see port.KEPT_KINDS."""
+
+    number: int
+    kind: bytes
+    row: bytes
+
+    @property
+    def octets(self) -> int:
+        return len(self.row)
+
+
+Op = Append | DropAfter | DropTo | Keep | Register | Retire | SetMarks

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TypeVar
 
@@ -48,6 +48,7 @@ class GroupRows:
     marks: record.Marks = field(default_factory=record.Marks)
     hard: HardState = field(default_factory=HardState)
     entries: dict[int, bytes] = field(default_factory=dict)
+    kept: dict[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -56,6 +57,7 @@ class MemoryDisk:
 
     groups: dict[str, GroupRows] = field(default_factory=dict)
     boots: int = 0
+    identity: bytes = bytes(16)
 
 
 Op = Callable[[GroupRows], None]
@@ -68,6 +70,7 @@ class MemoryJournal:
         self.disk = disk or MemoryDisk()
         self.disk.boots += 1
         self.boot = self.disk.boots
+        self.identity = self.disk.identity
         self.failed: ZaibeiError | None = None
         self.refusal: ZaibeiError | None = None
         self._groups: dict[str, MemoryGroupJournal] = {}
@@ -80,6 +83,7 @@ class MemoryJournal:
         if rows is not None:
             sound = ((index, rows.entries[index]) for index in sorted(rows.entries) if index > rows.marks.floor)
             recovered, _ = walk(rows.number, sound, rows.marks, rows.hard)
+            recovered = replace(recovered, kept=dict(rows.kept))
         else:
             self.disk.groups[group] = GroupRows(number=len(self.disk.groups) + 1)
         self._groups[group] = MemoryGroupJournal(self, group, listener, recovered)
@@ -119,7 +123,10 @@ class MemoryGroupJournal:
     def __init__(self, journal: MemoryJournal, group: str, listener: JournalListener, recovered: Recovered) -> None:
         self.listener = listener
         self._journal, self._group, self._recovered = journal, group, recovered
+        self._floor = (recovered.floor, recovered.floor_term)
         self._last, self._told = recovered.last, recovered.last
+        self._terms = {index: recovered.term_at(index) or 0 for index in range(recovered.floor + 1, recovered.last + 1)}
+        self._save = self._save_told = 0
 
     @property
     def recovered(self) -> Recovered:
@@ -133,8 +140,24 @@ class MemoryGroupJournal:
     def _rows(self) -> GroupRows:
         return self._journal.disk.groups[self._group]
 
-    def append(self, entries: Sequence[LogEntry], hard: HardState | None = None) -> None:
+    @property
+    def floor(self) -> int:
+        return self._floor[0]
+
+    @property
+    def last(self) -> int:
+        return self._last
+
+    def term_at(self, index: int) -> int | None:
+        return self._floor[1] if index == self._floor[0] else self._terms.get(index)
+
+    def keep(self, kind: bytes, octets: bytes) -> None:
+        self._journal.put(self._group, lambda rows: rows.kept.__setitem__(kind, octets))
+
+    def append(self, entries: Sequence[LogEntry], hard: HardState | None = None, save: int = 0) -> None:
         flushed = self._told
+        self._save = save or self._save
+        self._terms.update((entry.index, entry.term) for entry in entries)
 
         def write(rows: GroupRows) -> None:
             for entry in entries:
@@ -142,7 +165,7 @@ class MemoryGroupJournal:
             rows.hard = hard or rows.hard
             rows.marks = record.Marks(rows.marks.floor, rows.marks.floor_term, max(rows.marks.flushed, flushed))
 
-        self._last = entries[-1].index
+        self._last = entries[-1].index if entries else self._last
         self._journal.put(self._group, write)
 
     def restart_at(self, index: int, term: int) -> None:
@@ -151,16 +174,25 @@ class MemoryGroupJournal:
             rows.marks = record.Marks(index, term, index)
 
         self._last = self._told = index
+        self._floor = (index, term)
+        self._terms.clear()
         self._journal.put(self._group, write)
 
     def cut_after(self, index: int) -> None:
         def write(rows: GroupRows) -> None:
             rows.entries = {place: row for place, row in rows.entries.items() if place <= index}
+            rows.marks = record.Marks(rows.marks.floor, rows.marks.floor_term, min(rows.marks.flushed, index))
 
         self._last = min(self._last, index)
+        self._told = min(self._told, index)
+        self._terms = {place: term for place, term in self._terms.items() if place <= index}
         self._journal.put(self._group, write)
 
     def truncate(self, index: int) -> None:
+        if self._floor[0] < index <= min(self._last, self._told):
+            self._floor = (index, self._terms[index])
+            self._terms = {place: term for place, term in self._terms.items() if place > index}
+
         def write(rows: GroupRows) -> None:
             if rows.marks.floor < index and index in rows.entries:
                 term = record.decode_entry(rows.number, index, rows.entries[index]).term
@@ -179,6 +211,9 @@ class MemoryGroupJournal:
         return found
 
     def tell(self) -> None:
+        if self._save > self._save_told:
+            self._save_told = self._save
+            self.listener.saved(self._save)
         if self._last > self._told:
             self._told = self._last
             self.listener.flushed(self._last)

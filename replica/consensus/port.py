@@ -8,7 +8,7 @@ Ladder of one group's indexes (openraft's idea: one picture, always true):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -18,6 +18,9 @@ from replica.model.outcome import LogEntry, Outcome, Proposal
 from replica.v1 import entry_pb2
 
 ENTRY_OCTETS_MAX = 1024 * 1024  # RAFT.md rule 5; a whole batch and its judgements fit
+KEPT_MEMBERSHIP = b"c"  # u64 index | the membership that holds from there on
+KEPT_MEMORY = b"w"  # what is remembered of others' promises (hello.py)
+KEPT_KINDS = (KEPT_MEMBERSHIP, KEPT_MEMORY)
 
 
 class StateMachine(Protocol):
@@ -148,11 +151,18 @@ class Consensus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HardState:
-    """What a member must never forget of a group's elections. One member writes term and boot; `vote` is the core's to come."""
+    """What a member must never forget of a group's elections.
+
+    Args:
+        vote: number of the member that got our vote in `term`; 0: none.
+        commit: known to be committed; a hint that is not kept over a restart.
+        boot: number of the journal's opening that wrote it.
+    """
 
     term: int = 0
-    vote: str = ""
+    vote: int = 0
     boot: int = 0
+    commit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +191,7 @@ class Recovered:
         last: last sound entry (= floor when there is none).
         flushed: durable mark: all up to here had been flushed, and so may have been acknowledged.
         spans: (first index, term) ascending: terms of floor+1..last.
+        kept: rows a group keeps beside its log, by their kind; see KEPT_KINDS.
     """
 
     known: bool = False
@@ -191,6 +202,7 @@ class Recovered:
     hard: HardState = field(default_factory=HardState)
     cut: Cut | None = None
     spans: tuple[tuple[int, int], ...] = ()
+    kept: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def term_at(self, index: int) -> int | None:
         """Term of a held entry (or of the floor); None when not held."""
@@ -212,6 +224,10 @@ class JournalListener(Protocol):
         """All entries up to `index` are on disk."""
         ...
 
+    def saved(self, number: int) -> None:
+        """The save of that number, and all before it, is on disk; said before `flushed`."""
+        ...
+
     def refused(self, error: ZaibeiError) -> None:
         """The journal failed for good; what was not flushed has an unknown outcome."""
         ...
@@ -230,12 +246,31 @@ class GroupJournal(Protocol):
         """Octets of entries held, about."""
         ...
 
-    def append(self, entries: Sequence[LogEntry], hard: HardState | None = None) -> None:
-        """Append entries that follow the last one, with a hard state in the same write. `flushed` follows."""
+    def append(self, entries: Sequence[LogEntry], hard: HardState | None = None, save: int = 0) -> None:
+        """Append entries (or none) that follow the last one, with a hard state in the same write. `saved(save)` follows unless
+        it is 0, and `flushed` when there were entries."""
+        ...
+
+    def keep(self, kind: bytes, octets: bytes) -> None:
+        """Keep a row beside the log (KEPT_KINDS): written with the next flush, in order with all else."""
         ...
 
     def restart_at(self, index: int, term: int) -> None:
         """Drop all entries; the log now begins after `index`."""
+        ...
+
+    def term_at(self, index: int) -> int | None:
+        """Term of a held entry or of the floor; None: not held."""
+        ...
+
+    @property
+    def floor(self) -> int:
+        """Last entry dropped behind the store; the log begins after it."""
+        ...
+
+    @property
+    def last(self) -> int:
+        """Last entry that was appended, flushed or not."""
         ...
 
     def cut_after(self, index: int) -> None:
@@ -261,6 +296,11 @@ class JournalPort(Protocol):
     @property
     def boot(self) -> int:
         """Number of this opening; rises by one each time."""
+        ...
+
+    @property
+    def identity(self) -> bytes:
+        """16 random octets, made with the journal."""
         ...
 
     @property

@@ -14,9 +14,17 @@ from replica.consensus.edge_disk import DiskLimits
 from replica.consensus.edge_journal import Journal, JournalLimits
 from replica.consensus.group import GroupLog
 from replica.consensus.memory import MemoryGroup, MemoryJournal
-from replica.consensus.port import ENTRY_OCTETS_MAX, Consensus, GroupPhase, HardState, JournalPort
+from replica.consensus.port import (
+    ENTRY_OCTETS_MAX,
+    KEPT_MEMBERSHIP,
+    KEPT_MEMORY,
+    Consensus,
+    GroupPhase,
+    HardState,
+    JournalPort,
+)
 from replica.model.errors import Code, ZaibeiError
-from replica.model.outcome import LogEntry, OutcomeKind
+from replica.model.outcome import EntryKind, LogEntry, OutcomeKind
 from replica.v1 import entry_pb2
 from tests.unit.consensus.machines import BUSY, ListMachine
 
@@ -27,11 +35,14 @@ class Ears:
     """A JournalListener that keeps what it hears."""
 
     def __init__(self) -> None:
-        self.index = 0
+        self.index = self.save = 0
         self.error: ZaibeiError | None = None
 
     def flushed(self, index: int) -> None:
         self.index = index
+
+    def saved(self, number: int) -> None:
+        self.save = number
 
     def refused(self, error: ZaibeiError) -> None:
         self.error = error
@@ -81,7 +92,7 @@ def test_entries_come_back_after_a_reopen(rig: JournalRig) -> None:
     ears = Ears()
     part = rig.journal.attach("g", ears)
     assert (part.recovered.known, part.recovered.last) == (False, 0)
-    part.append(entries(1, 3), HardState(1, "", 7))
+    part.append(entries(1, 3), HardState(1, 0, 7))
     part.append(entries(4, 2, term=2))
     rig.flush()
     assert ears.index == 5 and ears.error is None
@@ -89,8 +100,53 @@ def test_entries_come_back_after_a_reopen(rig: JournalRig) -> None:
     part = rig.journal.attach("g", Ears())
     found = part.recovered
     assert (found.known, found.floor, found.last, found.spans, found.cut) == (True, 0, 5, ((1, 1), (4, 2)), None)
-    assert found.hard == HardState(1, "", 7)
+    assert found.hard == HardState(1, 0, 7)
     assert part.read(1, 10**6) == entries(1, 3) + entries(4, 2, term=2)
+
+
+def test_a_save_is_told_when_it_is_on_disk_with_or_without_entries(rig: JournalRig) -> None:
+    ears = Ears()
+    part = rig.journal.attach("g", ears)
+    part.append(entries(1, 3), HardState(1, 2, 7), 1)
+    part.append((), HardState(2, 0, 7), 2)
+    rig.flush()
+    assert (ears.save, ears.index) == (2, 3)
+    rig.reopen()
+    found = rig.journal.attach("g", Ears()).recovered
+    assert found.hard == HardState(2, 0, 7) and found.last == 3
+
+
+def test_a_conflict_is_cut_and_what_follows_it_counts_as_flushed_no_longer(rig: JournalRig) -> None:
+    ears = Ears()
+    part = rig.journal.attach("g", ears)
+    part.append(entries(1, 8), HardState(1, 0, 7), 1)
+    rig.flush()
+    rig.reopen()
+    part = rig.journal.attach("g", ears)
+    part.cut_after(5)
+    assert (part.last, part.term_at(5), part.term_at(6)) == (5, 1, None)
+    part.append(entries(6, 1, term=2), HardState(2, 0, 8), 2)
+    rig.flush()
+    rig.reopen()
+    part = rig.journal.attach("g", ears)
+    found = part.recovered
+    assert (found.last, found.spans, found.cut) == (6, ((1, 1), (6, 2)), None)
+    assert found.flushed <= 6
+    assert [part.term_at(index) for index in (0, 5, 6, 7)] == [0, 1, 2, None]
+
+
+def test_rows_beside_the_log_and_changes_of_membership_come_back(rig: JournalRig) -> None:
+    part = rig.journal.attach("g", Ears())
+    assert part.recovered.kept == {}
+    change = LogEntry(1, 1, b"voters", EntryKind.MEMBERSHIP)
+    part.append((change, LogEntry(2, 1, b"data")))
+    part.keep(KEPT_MEMBERSHIP, b"old")
+    part.keep(KEPT_MEMBERSHIP, b"new")
+    part.keep(KEPT_MEMORY, b"promises")
+    rig.reopen()
+    part = rig.journal.attach("g", Ears())
+    assert part.recovered.kept == {KEPT_MEMBERSHIP: b"new", KEPT_MEMORY: b"promises"}
+    assert part.read(1, 10**6)[0] == change
 
 
 def test_boot_numbers_rise(rig: JournalRig) -> None:

@@ -44,7 +44,7 @@ def test_keys_sort_by_group_then_index() -> None:
 
 
 def test_small_rows_come_back_and_short_ones_are_refused() -> None:
-    meta, marks, hard = record.Meta(3, 9, b"i" * 16), record.Marks(1, 2, 3), HardState(4, "member-a", 5)
+    meta, marks, hard = record.Meta(3, 9, b"i" * 16), record.Marks(1, 2, 3), HardState(4, 12, 5)
     assert record.decode_meta(record.encode_meta(meta)) == meta
     assert record.decode_marks(record.encode_marks(marks)) == marks
     assert record.decode_hard(record.encode_hard(hard)) == hard
