@@ -9,7 +9,8 @@ from replica.store.edge_loader import GenerationLoader, Staged
 from replica.store.edge_metrics import StoreMetrics
 from replica.store.edge_readout import SnapshotReader
 from replica.store.edge_rocks import BudgetLimits, StoreBudget, check_open_files
-from replica.store.edge_store import SourceStore, hold_ident
+from replica.store.edge_store import SourceStore
+from replica.store.state_row import hold_ident
 
 __all__ = [
     "BudgetLimits",

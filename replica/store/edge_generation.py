@@ -392,6 +392,10 @@ class Generation:
         """Which keys are held. Any thread."""
         return [value is not None for value in self.rocks.get_many([stored_key(key) for key in keys])]
 
+    def stored(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values as stored, quarantined ones too; what a rule at apply compares with. Raises ZaibeiError."""
+        return self.rocks.get_many([stored_key(key) for key in keys])
+
     def chain_at(self, epoch: int, seq: int) -> Position | None:
         """Our boundary at a place, where still kept. Any thread."""
         if (epoch, seq) == self.row.position.place:

@@ -35,9 +35,10 @@ from replica.store.edge_rocks import StoreBudget
 from replica.store.edge_side import Side, load_mismatch, sweep
 from replica.store.edge_state import load_state, put_brake, put_state, switched
 from replica.store.order import judge
+from replica.store.registration import judge_registration
 from replica.store.rows import Kind
 from replica.store.rules import BLOCKED, DISCARDED, RELEASED, RULES, Moment, Step, switch_refused
-from replica.store.state_row import Quarantined, Stored, pack_state
+from replica.store.state_row import Quarantined, Stored, hold_ident, pack_state, quarantined_of
 from replica.v1 import entry_pb2
 
 ENTRY_FORMAT = 1
@@ -198,6 +199,8 @@ class SourceStore(StoreReads):
                 outcome = self._decide(entry, message)
             case "load_switch":
                 outcome = self._switch(entry, message)
+            case "registration":
+                outcome = self._register(entry, message)
             case _:
                 outcome = self._rule(entry, kind, message)
         self._publish()
@@ -229,7 +232,7 @@ class SourceStore(StoreReads):
         if body.live:
             kind, detail = judge(self._live.row.position, batch.before, batch.after, group.granted, self._live.chain_at)
             if kind is OutcomeKind.APPLIED:
-                change = self._live.begin_batch(batch, _quarantined(body.quarantined))
+                change = self._live.begin_batch(batch, quarantined_of(body.quarantined))
                 stored = self._braked(stored, change, message.admitted_ms)
             live_outcome = Outcome(kind, change.position, detail)
         if body.side:
@@ -259,6 +262,15 @@ class SourceStore(StoreReads):
         windows = stored.group.brake.add(change.touched, at_ms, self._live.counts)
         return stored.with_group(brake=windows)
 
+    def _register(self, entry: LogEntry, message: entry_pb2.Entry) -> Outcome:
+        live, group = self._live, self._stored.group
+        batch, (kind, detail) = judge_registration(message.registration, group, live.row.position, live.chain_at, live.stored)
+        if batch is None:
+            return self._nothing(entry, kind, detail)
+        change = live.begin_batch(batch, ())
+        self._commit(entry, change, self._braked(self._stored, change, message.admitted_ms))
+        return Outcome(kind, change.position)
+
     # ------------------------------------------------------------------------------------------------- holds
     def _hold(self, entry: LogEntry, message: entry_pb2.Entry) -> Outcome:
         body, group = message.hold, self._stored.group
@@ -277,7 +289,7 @@ class SourceStore(StoreReads):
         feed = group.feed if group.feed in BLOCKED else FeedState.HELD
         stored = replace(
             self._stored.with_group(hold=hold, feed=feed, feed_code=Code.HELD.value, feed_reason=body.reason),
-            hold_quarantined=_quarantined(body.quarantined),
+            hold_quarantined=quarantined_of(body.quarantined),
             hold_counts=tuple((count.prefix, count.removed, count.rewritten) for count in body.would_be),
         )
         self._commit(entry, self._live.begin(), stored)
@@ -483,12 +495,3 @@ class SourceStore(StoreReads):
             self._metrics.applied(self._stored.group, live.log.octets)
         for callback in self._subscribers:
             callback(self._stored.group)
-
-
-def hold_ident(position: Position) -> str:
-    """Names a hold to people: hex of the epoch and seq it follows."""
-    return f"{position.epoch:x}-{position.seq:x}"
-
-
-def _quarantined(lines: Sequence[entry_pb2.Quarantined]) -> tuple[Quarantined, ...]:
-    return tuple((line.ordinal, line.reason) for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -12,7 +13,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, Hold, OverlaySites, SideGeneration
 from replica.model.position import Position
 from replica.model.states import Authority, FeedState, Mode
-from replica.v1 import position_pb2
+from replica.v1 import entry_pb2, position_pb2
 
 STATE_FORMAT = 1
 Quarantined = tuple[int, str]  # place in the batch, reason
@@ -103,3 +104,13 @@ def unpack_state(octets: bytes) -> Stored:
         certificate = ContentDigest.from_wire(position_pb2.ContentDigest.FromString(row.certificate))
     group = GroupState(certificate=certificate, **{name: getattr(row, name) for name in _COPIED})
     return Stored(group, **{name: getattr(row, name) for name in _PRIVATE})
+
+
+def hold_ident(position: Position) -> str:
+    """Names a hold to people: hex of the epoch and seq it follows."""
+    return f"{position.epoch:x}-{position.seq:x}"
+
+
+def quarantined_of(lines: Sequence[entry_pb2.Quarantined]) -> tuple[Quarantined, ...]:
+    """What an entry judged bad, as pairs."""
+    return tuple((line.ordinal, line.reason) for line in lines)
