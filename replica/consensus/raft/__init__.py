@@ -1,0 +1,1 @@
+"""The Raft core: pure, synchronous, deterministic; written from the Raft thesis."""
