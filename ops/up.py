@@ -205,6 +205,7 @@ def _source(source: Source) -> SourceSettings:
         operable=source.takeover is not TakeoverPolicy.NEVER,
         probe_name=source.probe_name,
         probes=tuple(Endpoint(one.protocol, one.address, one.port) for one in source.probes),
+        hosted=source.name if source.hosted else "",
     )
 
 

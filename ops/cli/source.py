@@ -258,6 +258,8 @@ def _named(name: str, member_path: Path | None) -> tuple[list[str], Identity, Pe
         raise click.UsageError(
             f"{name!r} is no source of this member (it has: {known}); for an address give --pin and --identity too"
         )
+    if found.peer is None:
+        raise ZaibeiError(Code.NOT_FOUND, f"{name} is hosted here and has no node: see `zaibei register --help`")
     if not found.pull:
         raise ZaibeiError(Code.NOT_FOUND, f"{name} pushes to us and listens nowhere: there is nothing to connect to")
     folder = config.member.identity_folder

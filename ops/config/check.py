@@ -8,7 +8,7 @@ Rules beyond single keys:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ops.config.values import (
     OperatorKey,
     Published,
     Recursive,
+    Registrar,
     Site,
     Source,
     TakeoverPolicy,
@@ -42,6 +43,7 @@ TRANSPORTS = {
     "grpc": ("tcp",),
     "feed": ("tcp",),
     "beats": ("udp",),
+    "registration": ("tcp",),
     "metrics": ("tcp",),
 }
 Table = dict[str, Any]
@@ -178,6 +180,16 @@ def _at_or_below(key: bytes, prefix: bytes) -> bool:
 
 
 def _source(reading: Reading, at: str, table: Table, around: Surroundings) -> Source | None:
+    hosted, registrars = table.pop("hosted", False), table.pop("registrars", ())
+    if hosted:
+        return _hosted(reading, at, table, registrars)
+    if registrars:
+        reading.fault(
+            f"{at}.registrars", "nobody registers in a source that has a node of its own", "hosted = true, or no registrars"
+        )
+    if table.get("fingerprint") == "":
+        reading.fault(f"{at}.fingerprint", "is missing", 'fingerprint = "sha256:..."')
+        table.pop("fingerprint")
     certificate = _certificate(reading, at, table, around)
     if certificate is None or not {"name", "prefixes", "fingerprint"} <= table.keys():
         return None
@@ -201,13 +213,41 @@ def _source(reading: Reading, at: str, table: Table, around: Surroundings) -> So
     return None
 
 
-def _source_value(table: Table, peer: Peer) -> Source | None:
-    plain = ("prefixes", "case_sensitive", "pull", "horizon_s", "armed", "probe_name", "probes")
+def _hosted(reading: Reading, at: str, table: Table, registrars: Sequence[Registrar]) -> Source | None:
+    """A source that lives here: nothing of a node's is said of it."""
+    for name in ("fingerprint", "certificate", "certificate_file", "pull", "probe_name", "probes"):
+        if table.get(name):
+            reading.fault(f"{at}.{name}", "a hosted source has no node", "hosted = false, or leave it out")
+    pins = [pin for place, one in enumerate(registrars, 1) if (pin := _registrar(reading, f"{at}.registrars[{place}]", one))]
+    if len({one.fingerprint for one in pins}) != len(pins) or len({one.name for one in pins}) != len(pins):
+        reading.fault(f"{at}.registrars", "a registrar is there twice", "each once")
+    return _source_value(table | {"takeover": TakeoverPolicy.NEVER.value}, None, tuple(pins))
+
+
+def _registrar(reading: Reading, at: str, one: Registrar) -> Peer | None:
+    try:
+        named, printed = name_of(one.certificate_pem), fingerprint(one.certificate_pem)
+        if named != one.name:
+            reading.fault(
+                f"{at}.name", f"{one.name!r}, but its certificate names {named!r}", f'name = "{named}" if that is the one'
+            )
+        elif printed != one.fingerprint:
+            reading.fault(f"{at}.fingerprint", f"the certificate has another one, {printed}", "the one its holder reads to you")
+        else:
+            return Peer(named, one.certificate_pem, role="registrar")
+    except ZaibeiError as exc:
+        reading.fault(f"{at}.certificate", exc.trouble.message, "the certificate that `zaibei register identity` prints")
+    return None
+
+
+def _source_value(table: Table, peer: Peer | None, registrars: tuple[Peer, ...] = ()) -> Source | None:
+    plain = ("name", "prefixes", "case_sensitive", "pull", "horizon_s", "armed", "probe_name", "probes")
     if not {*plain, "mode", "takeover"} <= table.keys():
         return None  # a fault is already told
     return Source(
-        name=peer.name,
         peer=peer,
+        hosted=peer is None,
+        registrars=registrars,
         mode=Mode[table["mode"].upper()],
         takeover=TakeoverPolicy(table["takeover"]),
         **{name: table[name] for name in plain},

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ops.config.address import PORT_MAX, Address, parse_host
-from ops.config.values import Probe
+from ops.config.values import Probe, Registrar
 from replica.model.errors import ZaibeiError
 from replica.model.identifier import prefix_key
 
@@ -189,6 +189,15 @@ def pem(der: bytes) -> bytes:
     lines = base64.encodebytes(der).decode().replace("\n", "")
     body = "\n".join(lines[at : at + 64] for at in range(0, len(lines), 64))
     return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n".encode()
+
+
+def registrar(value: object) -> Registrar:
+    example = (
+        '{ name = "tenant-a", fingerprint = "sha256:...", certificate = "MIIB..." }, as `zaibei register identity` prints it'
+    )
+    if not isinstance(value, dict) or set(value) != {"name", "fingerprint", "certificate"}:
+        raise WrongError(f"{shown(value)} is not a registrar", example)
+    return Registrar(name(value["name"]), fingerprint(value["fingerprint"]), certificate(value["certificate"]))
 
 
 def url(value: object) -> str:

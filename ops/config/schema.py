@@ -10,6 +10,7 @@ from ops.config.read import Reader
 
 REQUIRED = "(required)"
 HANDLE_PORT, HTTP_PORT, GRPC_PORT, FEED_PORT, BEATS_PORT, METRICS_PORT = 2641, 8000, 2642, 2643, 2644, 9464
+REGISTRATION_PORT = 2647  # 2645 is where the examples let a source listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ def _loopback(port: int) -> list[str]:
 _listen = read.listed(read.listen_address, '["127.0.0.1:2641", "[::1]:2641"]')
 _prefixes = read.listed(read.prefix, '["88.118"]')
 
+REGISTRAR_EXAMPLE = '[{ name = "tenant-a", fingerprint = "sha256:...", certificate = "MIIB..." }]'
+
 MEMBER = Section(
     "member",
     False,
@@ -71,6 +74,12 @@ LISTEN = Section(
         Key("grpc", _listen, _loopback(GRPC_PORT), "gRPC: batch resolve, health, reflection."),
         Key("feed", _listen, _loopback(FEED_PORT), "The feed: sources push here, mutual TLS with pinned certificates."),
         Key("beats", _listen, _loopback(BEATS_PORT), "Authenticated UDP beats of armed sources."),
+        Key(
+            "registration",
+            _listen,
+            _loopback(REGISTRATION_PORT),
+            "Registrations in hosted sources, mutual TLS with their registrars; opened only where a source has one.",
+        ),
         Key(
             "metrics",
             _listen,
@@ -122,8 +131,8 @@ SOURCE = Section(
         Key(
             "fingerprint",
             read.fingerprint,
-            REQUIRED,
-            "Compare it with its operator by another way than this file.",
+            "",
+            "Needed unless hosted. Compare it with its operator by another way than this file.",
             '"sha256:..."',
         ),
         Key("certificate", read.certificate, "", "The pinned certificate: PEM, or base64 of DER in one line.", '"MIIB..."'),
@@ -164,6 +173,14 @@ SOURCE = Section(
             [],
             "Where its node answers. Default: what it says of itself.",
             '[{ protocol = "tcp", address = "192.0.2.7", port = 2641 }]',
+        ),
+        Key("hosted", read.flag, False, "It lives here: no node feeds it, registrars change it through [listen] registration."),
+        Key(
+            "registrars",
+            read.listed(read.registrar, REGISTRAR_EXAMPLE),
+            [],
+            "Who may register below its prefixes, if it is hosted. Nobody else can.",
+            REGISTRAR_EXAMPLE,
         ),
     ),
 )

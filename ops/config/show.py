@@ -9,6 +9,8 @@ from typing import Any
 from ops.config.schema import REQUIRED, SECTIONS, Key
 from ops.config.values import MemberConfig
 
+LISTENERS = ("handle", "http", "grpc", "feed", "beats", "registration", "metrics")
+
 
 def document(config: MemberConfig) -> dict[str, Any]:
     """The configuration as a JSON document with the file's own names. No secret is in it: those stay in their files."""
@@ -22,7 +24,7 @@ def document(config: MemberConfig) -> dict[str, Any]:
             "log_level": member.log_level,
         },
         "listen": {
-            **{name: [str(a) for a in getattr(listen, name)] for name in ("handle", "http", "grpc", "feed", "beats", "metrics")},
+            **{name: [str(a) for a in getattr(listen, name)] for name in LISTENERS},
             "fronts": listen.fronts,
             "allow_public": listen.allow_public,
         },
@@ -45,6 +47,8 @@ def document(config: MemberConfig) -> dict[str, Any]:
                 "takeover": str(source.takeover),
                 "probe_name": source.probe_name,
                 "probes": [{"protocol": p.protocol, "address": p.address, "port": p.port} for p in source.probes],
+                "hosted": source.hosted,
+                "registrars": [{"name": one.name, "fingerprint": one.fingerprint} for one in source.registrars],
             }
             for source in config.sources
         ],

@@ -56,6 +56,7 @@ class Listen:
     grpc: tuple[Address, ...]
     feed: tuple[Address, ...]
     beats: tuple[Address, ...]
+    registration: tuple[Address, ...]
     metrics: tuple[Address, ...]
     fronts: int
     allow_public: bool
@@ -89,21 +90,31 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Registrar:
+    """Who may register in a hosted source, as written; the check makes a pin of it."""
+
+    name: str
+    fingerprint: str
+    certificate_pem: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """`[[source]]`.
 
     Args:
-        peer: the pin: name, certificate, fingerprint, key parts of its prefixes.
+        peer: the pin: name, certificate, fingerprint, key parts of its prefixes; None: it is hosted here.
         prefixes: as written, in the order written.
         case_sensitive: prefixes below which suffixes keep their case.
         pull: where to pull from; empty: it pushes to us.
         horizon_s: how old a copy may be and still be answered before a takeover.
         armed: beats every 50 ms instead of 500.
         probes: empty: those of its own Description.
+        registrars: pins of those who may change a hosted one.
     """
 
     name: str
-    peer: Peer
+    peer: Peer | None
     prefixes: tuple[str, ...]
     case_sensitive: tuple[str, ...]
     mode: Mode
@@ -113,10 +124,13 @@ class Source:
     takeover: TakeoverPolicy
     probe_name: str
     probes: tuple[Probe, ...]
+    hosted: bool = False
+    registrars: tuple[Peer, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        return self.peer.fingerprint
+        """Empty for a hosted one."""
+        return "" if self.peer is None else self.peer.fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +178,7 @@ class MemberConfig:
 
     def pins(self) -> Pins:
         """Every peer this member trusts."""
-        return Pins(tuple(source.peer for source in self.sources))
+        return Pins(tuple(source.peer for source in self.sources if source.peer is not None))
 
     def operator_keys(self) -> Mapping[str, bytes]:
         """Name -> public key of the operators whose signatures count."""

@@ -21,6 +21,7 @@ from replica.feed.ports import OwnerOf
 from replica.member.answers import SourceAnswers
 from replica.member.edge_nodes import NodeFile
 from replica.member.group_port import GroupPort, propose_and_wait
+from replica.member.hosted import HostedPort, found
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState
@@ -42,6 +43,7 @@ ARMED_BEAT_MS = 50  # SEMANTICS 6
 UNARMED_BEAT_MS = 500
 OWNERSHIP_S_MAX = 10.0
 PROBE_FRESH_NS = 2_000_000_000
+NOBODYS_KEY = bytes(32)  # of a hosted source: no stream of it is ever let in
 
 Published = Callable[[bytes], PublishedSites]
 
@@ -89,6 +91,7 @@ class SourceCopy:
             reopen=store.reopen,
         )
         self.group = GroupPort(self.log, store)
+        self.hosted = HostedPort(self.log, store, settings, around.owner_of) if settings.hosted else None
         self._node = NodeFile(member.data / "nodes" / f"{settings.name}.json")
         metrics = around.feed_metrics.of(settings.name) if around.feed_metrics is not None else None
         self.driver = FeedDriver(self._setup(), self.group, metrics, beats=self)
@@ -127,8 +130,8 @@ class SourceCopy:
         member, settings = self._around.settings, self.settings
         return Setup(
             source=settings.name,
-            source_key=settings.peer.signing_key,
-            pinned=frozenset(settings.peer.prefixes),
+            source_key=NOBODYS_KEY if settings.peer is None else settings.peer.signing_key,
+            pinned=settings.written,
             member=member.name,
             signer=member.identity.signer,
             lineage=self._around.lineage,
@@ -161,8 +164,11 @@ class SourceCopy:
         report = await self.log.start()
         for entry in first:
             await propose_and_wait(self.log, entry, OWNERSHIP_S_MAX)
+        if self.settings.hosted:
+            await found(self.log, self.store, self.lineage, self.signer)
         await self._state_ownership()
-        await self.runner.start()
+        if not self.settings.hosted:  # it has no node that could die
+            await self.runner.start()
         return report
 
     async def _state_ownership(self) -> None:

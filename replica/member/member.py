@@ -29,6 +29,7 @@ from replica.member.answers import catalog_mark, catalog_of
 from replica.member.copy import Around, SourceCopy
 from replica.member.edge_broken import stopping_on_broken
 from replica.member.edge_feed_port import FeedPort
+from replica.member.hosted import HostedPort
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.member.source_log import StoreSourceLog
 from replica.model.catalog import Catalog
@@ -206,7 +207,8 @@ class Member:
                 raise
             self._out_of_service(source.name, exc)
         else:
-            self.takeover.runners[source.name] = copy.runner
+            if not source.hosted:
+                self.takeover.runners[source.name] = copy.runner
             self._said.pop(source.name, None)
 
     async def take_out(self, name: str) -> None:
@@ -296,7 +298,7 @@ class Member:
 
     async def _serve(self) -> None:
         settings = self.settings
-        if not settings.feed_listen or not settings.sources:
+        if not settings.feed_listen or not settings.pins.peers:
             return  # nobody is pinned, so nobody could come in
         pins = settings.pins
         push, source = PushService(self._driver_for, lambda: pins), SourceService(self._log_for, lambda: pins)
@@ -329,7 +331,7 @@ class Member:
 
     def _begin_pull(self, source: SourceSettings) -> None:
         copy = self.copies.get(source.name)
-        if copy is not None and source.pull and source.name not in self.broken:
+        if copy is not None and source.peer is not None and source.pull and source.name not in self.broken:
             puller = Puller(copy.driver, source.pull, self.settings.identity, source.peer)
             self._pullers[source.name] = asyncio.create_task(puller.run(), name=f"pull {source.name}")
 
@@ -338,6 +340,11 @@ class Member:
         if puller is not None:
             puller.cancel()
             await asyncio.gather(puller, return_exceptions=True)
+
+    def hosted(self, name: str) -> HostedPort | None:
+        """A hosted source's group, where it is in service here."""
+        copy = self.copies.get(name)
+        return None if copy is None or name in self.broken else copy.hosted
 
     # -- what answering asks
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from replica.model.edge_identity import Identity
+from replica.model.errors import require
+from replica.model.identifier import prefix_key
 from replica.model.identity import Peer, Pins
 from replica.model.states import Mode
 from replica.model.view import STALE_HORIZON_MS
@@ -21,15 +23,16 @@ class SourceSettings:
     """One registry that is copied.
 
     Args:
-        peer: its pin, with the key parts it may write.
+        peer: its pin, with the key parts it may write; None: it is hosted here.
         prefixes, case_sensitive: as people write them.
         pull: addresses `host:port` we fetch from; empty: it pushes.
         armed: beats every 50 ms, otherwise every 500; automatic: the detector may start a resolution takeover.
         operable: False: nobody may take it over.
+        hosted: the name of a source that lives here: nobody feeds it, its changes are registered with us.
         probe_name: what probes ask for; empty: its first prefix. probes: where; empty: what its description says.
     """
 
-    peer: Peer
+    peer: Peer | None
     prefixes: tuple[str, ...]
     case_sensitive: tuple[str, ...] = ()
     mode: Mode = Mode.RECORDS
@@ -40,10 +43,19 @@ class SourceSettings:
     operable: bool = True
     probe_name: str = ""
     probes: tuple[Endpoint, ...] = ()
+    hosted: str = ""
+
+    def __post_init__(self) -> None:
+        require((self.peer is None) is bool(self.hosted), "a source has a pinned node, or a name and lives here")
 
     @property
     def name(self) -> str:
-        return self.peer.name
+        return self.hosted if self.peer is None else self.peer.name
+
+    @property
+    def written(self) -> frozenset[bytes]:
+        """Key parts of the prefixes below which it may be changed."""
+        return frozenset(map(prefix_key, self.prefixes) if self.peer is None else self.peer.prefixes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +90,4 @@ class MemberSettings:
     pins: Pins = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pins", Pins(tuple(source.peer for source in self.sources)))
+        object.__setattr__(self, "pins", Pins(tuple(source.peer for source in self.sources if source.peer is not None)))
