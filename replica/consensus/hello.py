@@ -1,0 +1,302 @@
+"""Rules of amnesia: what members remember of each other's promises, and who may not vote because it remembers less of itself.
+
+A promise is a vote or an acknowledgement. It binds only a member that still knows it: a disk image of yesterday, or a journal
+that lost its last flushed record, is whole in itself and would vote against what it had promised. So every member keeps, per
+group and member, the highest promise that it saw or was told of; the leader's match table rides on heartbeats, each Hello tells
+all, and a member that finds less of itself on its disk than another one remembers takes no part until it was fed anew.
+
+    standing   votes  acknowledges  answers  how it ends
+    ASKING     no     no            yes      Hello with a quorum, ourselves included: SOUND; somebody remembers more: AMNESIAC
+    SOUND      yes    yes           yes      a later Hello remembers more: AMNESIAC
+    AMNESIAC   no     no            no       a committed change made us a learner and a transfer that covers the promises is
+                                             installed, hard state and boot raised above what was promised: FED
+    FED        no     yes           yes      a committed change made us a voter again: SOUND; a Hello remembers more: AMNESIAC
+
+Each start is ASKING again: what follows from the disk alone is judged anew. ASKING acknowledges nothing, because a new promise
+would replace, in the memory of others, the old one by which the loss is found. A torn tail that was never acknowledged is normal.
+
+The limit: a rolled-back member is not found when some quorum of Hellos holds nobody that ever heard of the lost promises. It is
+found whenever `others_that_must_know` of the other voters remember. Restoring a member's disk is therefore forbidden.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from replica.consensus.port import HardState
+from replica.model.errors import Code, ZaibeiError, require
+
+MEMBERS_MAX = 256  # promises kept for one group; more members than any group has, present and past together
+_FORMAT = b"\x01"
+_ROW = struct.Struct(">QQQQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """The highest promise of one member in one group.
+
+    Args:
+        boot: highest number of a journal's opening that was seen of the member; it rises on its own.
+        term, index: in `term` it took part and had acknowledged all up to `index`; ordered by term, then index.
+    """
+
+    boot: int = 0
+    term: int = 0
+    index: int = 0
+
+    def joined(self, other: Promise) -> Promise:
+        """Both together; the very same object when `other` adds nothing."""
+        newer = other.term > self.term or (other.term == self.term and other.index > self.index)
+        if not newer and other.boot <= self.boot:
+            return self
+        place = other if newer else self
+        return Promise(max(self.boot, other.boot), place.term, place.index)
+
+
+NOTHING = Promise()
+Row = tuple[int, Promise]  # member, its promise
+
+
+class Standing(StrEnum):
+    """How far a member takes part in a group; see the table above."""
+
+    ASKING = "asking"
+    SOUND = "sound"
+    AMNESIAC = "amnesiac"
+    FED = "fed"
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a standing allows."""
+
+    vote: bool
+    acknowledge: bool
+    answer: bool
+
+
+RIGHTS: dict[Standing, Rights] = {
+    Standing.ASKING: Rights(vote=False, acknowledge=False, answer=True),
+    Standing.SOUND: Rights(vote=True, acknowledge=True, answer=True),
+    Standing.AMNESIAC: Rights(vote=False, acknowledge=False, answer=False),
+    Standing.FED: Rights(vote=False, acknowledge=True, answer=True),
+}
+STANDING_MOVES: dict[Standing, frozenset[Standing]] = {
+    Standing.ASKING: frozenset({Standing.SOUND, Standing.AMNESIAC}),
+    Standing.SOUND: frozenset({Standing.AMNESIAC}),
+    Standing.AMNESIAC: frozenset({Standing.FED}),
+    Standing.FED: frozenset({Standing.SOUND, Standing.AMNESIAC}),
+}
+
+
+def judge(told: Promise, shown: Promise) -> str:
+    """Compare what others remember of a member with what it finds on its own disk.
+
+    Args:
+        told: the highest promise anybody remembers of the member.
+        shown: its boot, its hard state's term and its last saved index.
+    Returns:
+        "" when it is sound, or why it is AMNESIAC.
+    """
+    if told.boot > shown.boot:
+        return f"boot {told.boot} was seen, its journal says {shown.boot}: an older disk"
+    if told.term > shown.term:
+        return f"it took part in term {told.term}, its journal knows term {shown.term} only: votes are lost"
+    if told.term == shown.term and told.index > shown.index:
+        return f"it acknowledged index {told.index} in term {told.term}, its journal ends at {shown.index}: entries are lost"
+    return ""
+
+
+def heard_enough(me: int, heard: Iterable[int], halves: Sequence[frozenset[int]]) -> bool:
+    """Whether a Hello was exchanged with a majority of each half of the membership, ourselves included.
+
+    Args:
+        halves: voters, and while a change is under way the outgoing voters; empty ones do not count. With none at all nobody
+            is known to ask, and the answer is False.
+    """
+    known = {*heard, me}
+    counted = [half for half in halves if half]
+    return bool(counted) and all(len(known & half) > len(half) // 2 for half in counted)
+
+
+def others_that_must_know(voters: int) -> int:
+    """How many of the other voters must remember a lost promise, so that every quorum of Hellos holds one of them."""
+    return voters - (voters // 2 + 1) + 1
+
+
+def hard_at_start(hard: HardState, member: int) -> HardState:
+    """The hard state with which a member starts: a term in which no vote is on record has none left to give.
+
+    The record of a vote may be lost without a trace where the term was saved before it, and a second vote makes two leaders.
+    """
+    if hard.vote or not hard.term:
+        return hard
+    return HardState(hard.term, member, hard.boot, hard.commit)
+
+
+def covers(told: Promise, index: int, term: int) -> bool:
+    """Whether a transfer up to (index, term) holds all that was acknowledged under `told`."""
+    return index >= told.index or term > told.term
+
+
+def hard_when_fed(told: Promise, hard: HardState, member: int, boot: int) -> HardState:
+    """Hard state of a member that was fed anew: in the promised term its vote counts as given, so that it gives no other.
+
+    Args:
+        boot: of the journal now; raised above every boot that was promised (the journal's own number must be raised with it).
+    """
+    return HardState(max(told.term, hard.term), member, max(boot, told.boot + 1), hard.commit)
+
+
+class Memory:
+    """Promises of one group: of others as they were seen or told, and of ourselves as others remember us.
+
+    It holds at most MEMBERS_MAX rows. `changed` is set by whatever should be kept again and cleared by who kept it.
+    """
+
+    __slots__ = ("_of", "changed")
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self._of: dict[int, Promise] = dict(rows)
+        self.changed = False
+
+    def of(self, member: int) -> Promise:
+        return self._of.get(member, NOTHING)
+
+    def record(self, member: int, promise: Promise) -> bool:
+        """Take a promise that was seen or told. False: nothing new, or no room (a member of no present membership)."""
+        known = self._of.get(member)
+        if known is None:
+            if len(self._of) >= MEMBERS_MAX:
+                return False
+            self._of[member] = promise
+            self.changed = True
+            return True
+        joined = known.joined(promise)
+        if joined is known:
+            return False
+        self._of[member] = joined
+        self.changed = True
+        return True
+
+    def merge(self, rows: Iterable[Row]) -> bool:
+        """Take all rows of a Hello or of a leader's heartbeat. True: something was new."""
+        return any([self.record(member, promise) for member, promise in rows])
+
+    def retain(self, members: Iterable[int]) -> None:
+        """Forget members that belong to the group no more. Numbers are never given twice."""
+        gone = self._of.keys() - set(members)
+        for member in gone:
+            del self._of[member]
+        self.changed = self.changed or bool(gone)
+
+    def rows(self) -> tuple[Row, ...]:
+        """All rows by member, for a Hello."""
+        return tuple(sorted(self._of.items(), key=lambda row: row[0]))
+
+    def encode(self) -> bytes:
+        """Octets for the journal: u8 format, then for each member u64 number, boot, term, index."""
+        return _FORMAT + b"".join(_ROW.pack(member, row.boot, row.term, row.index) for member, row in self.rows())
+
+    @classmethod
+    def decode(cls, octets: bytes) -> Memory:
+        """Raises ZaibeiError(DAMAGED). No octets: nothing was kept yet."""
+        if not octets:
+            return cls()
+        count, rest = divmod(len(octets) - 1, _ROW.size)
+        if octets[:1] != _FORMAT or rest or count > MEMBERS_MAX:
+            raise ZaibeiError(Code.DAMAGED, f"{len(octets)} octets of format {octets[0]} are no memory of promises")
+        return cls((member, Promise(boot, term, index)) for member, boot, term, index in _ROW.iter_unpack(octets[1:]))
+
+
+class Recall:
+    """Standing of one member in one group, from its start on.
+
+    Args:
+        member: our number. boot: of our journal.
+        start: the hard state as it was found on the disk. last: the last sound index found there.
+        memory: as it was kept; our own row in it is what others had told us of ourselves before.
+        lost: why the journal itself knows that it lost flushed entries (a cut below its flushed mark); "" when it does not.
+        alone: the group has no voter but us: there is nobody to ask.
+    """
+
+    def __init__(
+        self, member: int, boot: int, start: HardState, last: int, memory: Memory, *, lost: str = "", alone: bool = False
+    ) -> None:
+        self.member, self.memory = member, memory
+        self.reason = ""
+        self.heard: set[int] = set()
+        self.standing = Standing.ASKING
+        self._shown = Promise(boot, start.term, last)
+        if lost:
+            self._forgot(lost)
+        else:
+            self._judge()
+        if alone and self.standing is Standing.ASKING:
+            self._move(Standing.SOUND)
+
+    @property
+    def rights(self) -> Rights:
+        return RIGHTS[self.standing]
+
+    @property
+    def told(self) -> Promise:
+        """The highest promise of ours that anybody told us of."""
+        return self.memory.of(self.member)
+
+    def saved(self, term: int, last: int) -> None:
+        """Our own hard term and last index as they are on the disk now; while ASKING what was found at the start counts."""
+        if self.standing is not Standing.ASKING:
+            self._shown = Promise(self._shown.boot, term, last)
+
+    def hello(self, sender: int, rows: Iterable[Row], halves: Sequence[frozenset[int]]) -> Standing:
+        """A member told what it remembers of the group.
+
+        Args:
+            halves: of the present membership: voters, outgoing voters.
+        """
+        self.memory.merge(rows)
+        self.heard.add(sender)
+        self._judge()
+        if self.standing is Standing.ASKING and heard_enough(self.member, self.heard, halves):
+            self._move(Standing.SOUND)
+        return self.standing
+
+    def told_of_us(self, rows: Iterable[Row]) -> Standing:
+        """A leader's heartbeat carried its match table."""
+        if self.memory.merge(rows):
+            self._judge()
+        return self.standing
+
+    def may_be_fed(self, index: int, term: int, learner: bool) -> bool:
+        """Whether a transfer heals us: it covers what we had promised, and in its membership we are a learner."""
+        return self.standing is Standing.AMNESIAC and learner and covers(self.told, index, term)
+
+    def fed(self, hard: HardState, last: int) -> None:
+        """The transfer and the raised hard state are on the disk."""
+        require(hard.term >= self.told.term and hard.boot > self.told.boot, "a member fed anew must rise above its promises")
+        self._shown = Promise(hard.boot, hard.term, last)
+        self.reason = ""
+        self._move(Standing.FED)
+        self.memory.record(self.member, Promise(hard.boot, hard.term, 0))
+
+    def promoted(self) -> None:
+        """A committed change made us a voter."""
+        if self.standing is Standing.FED:
+            self._move(Standing.SOUND)
+
+    def _judge(self) -> None:
+        reason = judge(self.told, self._shown)
+        if reason and self.standing is not Standing.AMNESIAC:
+            self._forgot(reason)
+
+    def _forgot(self, reason: str) -> None:
+        self.reason = reason
+        self._move(Standing.AMNESIAC)
+
+    def _move(self, standing: Standing) -> None:
+        require(standing in STANDING_MOVES[self.standing], f"a member cannot move from {self.standing} to {standing}")
+        self.standing = standing
