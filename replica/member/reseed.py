@@ -90,6 +90,11 @@ def plan_of(member: Member, source: str) -> ReseedPlan:
     if source not in {one.name for one in member.settings.sources}:
         names = ", ".join(one.name for one in member.settings.sources) or "none"
         raise ZaibeiError(Code.NOT_FOUND, f"no source {source!r} here; there are: {names}")
+    if any(one.hosted == source for one in member.settings.sources):
+        raise ZaibeiError(
+            Code.REFUSED,
+            f"{source} is hosted: it has no node to load it from, and this store may be the only copy. It is kept as it is",
+        )
     trouble = member.broken.get(source)
     if trouble is None:
         raise ZaibeiError(
