@@ -23,6 +23,7 @@ class GroupLimits:
     Args:
         in_flight_octets_max, in_flight_entries_max: proposed and not yet applied; beyond it proposals end BUSY.
         pressure_on_share, pressure_off_share: shares of these at which `pressure` rises and falls.
+        backlog_octets_max: committed entries in memory that wait for the machine; the rest is read from the journal again.
         replay_octets_max: read at once when entries are applied again.
         read_retry_s: wait when the journal cannot be read at the moment.
         flush_octets: applied octets after which the machine is asked to flush and the journal is truncated.
@@ -35,6 +36,7 @@ class GroupLimits:
     in_flight_entries_max: int = 4_096
     pressure_on_share: float = 0.5
     pressure_off_share: float = 0.25
+    backlog_octets_max: int = 32 * 1024 * 1024
     replay_octets_max: int = 4 * 1024 * 1024
     read_retry_s: float = 0.5
     flush_octets: int = 32 * 1024 * 1024

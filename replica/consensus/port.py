@@ -57,6 +57,7 @@ class GroupPhase(StrEnum):
 
     NEW = "new"
     REPLAYING = "replaying"  # entries the store lacks are applied
+    FOLLOWING = "following"  # another member leads, or nobody does
     ELECTING = "electing"  # first entry of the own term is on its way; nothing is admitted yet
     LEADING = "leading"
     OUT_OF_SERVICE = "out_of_service"  # this group's data cannot be trusted or the journal failed
@@ -66,9 +67,10 @@ class GroupPhase(StrEnum):
 
 GROUP_MOVES: dict[GroupPhase, frozenset[GroupPhase]] = {
     GroupPhase.NEW: frozenset({GroupPhase.REPLAYING, GroupPhase.OUT_OF_SERVICE, GroupPhase.STOPPED}),
-    GroupPhase.REPLAYING: frozenset({GroupPhase.ELECTING, GroupPhase.OUT_OF_SERVICE, GroupPhase.STOPPING}),
-    GroupPhase.ELECTING: frozenset({GroupPhase.LEADING, GroupPhase.OUT_OF_SERVICE, GroupPhase.STOPPING}),
-    GroupPhase.LEADING: frozenset({GroupPhase.OUT_OF_SERVICE, GroupPhase.STOPPING}),
+    GroupPhase.REPLAYING: frozenset({GroupPhase.FOLLOWING, GroupPhase.ELECTING, GroupPhase.OUT_OF_SERVICE, GroupPhase.STOPPING}),
+    GroupPhase.FOLLOWING: frozenset({GroupPhase.ELECTING, GroupPhase.OUT_OF_SERVICE, GroupPhase.STOPPING}),
+    GroupPhase.ELECTING: frozenset({GroupPhase.LEADING, GroupPhase.FOLLOWING, GroupPhase.OUT_OF_SERVICE, GroupPhase.STOPPING}),
+    GroupPhase.LEADING: frozenset({GroupPhase.FOLLOWING, GroupPhase.OUT_OF_SERVICE, GroupPhase.STOPPING}),
     GroupPhase.OUT_OF_SERVICE: frozenset({GroupPhase.STOPPED}),
     GroupPhase.STOPPING: frozenset({GroupPhase.STOPPED, GroupPhase.OUT_OF_SERVICE}),
     GroupPhase.STOPPED: frozenset(),
@@ -126,7 +128,8 @@ class Consensus(Protocol):
         ...
 
     async def start(self) -> StartReport:
-        """Replay what the store lacks, then commit and apply the first entry of a new term.
+        """Replay what the store lacks; a group of one member then commits and applies the first entry of a new term, a member
+        of a larger one follows or leads as the elections have it.
 
         Raises:
             ZaibeiError(DAMAGED): acknowledged entries are missing; says which, and the command that heals it.

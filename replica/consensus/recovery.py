@@ -68,6 +68,34 @@ def plan_start(group: str, journal: Recovered, applied: tuple[int, int], *, rese
     return StartPlan(index + 1, journal.last, new_term, None, journal.last, warning)
 
 
+def plan_rejoin(group: str, journal: Recovered, applied: tuple[int, int], *, reseed_command: str = RESEED_COMMAND) -> StartPlan:
+    """Decide how a member of a larger group starts: others may give back what is lost here, and their memory decides whether this
+    member may vote (hello.py). Nothing is replayed before a leader says what is committed.
+
+    Raises:
+        ZaibeiError(DAMAGED): the store does not fit the journal and must be fetched anew from another member.
+    """
+    index, term = applied
+    new_term = max(journal.hard.term, journal.last_term, term) + 1
+    if index > journal.last or (journal.known and index < journal.floor):
+        lost = f"the store of {group} stands at index {index}, the journal holds {journal.floor + 1} to {journal.last}"
+        if journal.known and index < journal.floor:
+            raise _damaged(
+                group, f"{lost}: entries between are gone (a store of an earlier day, or a lost one)", reseed_command
+            )
+        warning = f"{lost}: its end is lost. The member goes on from the store; whether it may vote is for the others to say"
+        return StartPlan(index + 1, index, new_term, (index, term), None, warning, loss_possible=True)
+    held = journal.term_at(index)
+    if held != term:
+        what = f"the store applied index {index} in term {term}, the journal holds it with term {held}: two histories"
+        raise _damaged(group, what, reseed_command)
+    if journal.cut is None:
+        return StartPlan(index + 1, index, new_term)
+    torn = f"torn behind index {journal.last} ({journal.cut.reason}); {journal.cut.rows} rows were cut"
+    warning = f"{group}: the journal's tail was {torn}"
+    return StartPlan(index + 1, index, new_term, None, journal.last, warning)
+
+
 def _refuse_loss(group: str, journal: Recovered, index: int, command: str) -> None:
     if journal.known and index < journal.floor:
         raise _damaged(

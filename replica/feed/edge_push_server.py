@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -108,15 +108,26 @@ class PushLink:
                 desk.parts = None
 
 
+async def _at_once(_source: str) -> None:
+    """Default of `turn`: a group of one member is always led here."""
+
+
 class PushService(feed_pb2_grpc.ChangeFeedServicer):
     """Takes pushes.
 
     Args:
         driver_for: the driver of a source; None: we copy no source of that name. Raises ZaibeiError: it must not push.
+        turn: returns when this member leads the source's group. A stream that came to another member waits there with nothing
+            said, so that it goes on at once when that member is the next to lead.
     """
 
-    def __init__(self, driver_for: Callable[[str], FeedDriver | None], pins: Callable[[], Pins]) -> None:
-        self._driver_for, self._pins = driver_for, pins
+    def __init__(
+        self,
+        driver_for: Callable[[str], FeedDriver | None],
+        pins: Callable[[], Pins],
+        turn: Callable[[str], Awaitable[None]] = _at_once,
+    ) -> None:
+        self._driver_for, self._pins, self._turn = driver_for, pins, turn
         self._desks: dict[str, _Desk] = {}
 
     async def _open(self, context: Context, *, push: bool = False) -> tuple[Peer, FeedDriver, _Desk]:
@@ -133,8 +144,9 @@ class PushService(feed_pb2_grpc.ChangeFeedServicer):
 
     async def Push(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]
         del request_iterator
-        _, driver, desk = await self._open(context, push=True)
+        peer, driver, desk = await self._open(context, push=True)
         try:
+            await self._turn(peer.name)
             trouble = await driver.run(PushLink(context, desk))
             if trouble is not None:
                 raise ZaibeiError(trouble.code, trouble.message, definite=trouble.definite, retry=trouble.retry)

@@ -65,6 +65,18 @@ class CopyAge:
         self._settle()
         return True
 
+    @property
+    def heard(self) -> tuple[Position, int] | None:
+        """The newest head a beat stated, and when we sent the nonce it echoed; None: no beat yet."""
+        return None if self._newest is None or self._heard_ns is None else (self._newest, self._heard_ns)
+
+    def told(self, head: Position, base_ns: int) -> None:
+        """What another member heard: the source's head, and the moment on our clock it counts from, never later than the true."""
+        if self._heard_ns is None or base_ns > self._heard_ns:
+            self._newest, self._heard_ns = head, base_ns
+            self._heads.append((head, base_ns))
+            self._settle()
+
     def applied(self, position: Position) -> None:
         """The live generation's applied position, after each apply."""
         self._applied = position

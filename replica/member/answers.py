@@ -15,7 +15,7 @@ from replica.model.group_state import GroupState, OverlaySites
 from replica.model.identifier import PrefixTree, ancestors
 from replica.model.position import Position
 from replica.model.states import FeedState
-from replica.model.view import SourceView
+from replica.model.view import LEADER_SILENCE_MS_MAX, SourceView
 
 READS_MAX = 3  # of one question while generations are switched
 MISSING_UNKNOWN = frozenset(FeedState) - {FeedState.FLOWING}  # what the source has now may not be here: no "not found"
@@ -35,7 +35,8 @@ class SourceAnswers:
     Args:
         horizon_ms: age beyond which a copy is no longer answered before a takeover.
         probes_alive: what our own probes found: True, False, None not known.
-        in_service: False once this group went out of service (damaged store).
+        in_service: False once this group went out of service (damaged store), or this member forgot what it had promised.
+        leader_silent_ms: since the group's leader was heard; 0: a group of one member is led here.
         boottime_ns: CLOCK_BOOTTIME.
     """
 
@@ -48,9 +49,11 @@ class SourceAnswers:
         probes_alive: Callable[[], bool | None],
         in_service: Callable[[], bool],
         boottime_ns: Callable[[], int],
+        leader_silent_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         self._store, self._age, self._horizon_ms = store, age, horizon_ms
         self._probes_alive, self._in_service, self._boottime_ns = probes_alive, in_service, boottime_ns
+        self._leader_silent_ms = leader_silent_ms
 
     def read(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], SourceView]:
         """Values in the order of the keys, and the view that holds for them: what the group had decided before they were read,
@@ -74,10 +77,12 @@ class SourceAnswers:
         return self._view(state, state.position)
 
     def _view(self, state: GroupState, position: Position) -> SourceView:
+        self._age.applied(position)  # on a member that follows nobody else says so
         age_ms = self._age.age_ms(self._boottime_ns())
+        silent_ms = self._leader_silent_ms()
         vouching = Vouching(
             authority=state.authority,
-            leader_silent_ms=0,  # a group of one member is led here
+            leader_silent_ms=silent_ms,
             probes_alive=self._probes_alive(),
             horizon_ms=self._horizon_ms,
         )
@@ -90,6 +95,7 @@ class SourceAnswers:
             freshness=freshness_of(age_ms, vouching),
             authority=state.authority,
             feed=state.feed,
+            leader_silent=silent_ms > LEADER_SILENCE_MS_MAX,
             verified=state.verified,
             ready=state.ready and self._in_service(),
             gaps=state.prefixes if state.feed in MISSING_UNKNOWN else (),
