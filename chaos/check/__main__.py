@@ -19,12 +19,8 @@ EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.UNKNOWN: 11}
 
 @click.command(help=__doc__)
 @click.argument("histories", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--steps-max", default=STEPS_MAX, show_default=True, help="Bound of the search for one key; reached, it is unknown."
-)
-@click.option(
-    "--stale-ms-max", default=STALE_MS_MAX, show_default=True, help="How far behind an answer called fresh may be, in ms."
-)
+@click.option("--steps-max", default=STEPS_MAX, show_default=True, help="Bound of the search for one key.")
+@click.option("--stale-ms-max", default=STALE_MS_MAX, show_default=True, help="How late a fresh answer may be, in ms.")
 @click.option("--all", "everything", is_flag=True, help="Print what passed too.")
 def main(histories: tuple[Path, ...], steps_max: int, stale_ms_max: int, everything: bool) -> None:
     """Judge files; exit 0 only when everything passed, 1 when something failed, 11 when something is unknown."""

@@ -1,8 +1,8 @@
 """acked ⊆ final: what was acknowledged and is not in the state that everybody ends with, counted.
 
-The final state is what the last reads saw, after all faults were healed and all clients had stopped: a read that began after every write of its
-key had returned. Linearizability implies this check; it stands alone because it is the promise in one number, and because it is never
-undecided.
+The final state is what the last reads saw, after all faults were healed and all clients had stopped: a read that began after
+every write of its key had returned. Linearizability implies this check; it stands alone because it is the promise in one
+number, and because it is never undecided.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """History of a run: what clients asked and saw, as values and as JSON lines.
 
-One line an operation: `{"c":client,"k":key,"op":"get|put|append|cas","v":…,"from":…,"out":…,"ok":true|false|null,"t0":ns,"t1":ns}`.
+One line an operation:
+`{"c":client,"k":key,"op":"get|put|append|cas","v":…,"from":…,"out":…,"ok":true|false|null,"t0":ns,"t1":ns}`.
 
 | ok | meaning |
 | --- | --- |
@@ -8,8 +9,9 @@ One line an operation: `{"c":client,"k":key,"op":"get|put|append|cas","v":…,"f
 | false | certainly without effect; a cas that carries `out` saw that value in place of `from` |
 | null | unknown: it may have happened at any time after t0, also long after t1, or never |
 
-`op` "resolve" stands beside them for answers of the resolution path: `out` is the number of the version that was answered (null: no final
-answer), `at` the member that answered, `fresh` whether the answer said so. Times are CLOCK_MONOTONIC nanoseconds of one machine.
+`op` "resolve" stands beside them for answers of the resolution path: `out` is the number of the version that was answered
+(null: no final answer), `at` the member that answered, `fresh` whether the answer said so. Times are CLOCK_MONOTONIC
+nanoseconds of one machine.
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ def parse_line(line: str) -> Operation:
     try:
         row = json.loads(line)
         ok = row["ok"]
-        if ok not in (True, False, None) or isinstance(ok, int) and not isinstance(ok, bool):
+        if ok not in (True, False, None) or (isinstance(ok, int) and not isinstance(ok, bool)):
             raise ValueError(f"ok is {ok!r}")
         return Operation(
             client=str(row["c"]),

@@ -1,8 +1,8 @@
 """Linearizability of one key by search: Wing and Gong's, with Lowe's memory of what was tried.
 
-An operation takes effect at one moment between call and return; one of unknown outcome at any moment after its call, or never. The search
-takes operations in an order in which each is called before any other one left over has returned, and keeps each pair (operations taken,
-value) once. Its cost grows with how many overlap, so it is bounded; at the bound the verdict is unknown.
+An operation takes effect at one moment between call and return; one of unknown outcome at any moment after its call, or never.
+The search takes operations in an order in which each is called before any other one left over has returned, and keeps each pair
+(operations taken, value) once. Its cost grows with how many overlap, so it is bounded; at the bound the verdict is unknown.
 
 Lists that only grow are judged without a search (lists.py).
 Source: Wing and Gong, Testing and verifying concurrent objects (1993); Lowe, Testing for linearizability (2017).
@@ -69,9 +69,9 @@ def apply(value: Value, operation: Operation) -> tuple[bool, Value]:
 def _steps(operations: Sequence[Operation]) -> list[_Step]:
     """What the search has to place, by call.
 
-    Left out: what certainly had no effect and saw nothing; reads of unknown outcome; and writes of unknown outcome whose value nobody else
-    wrote and nobody saw, for whoever can place the others with it can place them without it. (Where lists grow, a list or nothing that was
-    put may be seen as the beginning of a longer one, so those stay.)
+    Left out: what certainly had no effect and saw nothing; reads of unknown outcome; and writes of unknown outcome whose value
+    nobody else wrote and nobody saw, for whoever can place the others with it can place them without it. (Where lists grow, a
+    list or nothing that was put may be seen as the beginning of a longer one, so those stay.)
     """
     grown = any(one.op is Op.APPEND for one in operations)
     seen: set[Value] = set()
@@ -84,9 +84,7 @@ def _steps(operations: Sequence[Operation]) -> list[_Step]:
             seen.update(one.wanted if isinstance(one.wanted, tuple) else ())
     steps = []
     for one in operations:
-        if one.ok is True:
-            steps.append(_Step(one, one.t0_ns, one.t1_ns, must=True))
-        elif one.ok is False and one.op is Op.CAS and one.saw:
+        if one.ok is True or (one.ok is False and one.op is Op.CAS and one.saw):
             steps.append(_Step(one, one.t0_ns, one.t1_ns, must=True))
         elif one.ok is None and one.op is not Op.GET and (one.value in seen or (grown and not isinstance(one.value, str | int))):
             steps.append(_Step(one, one.t0_ns, NEVER_NS, must=False))
@@ -142,6 +140,6 @@ def _story(steps: Sequence[_Step], taken: int, value: Value) -> str:
     else:
         what = f"{stuck.op} of {stuck.client} with {stuck.value!r}" + (f" from {stuck.wanted!r}" if stuck.op is Op.CAS else "")
     return (
-        f"after {taken.bit_count()} of {len(steps)} operations the key holds {str(value)[:200]!r} and nothing that may come next fits; "
+        f"after {taken.bit_count()} of {len(steps)} operations the key holds {str(value)[:200]!r} and nothing fits next; "
         f"the first that has to: {what[:200]}, called at {stuck.t0_ns}"
     )

@@ -1,9 +1,9 @@
 """Linearizability of a list that only grows, without a search: exact, in the time of sorting.
 
-Each element is appended once, so what the longest read saw is the order of all elements seen. Reads stand behind their last element, acknowledged
-appends that nobody saw behind everything, and those of unknown outcome that nobody saw never happened. Only one total order is
-left, up to the order of what stands in one place; there the order of calls is as good as any. A total order is right exactly if nothing
-returned before something that stands earlier was called.
+Each element is appended once, so what the longest read saw is the order of all elements seen. Reads stand behind their last
+element, acknowledged appends that nobody saw behind everything, and those of unknown outcome that nobody saw never happened.
+Only one total order is left, up to the order of what stands in one place; there the order of calls is as good as any. A total
+order is right exactly if nothing returned before something that stands earlier was called.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def _fault_of_content(
     for read, out in reads:
         if out != longest[: len(out)]:
             place = next(place for place, value in enumerate(out) if value != longest[place])
-            return f"two reads differ at place {place}: {out[place]!r} (read of {read.client} at {read.t0_ns}) and {longest[place]!r}"
+            which = f"{out[place]!r} (read of {read.client} at {read.t0_ns}) and {longest[place]!r}"
+            return f"two reads differ at place {place}: {which}"
     return ""
 
 

@@ -1,12 +1,13 @@
-"""Answers of the resolution path: never invented, monotonic per member and client, and bounded stale when they call themselves fresh.
+"""Answers of the resolution path: never invented, monotonic per member and client, and bounded stale when they call themselves
+fresh.
 
-One writer a name (its source) gives rising numbers to its versions; a receipt is the acknowledgement. A resolve's `out` is the number
-of the version that was answered, null when there was no final answer (code 2: go on elsewhere), which is never wrong here.
+One writer a name (its source) gives rising numbers to its versions; a receipt is the acknowledgement. A resolve's `out` is the
+number of the version that was answered, null when there was no final answer (code 2: go on elsewhere), which is never wrong here.
 
 | check | rule |
 | --- | --- |
 | invented | an answer is a version whose writing had begun before the answer came |
-| monotonic | one client sees no older version from the same member than it saw there before (SEMANTICS 4: monotonic is promised per member) |
+| monotonic | one client sees no older version from the same member than before (SEMANTICS 4: promised per member) |
 | bounded | an answer called fresh is at least as new as what had been acknowledged `stale_ms_max` before it was asked for |
 """
 
@@ -66,7 +67,7 @@ def _backwards(reads: Sequence[Operation]) -> str:
             if before.t1_ns < read.t0_ns and _number(before) > _number(read):
                 return f"{read.client} saw {before.out} and then {read.out} at {read.at or 'the same member'} (at {read.t0_ns})"
         newest = seen.setdefault((read.client, read.at), [])
-        newest[:] = [one for one in newest if _number(one) > _number(read)][-1:] + [read]
+        newest[:] = [*[one for one in newest if _number(one) > _number(read)][-1:], read]
     return ""
 
 
@@ -79,7 +80,8 @@ def _stale(writes: Sequence[Operation], reads: Sequence[Operation], stale_ms_max
     for read in reads:
         place = bisect_right(times, read.t0_ns - stale_ms_max * NS_PER_MS)
         if read.fresh and place and _number(read) < newest[place - 1]:
-            return f"{read.at or 'a member'} called {read.out} fresh, {newest[place - 1]} had been receipted over {stale_ms_max} ms before"
+            late = f"{newest[place - 1]} had been receipted over {stale_ms_max} ms before"
+            return f"{read.at or 'a member'} called {read.out} fresh, {late}"
     return ""
 
 
