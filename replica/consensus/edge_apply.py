@@ -48,6 +48,9 @@ class _Lane:
     def close(self) -> None:
         self.thread.drop(self)
 
+    def wait_idle(self) -> None:
+        self.thread.wait_idle(self)
+
 
 class ApplyThread:
     """Satisfies ApplyPort. `start` and `stop` are the process composition's to call.
@@ -103,6 +106,10 @@ class ApplyThread:
             lane.closed = True
             lane.queue.clear()
 
+    def wait_idle(self, lane: _Lane) -> None:
+        with self._wake:
+            self._wake.wait_for(lambda: self._running is not lane)
+
     # ------------------------------------------------------------------------------------------------------- the thread
     def _run(self) -> None:
         while (turn := self._next_turn()) is not None:
@@ -137,6 +144,7 @@ class ApplyThread:
             return False
         with self._wake:
             self._running = None
+            self._wake.notify_all()
             lane.queue.clear()  # they come again from the journal, behind those that the machine lost
             lane.expected = stands[0] + 1
         lane.listener.rewound(stands[0])
@@ -193,6 +201,7 @@ class ApplyThread:
             lane.listener.broken(error)
         with self._wake:
             self._running = None
+            self._wake.notify_all()
             if error is not None and not waits:
                 lane.closed = True
                 lane.queue.clear()

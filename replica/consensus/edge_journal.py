@@ -20,7 +20,7 @@ from replica.consensus.edge_disk import Disk, DiskLimits
 from replica.consensus.edge_metrics import JournalMetrics
 from replica.consensus.edge_rows import JournalRows
 from replica.consensus.journal_group import GroupPart
-from replica.consensus.journal_ops import Append, DropAfter, DropTo, Op, Register, Retire, SetMarks
+from replica.consensus.journal_ops import Append, DropAfter, DropTo, Op, RaiseBoot, Register, Retire, SetMarks
 from replica.consensus.port import GroupJournal, JournalListener, Recovered
 from replica.model.errors import Code, ZaibeiError, require
 from replica.model.outcome import LogEntry
@@ -209,6 +209,15 @@ class Journal:
         self.drain()
         if self._failed is not None:
             raise self._failed
+
+    def raise_boot(self, least: int) -> int:
+        """Let the boot number be at least `least`; returns it. Blocks until it is on disk. Raises ZaibeiError."""
+        with self._wake:
+            self._enqueue(RaiseBoot(least))
+        self.drain()
+        if self._failed is not None:
+            raise self._failed
+        return self.boot
 
     def drain(self) -> None:
         """Wait until all that is queued now is flushed, or cannot be."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from rocksdict import Rdict, WriteBatch
 
 from replica.consensus import edge_rocks, record
-from replica.consensus.journal_ops import Append, DropAfter, DropTo, Keep, Op, Register, Retire, SetMarks
+from replica.consensus.journal_ops import Append, DropAfter, DropTo, Keep, Op, RaiseBoot, Register, Retire, SetMarks
 from replica.consensus.port import KEPT_KINDS, HardState, Recovered
 from replica.consensus.walk import walk
 from replica.model.errors import Code, ZaibeiError
@@ -126,6 +126,9 @@ class JournalRows:
                 start, end = (0, INDEX_END) if op.all_rows else (op.old_floor + 1, op.index + 1)
                 batch.delete_range(record.entry_key(number, start), record.entry_key(number, end))
                 batch.put(record.marks_key(number), record.encode_marks(record.Marks(op.index, op.term, op.flushed)))
+            case RaiseBoot():
+                self.meta = record.Meta(max(self.meta.boot, op.boot), self.meta.next_number, self.meta.identity)
+                batch.put(record.META_KEY, record.encode_meta(self.meta))
             case Register():
                 next_number = max(self.meta.next_number, number + 1)
                 self.meta = record.Meta(self.meta.boot, next_number, self.meta.identity)

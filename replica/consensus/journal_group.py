@@ -121,6 +121,15 @@ class GroupPart:
         while self._weights and self._weights[0][0] <= index:
             self._octets -= self._weights.popleft()[1]
 
+    def index_keeping(self, octets: int) -> int:
+        """See GroupJournal."""
+        held = 0
+        for index, weight in reversed(self._weights):
+            if held >= octets:
+                return index
+            held += weight
+        return self._floor[0]
+
     def read(self, first: int, octets_max: int) -> list[LogEntry]:
         """See GroupJournal."""
         if not self._floor[0] < first <= self._last:

@@ -74,4 +74,13 @@ class Keep:
         return len(self.row)
 
 
-Op = Append | DropAfter | DropTo | Keep | Register | Retire | SetMarks
+@dataclass(frozen=True, slots=True)
+class RaiseBoot:
+    """Of the whole journal: `number` is no group's."""
+
+    boot: int
+    number: int = 0
+    octets: int = 64
+
+
+Op = Append | DropAfter | DropTo | Keep | RaiseBoot | Register | Retire | SetMarks

@@ -201,6 +201,14 @@ class MemoryGroupJournal:
 
         self._journal.put(self._group, write)
 
+    def index_keeping(self, octets: int) -> int:
+        held = 0
+        for index, row in sorted(self._rows.entries.items(), reverse=True):
+            if held >= octets:
+                return index
+            held += len(row)
+        return self._floor[0]
+
     def read(self, first: int, octets_max: int) -> list[LogEntry]:
         rows, found, octets = self._rows, list[LogEntry](), 0
         while octets <= octets_max and first in rows.entries:
@@ -258,6 +266,9 @@ class ManualLane:
     def close(self) -> None:
         self._closed = True
         self.queue.clear()
+
+    def wait_idle(self) -> None:
+        """Steps are taken on the caller's thread: nothing runs beside it."""
 
     def step(self) -> None:
         entry = self.queue[0]

@@ -284,6 +284,10 @@ class GroupJournal(Protocol):
         """Drop entries up to `index`: the store holds them durably. An index below the floor or above the last is ignored."""
         ...
 
+    def index_keeping(self, octets: int) -> int:
+        """Highest index behind which about so many octets of entries are held; the floor when there are fewer."""
+        ...
+
     def read(self, first: int, octets_max: int) -> list[LogEntry]:
         """Entries from `first` on, at least one, until `octets_max` is passed; blocks, any thread.
 
@@ -360,6 +364,10 @@ class Lane(Protocol):
 
     def close(self) -> None:
         """No more calls of the machine after the one that runs now."""
+        ...
+
+    def wait_idle(self) -> None:
+        """After `close`: wait until the call that runs now is over; blocks."""
         ...
 
 

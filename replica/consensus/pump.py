@@ -76,6 +76,10 @@ class ApplyPump:
         self._rewinds += 1
         self._go_on()
 
+    def wait_idle(self) -> None:
+        """After `close`: wait until the machine is left alone; blocks, in a thread."""
+        self._lane.wait_idle()
+
     def close(self) -> None:
         self._closed = True
         self._lane.close()

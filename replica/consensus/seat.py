@@ -23,6 +23,10 @@ def _unchanged(_membership: Membership) -> None:
     """Nobody asks."""
 
 
+def _idle() -> None:
+    """A group of one member never sleeps."""
+
+
 def _by_none(_journal: GroupJournal) -> int:
     return NEEDED_BY_NONE
 
@@ -37,6 +41,7 @@ class GroupSeat:
         send: takes messages to others; never blocks, may lose them.
         changed: hears of each committed membership.
         needed_from: first index that another member may still need from our journal.
+        active: something is asked of the group: it must be awake.
         random: spreads elections.
     """
 
@@ -45,6 +50,7 @@ class GroupSeat:
     send: Callable[[Sequence[Message]], None] = _alone
     changed: Callable[[Membership], None] = _unchanged
     needed_from: Callable[[GroupJournal], int] = _by_none
+    active: Callable[[], None] = _idle
     random: Random = field(default_factory=Random)
     election_ticks: int = ELECTION_TICKS
     heartbeat_ticks: int = HEARTBEAT_TICKS

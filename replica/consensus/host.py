@@ -1,0 +1,413 @@
+"""All groups of a member: time, messages, memory of promises, sleep, and how silent a group's leader is. On the event loop.
+
+    links -> host.received -> recall (may we take part?) -> group's core -> duties -> links
+Nothing here waits: what takes long (a transfer of files) is a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from random import Random
+
+from replica.consensus.group import CHANGING, GroupLog
+from replica.consensus.hello import Memory, Promise, Recall, Row, Standing
+from replica.consensus.host_limits import HostLimits
+from replica.consensus.host_transfers import HostTransfers
+from replica.consensus.hosted import Heard, Hosted, HostLinks, MemberFiles
+from replica.consensus.port import KEPT_MEMORY, GroupJournal, GroupPhase, HardState
+from replica.consensus.raft.membership import Membership
+from replica.consensus.raft.values import Kind, Message, Role
+from replica.consensus.seat import NEEDED_BY_NONE, GroupSeat
+from replica.consensus.wire import from_wire, to_wire
+from replica.model.errors import ZaibeiError, require
+from replica.model.position import Position
+from replica.v1 import peer_pb2
+
+log = logging.getLogger("zaibei.consensus")
+Wire = peer_pb2.GroupMessage
+QUIET = frozenset({Wire.KIND_HEARTBEAT, Wire.KIND_HEARTBEAT_REPLY})  # these keep no group awake
+QUIET_KINDS = frozenset({Kind.HEARTBEAT, Kind.HEARTBEAT_REPLY})
+
+
+class GroupHost:
+    """See the module.
+
+    Args:
+        member: our number; boot: of the journal.
+        links: None: a member without others (nothing is ever sent).
+        now_ns: CLOCK_BOOTTIME.
+        on_unknown: a message for a group that is not open here.
+    """
+
+    def __init__(
+        self,
+        member: int,
+        boot: int,
+        links: HostLinks | None,
+        now_ns: Callable[[], int],
+        *,
+        limits: HostLimits | None = None,
+        random: Random | None = None,
+        raise_boot: Callable[[int], int] = lambda boot: boot,
+    ) -> None:
+        self.member, self.boot, self._links, self._now_ns = member, boot, links, now_ns
+        self._limits, self._random, self._raise_boot = limits or HostLimits(), random or Random(), raise_boot
+        self.groups: dict[int, Hosted] = {}
+        self.boots: dict[int, int] = {}  # as the others' Hellos said
+        self.up_since_ns: dict[int, int] = {}
+        self.transfers = HostTransfers(member, self._put, self._rise, self._look)
+        self.unknown = 0  # messages for groups that are not open here
+        self._ticker: asyncio.Task[None] | None = None
+        self._told_ns = self._kept_ns = 0
+
+    # ----------------------------------------------------------------------------------------------------------- groups
+    def seat(self, ident: int, birth: Membership) -> GroupSeat:
+        """A group's seat here, for its GroupLog; `add` follows."""
+        return GroupSeat(
+            self.member,
+            birth,
+            send=partial(self._send, ident),
+            changed=partial(self._changed, ident),
+            needed_from=partial(self._needed_from, ident),
+            active=partial(self.wake, ident),
+            random=Random(self._random.getrandbits(64)),
+            election_ticks=self._limits.election_ticks,
+            heartbeat_ticks=self._limits.heartbeat_ticks,
+        )
+
+    def add(self, ident: int, group: GroupLog, files: MemberFiles | None = None, heard: Heard | None = None) -> None:
+        """Take a group on; before its `start`."""
+        require(ident not in self.groups, f"group id {ident} is open already")
+        self.groups[ident] = Hosted(ident, group, files, heard or Heard(), busy_ns=self._now_ns())
+
+    def started(self, ident: int) -> None:
+        """The group's log has started: from now on it takes part as far as its memory of promises allows."""
+        hosted = self.groups[ident]
+        group = hosted.log
+        recovered = group.recovered
+        memory = Memory.decode(recovered.kept.get(KEPT_MEMORY, b""))
+        voters = group.membership
+        alone = voters.voters == {self.member} and not voters.joint
+        lost = ""
+        if recovered.flushed > recovered.last and not alone:
+            lost = f"entries {recovered.last + 1} to {recovered.flushed} had been flushed, and are gone"
+        last = max(recovered.last, group.last)
+        hosted.recall = Recall(self.member, self.boot, recovered.hard, last, memory, lost=lost, alone=alone)
+        self._look(hosted)
+
+    def remove(self, ident: int) -> None:
+        hosted = self.groups.pop(ident, None)
+        if hosted is not None:
+            for task in (hosted.fetching, *hosted.offering.values()):
+                if task is not None:
+                    task.cancel()
+
+    def standing(self, ident: int) -> Standing | None:
+        """How far we take part; None: not started."""
+        hosted = self.groups.get(ident)
+        return hosted.recall.standing if hosted is not None and hosted.recall is not None else None
+
+    # ------------------------------------------------------------------------------------------------------------- time
+    def start(self) -> None:
+        self._ticker = asyncio.get_running_loop().create_task(self._tick_on(), name="ticks of all groups")
+
+    async def stop(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+        for ident in list(self.groups):
+            self.remove(ident)
+
+    async def _tick_on(self) -> None:
+        """A host that comes late counts one tick only: time in which we could hear nobody says nothing about others."""
+        while True:
+            await asyncio.sleep(self._limits.tick_s)
+            now_ns = self._now_ns()
+            for hosted in self.groups.values():
+                if not hosted.asleep:
+                    hosted.log.tick()
+            if now_ns - self._told_ns >= self._limits.tell_ms * 1_000_000:
+                self._told_ns = now_ns
+                self._tell_freshness(now_ns)
+            if now_ns - self._kept_ns >= self._limits.keep_ms * 1_000_000:
+                self._kept_ns = now_ns
+                for hosted in self.groups.values():
+                    self._keep(hosted)
+                    self._rest(hosted, now_ns)
+
+    def _keep(self, hosted: Hosted) -> None:
+        """Memory of promises goes to the journal now and then, with the flushes of others."""
+        recall = hosted.recall
+        if recall is None:
+            return
+        if recall.memory.changed and hosted.log.part is not None:
+            recall.memory.changed = False
+            hosted.log.part.keep(KEPT_MEMORY, recall.memory.encode())
+        if recall.standing is Standing.AMNESIAC:
+            self._cry(hosted)
+
+    def _cry(self, hosted: Hosted) -> None:
+        """We forgot what we had promised: whoever leads must make us a learner and feed us anew."""
+        message = Wire(group=hosted.ident, kind=Wire.KIND_AMNESIAC, term=hosted.log.term, index=hosted.log.last)
+        for member in hosted.log.membership.members - {self.member}:
+            self._put(member, message)
+
+    # ------------------------------------------------------------------------------------------------------------ sleep
+    def _rest(self, hosted: Hosted, now_ns: int) -> None:
+        """A group with nothing to do sleeps when all voters hold and applied all of it (SEMANTICS 6)."""
+        group = hosted.log
+        if hosted.asleep or not group.leader or now_ns - hosted.busy_ns < self._limits.sleep_after_ms * 1_000_000:
+            return
+        others = group.membership.members - {self.member}
+        if not others or group.membership.joint or not others <= self._connected:
+            return
+        last = group.last
+        if not group.applied == group.committed == last or any(group.matched(member) != last for member in others):
+            return
+        message = Wire(group=hosted.ident, kind=Wire.KIND_SLEEP, term=group.term, index=last)
+        sent = [self._put(member, message) for member in others]
+        hosted.asleep = all(sent)
+
+    def _fall_asleep(self, hosted: Hosted, sender: int, message: Wire) -> None:
+        group = hosted.log
+        same = group.term == message.term and group.leader_id == sender and group.last == message.index
+        hosted.asleep = same and group.committed == message.index and group.phase is GroupPhase.FOLLOWING
+
+    def wake(self, ident: int) -> None:
+        """Something happens in the group."""
+        hosted = self.groups.get(ident)
+        if hosted is not None:
+            hosted.busy_ns = self._now_ns()
+            hosted.asleep = False
+
+    # ------------------------------------------------------------------------------------------------------------ links
+    @property
+    def _connected(self) -> frozenset[int]:
+        return self._links.connected if self._links is not None else frozenset()
+
+    def connected(self, member: int, hello: peer_pb2.Hello) -> None:
+        """A Hello of another member: on a new connection, or because something in it changed."""
+        self.boots[member] = hello.boot
+        self.up_since_ns.setdefault(member, self._now_ns())
+        for told in hello.groups:
+            hosted = self.groups.get(told.group)
+            if hosted is None or hosted.recall is None:
+                continue
+            rows: list[Row] = [(one.member, Promise(one.boot, one.term, one.index)) for one in told.promises]
+            rows.append((member, Promise(hello.boot, told.term, 0)))
+            membership = hosted.log.membership
+            before = hosted.recall.standing
+            hosted.recall.hello(
+                member, rows, [membership.voters, membership.outgoing], hosted.log.hard_term, hosted.log.saved_index
+            )
+            if before is not hosted.recall.standing:
+                self._look(hosted)
+
+    def lost(self, member: int, why: str) -> None:
+        """The connection of a member ended: its groups wake, and whom it led is free to elect."""
+        self.up_since_ns.pop(member, None)
+        for hosted in self.groups.values():
+            if member in hosted.log.membership.members:
+                hosted.asleep = False
+            if hosted.log.leader_id == member:
+                hosted.log.suspect()
+            elif hosted.log.leader:
+                hosted.log.unreachable(member)
+        log.info("member not reached", extra={"fields": {"member": member, "why": why}})
+
+    def memory(self) -> list[peer_pb2.GroupMemory]:
+        """What our Hello says of each group."""
+        found = []
+        for hosted in self.groups.values():
+            if hosted.recall is None:
+                continue
+            rows = (peer_pb2.Promise(member=m, boot=p.boot, term=p.term, index=p.index) for m, p in hosted.recall.memory.rows())
+            found.append(
+                peer_pb2.GroupMemory(group=hosted.ident, term=hosted.log.term, last=hosted.log.last, promises=list(rows))
+            )
+        return found
+
+    def received(self, sender: int, messages: Sequence[Wire]) -> None:
+        """Messages of another member, checked by the link."""
+        for message in messages:
+            hosted = self.groups.get(message.group)
+            if hosted is None or hosted.recall is None:
+                self.unknown += 1
+                continue
+            try:
+                self._take(hosted, sender, message)
+            except ZaibeiError as exc:
+                log.warning("message refused", extra={"fields": {"group": hosted.log.group, "member": sender, "why": str(exc)}})
+
+    def _take(self, hosted: Hosted, sender: int, message: Wire) -> None:
+        recall = hosted.recall
+        require(recall is not None, "a group that was not started takes no message")
+        if recall is None:
+            return
+        match message.kind:
+            case Wire.KIND_SLEEP:
+                self._fall_asleep(hosted, sender, message)
+                return
+            case Wire.KIND_AMNESIAC:
+                hosted.amnesiac.add(sender)
+                hosted.asleep = False
+                return
+        hosted.asleep = False
+        if message.kind not in QUIET:
+            hosted.busy_ns = self._now_ns()
+        if message.promises:
+            before = recall.standing
+            rows = [(one.member, Promise(one.boot, one.term, one.index)) for one in message.promises]
+            recall.told_of_us(rows, hosted.log.hard_term, hosted.log.saved_index)
+            if before is not recall.standing:
+                self._look(hosted)
+        self._note(hosted, sender, message)
+        if message.kind == Wire.KIND_SNAPSHOT:
+            self.transfers.take(hosted, sender, message)
+        elif recall.rights.acknowledge:
+            hosted.log.receive(from_wire(message, sender, self.member))
+
+    def _note(self, hosted: Hosted, sender: int, message: Wire) -> None:
+        """Who was heard, and what it promised."""
+        if message.term == hosted.log.term:
+            hosted.contacts.heard(sender, self._now_ns())
+        recall = hosted.recall
+        if recall is None or message.reject:
+            return
+        boot = self.boots.get(sender, 0)
+        if message.kind == Wire.KIND_APPEND_REPLY:
+            recall.memory.record(sender, Promise(boot, message.term, message.index))
+            if hosted.pinned and message.index >= hosted.pinned.get(sender, NEEDED_BY_NONE):
+                hosted.pinned.pop(sender, None)
+        elif message.kind == Wire.KIND_VOTE_REPLY:
+            recall.memory.record(sender, Promise(boot, message.term, 0))
+            hosted.amnesiac.discard(sender)
+
+    # ------------------------------------------------------------------------------------------------------------- send
+    def _put(self, member: int, message: Wire) -> bool:
+        return self._links is not None and self._links.send(member, message)
+
+    def _send(self, ident: int, messages: Sequence[Message]) -> None:
+        hosted = self.groups.get(ident)
+        if hosted is None:
+            return
+        for message in messages:
+            if message.kind is Kind.SNAPSHOT:
+                self.transfers.offer_soon(hosted, message)
+                continue
+            wire = to_wire(ident, message)
+            if message.kind is Kind.HEARTBEAT and self._random.random() < self._limits.promises_share:
+                self._add_promises(hosted, wire)
+            if message.kind not in QUIET_KINDS:
+                hosted.busy_ns = self._now_ns()
+            self._put(message.to, wire)
+
+    def _add_promises(self, hosted: Hosted, wire: Wire) -> None:
+        """The leader's match table rides on some heartbeats."""
+        if hosted.recall is not None:
+            for member, promise in hosted.recall.memory.rows():
+                wire.promises.add(member=member, boot=promise.boot, term=promise.term, index=promise.index)
+
+    # ------------------------------------------------------------------------------------------------------- transfers
+    def _needed_from(self, ident: int, journal: GroupJournal) -> int:
+        """First index that another member may still need from our journal; those too far behind get files instead."""
+        hosted = self.groups[ident]
+        group = hosted.log
+        others = group.membership.members - {self.member}
+        if not others:
+            return NEEDED_BY_NONE
+        if journal.octets > self._limits.journal_keep_octets:
+            return NEEDED_BY_NONE
+        if not group.leader:
+            return journal.index_keeping(self._limits.follower_keep_octets) + 1
+        now_ns, needed = self._now_ns(), NEEDED_BY_NONE
+        for member in others:
+            matched = group.matched(member)
+            if matched >= group.committed:
+                hosted.needed_since_ns.pop(member, None)
+            since_ns = hosted.needed_since_ns.setdefault(member, now_ns)
+            if now_ns - since_ns <= self._limits.behind_ms_max * 1_000_000:
+                needed = min(needed, max(matched, hosted.pinned.get(member, 0)) + 1)
+        return needed
+
+    # -------------------------------------------------------------------------------------------------------- standing
+    async def _rise(self, hard: HardState) -> HardState:
+        """A group was fed anew: the boot number rises above what had been promised, for all groups of this member."""
+        self.boot = await asyncio.to_thread(self._raise_boot, hard.boot)
+        for one in self.groups.values():
+            if one.recall is not None:
+                one.recall.raised(self.boot)
+        return HardState(hard.term, hard.vote, self.boot)
+
+    def _look(self, hosted: Hosted) -> None:
+        """What our standing allows, carried to the core."""
+        recall = hosted.recall
+        if recall is None:
+            return
+        hosted.log.allow_elections(recall.rights.vote)
+        fields = {"group": hosted.log.group, "standing": recall.standing.value, "why": recall.reason}
+        log.log(logging.ERROR if recall.standing is Standing.AMNESIAC else logging.INFO, "standing", extra={"fields": fields})
+
+    def _changed(self, ident: int, membership: Membership) -> None:
+        hosted = self.groups.get(ident)
+        if hosted is None or hosted.recall is None:
+            return
+        hosted.recall.memory.retain(membership.members | {self.member})
+        hosted.amnesiac &= membership.members
+        if membership.votes(self.member) and hosted.recall.standing is Standing.FED:
+            hosted.recall.promoted()
+            self._look(hosted)
+
+    # ------------------------------------------------------------------------------------------------------- freshness
+    def silent_ms(self, ident: int) -> int:
+        """How long a group's leader was not heard; on the leader, how long a majority was not."""
+        hosted = self.groups.get(ident)
+        if hosted is None:
+            return 2**31
+        group, now_ns = hosted.log, self._now_ns()
+        voters = group.membership.voters
+        if voters == {self.member} and group.phase in CHANGING:
+            return 0
+        if hosted.asleep:
+            hosted.contacts.heard_all(self._connected, now_ns)
+        if group.core_role is Role.LEADER:
+            return hosted.contacts.quorum_silent_ms(self.member, voters, now_ns)
+        return hosted.contacts.silent_ms(group.leader_id, now_ns)
+
+    def _tell_freshness(self, now_ns: int) -> None:
+        """What our groups hear of their sources, for members that do not hear them."""
+        table = peer_pb2.FreshnessTable()
+        to: set[int] = set()
+        for hosted in self.groups.values():
+            if not hosted.log.leader:
+                continue
+            heard = hosted.heard.newest()
+            if heard is not None:
+                head, at_ns = heard
+                age_ms = max(0, now_ns - at_ns) // 1_000_000
+                table.groups.add(group=hosted.ident, term=hosted.log.term, head=head.to_wire(), age_ms=age_ms, known=True)
+                to |= hosted.log.membership.members
+        if self._links is not None and table.groups:
+            for member in to - {self.member}:
+                self._links.send_table(member, table)
+
+    def freshness(self, sender: int, table: peer_pb2.FreshnessTable) -> None:
+        """Another member's table: its age plus the link's round trip, counted from now on our own clock."""
+        rtt_ms = self._links.rtt_ms(sender) if self._links is not None else None
+        if rtt_ms is None:
+            return
+        now_ns = self._now_ns()
+        for row in table.groups:
+            hosted = self.groups.get(row.group)
+            if hosted is not None and row.known and row.term == hosted.log.term and hosted.log.leader_id == sender:
+                try:
+                    head = Position.from_wire(row.head)
+                except ZaibeiError:
+                    continue
+                hosted.heard.told(head, now_ns - int((row.age_ms + rtt_ms) * 1_000_000))
+
+    def standing_of(self) -> Mapping[int, Standing]:
+        return {ident: hosted.recall.standing for ident, hosted in self.groups.items() if hosted.recall is not None}

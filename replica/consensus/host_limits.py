@@ -1,0 +1,34 @@
+"""Limits of a host of groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replica.consensus.seat import ELECTION_TICKS, HEARTBEAT_TICKS
+
+
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """Limits of one member's groups.
+
+    Args:
+        tick_s: one tick of every group that is awake.
+        election_ticks, heartbeat_ticks: of the core; 10 and 2 make elections after 200 to 400 ms of silence, heartbeats every 40.
+        tell_ms: how often members are told what sources say (SEMANTICS 6).
+        keep_ms: how often memory of promises is kept and idle groups are looked at.
+        sleep_after_ms: without work a group sleeps.
+        promises_share: share of heartbeats that carry the leader's match table.
+        journal_keep_octets, behind_ms_max: beyond either a member that is behind gets files, not entries (SEMANTICS 11.4).
+        follower_keep_octets: a follower keeps so much of its journal for members that are behind when it comes to lead.
+    """
+
+    tick_s: float = 0.02
+    election_ticks: int = ELECTION_TICKS
+    heartbeat_ticks: int = HEARTBEAT_TICKS
+    tell_ms: int = 200
+    keep_ms: int = 500
+    sleep_after_ms: int = 3_000
+    promises_share: float = 0.05
+    journal_keep_octets: int = 2 * 1024 * 1024 * 1024
+    behind_ms_max: int = 600_000
+    follower_keep_octets: int = 64 * 1024 * 1024

@@ -1,0 +1,80 @@
+"""One group on a member's host, and the ports through which a host reaches other members."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from replica.consensus.group import GroupLog
+from replica.consensus.hello import Recall
+from replica.consensus.silence import Contacts
+from replica.model.position import Position
+from replica.v1 import peer_pb2
+
+
+class HostLinks(Protocol):
+    """The way to other members. `send` never blocks and may lose what it is given."""
+
+    def send(self, member: int, message: peer_pb2.GroupMessage) -> bool: ...
+
+    def send_table(self, member: int, table: peer_pb2.FreshnessTable) -> bool: ...
+
+    @property
+    def connected(self) -> frozenset[int]: ...
+
+    def rtt_ms(self, member: int) -> float | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Content that another member may fetch: the state at (index, term), under the name `transfer` (16 octets)."""
+
+    index: int
+    term: int
+    transfer: bytes
+
+
+class MemberFiles(Protocol):
+    """How a group's content travels between members; see replica/transfer."""
+
+    async def offer(self) -> Offer:
+        """Pin the content as it is now. Raises ZaibeiError."""
+        ...
+
+    async def fetch(self, member: int, offer: Offer) -> None:
+        """Bring an offer's files here, verified, beside the live ones; resumes an earlier try. Raises ZaibeiError."""
+        ...
+
+    def install(self, offer: Offer) -> tuple[int, int]:
+        """Switch to what was fetched; blocks, in a thread; nothing is applied meanwhile. Returns the (index, term) it stands at.
+        Raises ZaibeiError: nothing was switched."""
+        ...
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a group hears of its source and tells the members that do not: see replica.feed.freshness.CopyAge."""
+
+    newest: Callable[[], tuple[Position, int] | None] = lambda: None
+    told: Callable[[Position, int], None] = lambda _head, _base_ns: None
+
+
+@dataclass(slots=True)
+class Hosted:
+    """One group on this host."""
+
+    ident: int
+    log: GroupLog
+    files: MemberFiles | None
+    heard: Heard
+    recall: Recall | None = None  # None until it was started
+    contacts: Contacts = field(default_factory=Contacts)
+    asleep: bool = False
+    busy_ns: int = 0  # when something last happened
+    amnesiac: set[int] = field(default_factory=set)  # members that said they forgot
+    fetching: asyncio.Task[None] | None = None
+    offering: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    pinned: dict[int, int] = field(default_factory=dict)  # member -> index from which it needs the journal
+    needed_since_ns: dict[int, int] = field(default_factory=dict)
