@@ -99,15 +99,19 @@ class FeedDriver:
             else:
                 self._metrics.lag(self.lag())
 
-    async def run(self, link: Link) -> Trouble | None:
+    async def run(self, link: Link, source_key: bytes = b"") -> Trouble | None:
         """Drive one stream to its end.
 
+        Args:
+            source_key: the source's signing key as this stream's certificate has it; empty: as set up.
         Returns:
             Why it ended; None: the source ended it in order.
         Raises:
             ZaibeiError(BUSY): an earlier stream's proposals did not settle in time; connect again.
         """
         await self._replace()
+        if source_key:
+            self.setup = replace(self.setup, source_key=source_key)
         key = self.setup.random(BEAT_KEY_OCTETS)
         stream = _Stream(self, link, replace(self.setup, beat_key=key))
         self._stream = self._last = stream

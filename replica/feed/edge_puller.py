@@ -14,10 +14,10 @@ import grpc
 
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_source_server import SOURCE_METADATA
-from replica.feed.edge_tls import end_of, open_channel, translate
+from replica.feed.edge_tls import callee_stands, end_of, find_peer, open_channel, standing, translate
 from replica.model.edge_identity import Identity
 from replica.model.errors import Trouble, ZaibeiError
-from replica.model.identity import Peer
+from replica.model.identity import Peer, Trusts
 from replica.model.position import Position
 from replica.v1 import source_pb2, source_pb2_grpc
 
@@ -86,10 +86,14 @@ class Puller:
 
     Args:
         addresses: `host:port`, IPv6 as `[::1]:port`, of one and the same source, at least one; peer: the source's pin.
+        trusts: who may answer where the source is not pinned; None: pins alone count.
     """
 
-    def __init__(self, driver: FeedDriver, addresses: Sequence[str], identity: Identity, peer: Peer) -> None:
+    def __init__(
+        self, driver: FeedDriver, addresses: Sequence[str], identity: Identity, peer: Peer, trusts: Trusts | None = None
+    ) -> None:
         self._driver, self._addresses, self._identity, self._peer = driver, tuple(addresses), identity, peer
+        self._trusts = trusts
         self._random = SystemRandom()
         self.last_trouble: Trouble | None = None
 
@@ -118,10 +122,16 @@ class Puller:
                 pause_s = min(pause_s * 2, PAUSE_S_MAX)
 
     async def _once(self, address: str) -> Trouble | None:
-        async with open_channel(address, self._identity, self._peer) as channel:
-            link = WatchLink(channel, self._peer.name)
+        try:
+            peer = await find_peer(address, self._peer, self._trusts)
+        except ZaibeiError as exc:
+            return exc.trouble
+        still = callee_stands(peer, self._identity, self._trusts)
+        async with open_channel(address, self._identity, peer) as channel:
+            link = WatchLink(channel, peer.name)
             try:
-                return await self._driver.run(link)
+                async with standing(still):
+                    return await self._driver.run(link, peer.signing_key)
             except ZaibeiError as exc:
                 return exc.trouble
             finally:

@@ -12,9 +12,9 @@ import grpc
 from replica.feed.commands import fault
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_source_server import SourceService, add_source_service, read, write
-from replica.feed.edge_tls import Context, identify, status_of
+from replica.feed.edge_tls import Context, caller_stands, identify, standing, status_of
 from replica.model.errors import Code, Trouble, ZaibeiError
-from replica.model.identity import Peer, Pins
+from replica.model.identity import Peer, Trusts
 from replica.model.position import Position
 from replica.v1 import feed_pb2, feed_pb2_grpc, source_pb2
 
@@ -117,6 +117,7 @@ class PushService(feed_pb2_grpc.ChangeFeedServicer):
 
     Args:
         driver_for: the driver of a source; None: we copy no source of that name. Raises ZaibeiError: it must not push.
+        trusts: who may come in, by now; looked at again as long as a call runs.
         turn: returns when this member leads the source's group. A stream that came to another member waits there with nothing
             said, so that it goes on at once when that member is the next to lead.
     """
@@ -124,15 +125,15 @@ class PushService(feed_pb2_grpc.ChangeFeedServicer):
     def __init__(
         self,
         driver_for: Callable[[str], FeedDriver | None],
-        pins: Callable[[], Pins],
+        trusts: Callable[[], Trusts],
         turn: Callable[[str], Awaitable[None]] = _at_once,
     ) -> None:
-        self._driver_for, self._pins, self._turn = driver_for, pins, turn
+        self._driver_for, self._trusts, self._turn = driver_for, trusts, turn
         self._desks: dict[str, _Desk] = {}
 
     async def _open(self, context: Context, *, push: bool = False) -> tuple[Peer, FeedDriver, _Desk]:
         try:
-            peer = identify(context, self._pins())
+            peer = identify(context, self._trusts())
             driver = self._driver_for(peer.name)
             if driver is None:
                 raise ZaibeiError(Code.NOT_AUTHORISED, f"no source {peer.name!r} is copied here")
@@ -146,8 +147,9 @@ class PushService(feed_pb2_grpc.ChangeFeedServicer):
         del request_iterator
         peer, driver, desk = await self._open(context, push=True)
         try:
-            await self._turn(peer.name)
-            trouble = await driver.run(PushLink(context, desk))
+            async with standing(caller_stands(context, self._trusts)):
+                await self._turn(peer.name)
+                trouble = await driver.run(PushLink(context, desk), peer.signing_key)
             if trouble is not None:
                 raise ZaibeiError(trouble.code, trouble.message, definite=trouble.definite, retry=trouble.retry)
         except ZaibeiError as exc:
@@ -184,10 +186,11 @@ class PushService(feed_pb2_grpc.ChangeFeedServicer):
         _, _, desk = await self._open(context)
         asking = asyncio.get_running_loop().create_task(_put_questions(desk, context))
         try:
-            while isinstance(answer := await read(context), feed_pb2.QuestionAnswer):
-                future = desk.answers.get(answer.id)
-                if future is not None and not future.done():
-                    future.set_result(answer)
+            async with standing(caller_stands(context, self._trusts)):
+                while isinstance(answer := await read(context), feed_pb2.QuestionAnswer):
+                    future = desk.answers.get(answer.id)
+                    if future is not None and not future.done():
+                        future.set_result(answer)
         except ZaibeiError as exc:
             await _abort(context, exc)
         finally:

@@ -12,11 +12,11 @@ import grpc
 from replica.feed.commands import fault, trouble_of
 from replica.feed.edge_puller import LASTED_S, PAUSE_S_MAX, PAUSE_S_MIN
 from replica.feed.edge_source_driver import SourceDriver
-from replica.feed.edge_tls import end_of, open_channel, translate
+from replica.feed.edge_tls import callee_stands, end_of, find_peer, open_channel, standing, translate
 from replica.feed.source_port import SourceLog
 from replica.model.edge_identity import Identity
 from replica.model.errors import Code, Trouble, ZaibeiError
-from replica.model.identity import Peer
+from replica.model.identity import Peer, Trusts
 from replica.model.position import Position
 from replica.v1 import feed_pb2, feed_pb2_grpc, source_pb2
 
@@ -64,9 +64,11 @@ class Pusher:
 
     Args:
         address: `host:port` of the replica; replica: its pin.
+        trusts: who may answer where the replica is not pinned; None: pins alone count.
     """
 
-    def __init__(self, log: SourceLog, address: str, identity: Identity, replica: Peer) -> None:
+    def __init__(self, log: SourceLog, address: str, identity: Identity, replica: Peer, trusts: Trusts | None = None) -> None:
+        self._trusts = trusts
         self._log, self._address, self._identity, self._replica = log, address, identity, replica
         self._random = SystemRandom()
         self.last_trouble: Trouble | None = None
@@ -95,13 +97,19 @@ class Pusher:
             pause_s = min(pause_s * 2, PAUSE_S_MAX)
 
     async def _once(self) -> Trouble | None:
-        async with open_channel(self._address, self._identity, self._replica) as channel:
+        try:
+            replica = await find_peer(self._address, self._replica, self._trusts)
+        except ZaibeiError as exc:
+            return exc.trouble
+        still = callee_stands(replica, self._identity, self._trusts)
+        async with open_channel(self._address, self._identity, replica) as channel:
             stub: feed_pb2_grpc.ChangeFeedAsyncStub = feed_pb2_grpc.ChangeFeedStub(channel)
             answering = asyncio.get_running_loop().create_task(self._answer(stub))
             link = self._link = PushedLink(stub, self._replica.name)
             try:
-                driver = SourceDriver(self._log, link, self._replica.signing_key, lambda: self._push_snapshot(stub))
-                return await driver.run()
+                driver = SourceDriver(self._log, link, replica.signing_key, lambda: self._push_snapshot(stub))
+                async with standing(still):
+                    return await driver.run()
             except ZaibeiError as exc:
                 return exc.trouble
             finally:

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 
 from replica.feed.edge_source_driver import SourceDriver
-from replica.feed.edge_tls import Context, identify, status_of
+from replica.feed.edge_tls import Context, caller_stands, identify, standing, status_of
 from replica.feed.source_port import SourceLog
 from replica.model.errors import Code, ZaibeiError
-from replica.model.identity import Peer, Pins
+from replica.model.identity import Peer, Trusts
 from replica.model.position import Position
 from replica.v1 import source_pb2, source_pb2_grpc
 
@@ -55,15 +55,15 @@ class SourceService(source_pb2_grpc.RegistrySourceServicer):
 
     Args:
         log_for: the log this peer may read, by the name it asks for ("" when it names none); None: it may not.
-        pins: whom we know at all.
+        trusts: who may come in at all, by now; looked at again as long as a stream runs.
     """
 
-    def __init__(self, log_for: LogFor, pins: Callable[[], Pins]) -> None:
-        self._log_for, self._pins = log_for, pins
+    def __init__(self, log_for: LogFor, trusts: Callable[[], Trusts]) -> None:
+        self._log_for, self._trusts = log_for, trusts
 
     async def _open(self, context: Context) -> tuple[Peer, SourceLog]:
         try:
-            peer = identify(context, self._pins())
+            peer = identify(context, self._trusts())
             wanted = next((str(value) for name, value in context.invocation_metadata() or () if name == SOURCE_METADATA), "")
             log = self._log_for(peer, wanted)
             if log is None:
@@ -101,7 +101,11 @@ class SourceService(source_pb2_grpc.RegistrySourceServicer):
     async def Watch(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]
         del request_iterator  # read through the context: reading and writing do not wait for each other
         peer, log = await self._open(context)
-        trouble = await SourceDriver(log, WatchedLink(context), peer.signing_key).run()
+        try:
+            async with standing(caller_stands(context, self._trusts)):
+                trouble = await SourceDriver(log, WatchedLink(context), peer.signing_key).run()
+        except ZaibeiError as exc:
+            trouble = exc.trouble
         if trouble is not None:
             await context.abort(status_of(trouble), str(trouble))
 

@@ -1,17 +1,21 @@
-"""mTLS of the feed: credentials from our identity and pins, and who is on the other side, by certificate alone (promise 13)."""
+"""mTLS of the feed: credentials from our identity and trust, and who is on the other side, by certificate alone (promise 13)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
 from replica.feed.limits import KEEPALIVE_MS, MESSAGE_OCTETS_MAX, STREAMS_MAX
 from replica.model.edge_identity import Identity
+from replica.model.edge_look import look
 from replica.model.errors import Code, Trouble, ZaibeiError
-from replica.model.identity import TLS_NAME, Peer, Pins
+from replica.model.identity import TLS_NAME, Peer, Trusts
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Options = Sequence[tuple[str, int | str]]
@@ -20,6 +24,9 @@ CONNECT_MS_MAX = 5_000
 STATUS_S_MAX = 1.0  # until a call that failed has its status
 HANDSHAKE_MS_MAX = 5_000
 IDLE_MS_MAX = 60_000  # a connection without a stream
+STANDING_S = 1.0  # how often a running stream's right to run is looked at
+
+log = logging.getLogger("zaibei.feed")
 
 COMMON_OPTIONS: Options = (
     ("grpc.max_receive_message_length", MESSAGE_OCTETS_MAX),
@@ -56,33 +63,123 @@ _STATUS = {
 }
 
 
-def server_credentials(identity: Identity, pins: Pins) -> grpc.ServerCredentials:
-    """Only pinned certificates are let in at all."""
-    pair = (identity.tls_key_pem, identity.certificate_pem)
-    return grpc.ssl_server_credentials([pair], root_certificates=pins.roots_pem(), require_client_auth=True)
+def server_credentials(identity: Identity, trusts: Trusts) -> grpc.ServerCredentials:
+    """Only pinned certificates and those of our CA are let in at all; renewed files count from the next connection on."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        mine = identity.latest()
+        pair = (mine.tls_key_pem, mine.certificate_pem)
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=trusts.roots_pem())
+
+    first = configuration()
+    last = [first]
+
+    def renewed() -> grpc.ServerCertificateConfiguration:  # on a thread of gRPC, at each handshake, for each port of its own
+        try:
+            last[0] = configuration()
+        except ZaibeiError as exc:
+            log.error("the server's certificates stay as they are", extra={"fields": {"why": str(exc)}})
+        return last[0]
+
+    return grpc.dynamic_ssl_server_credentials(first, renewed, require_client_authentication=True)
 
 
 def open_channel(address: str, identity: Identity, peer: Peer) -> grpc.aio.Channel:
-    """A channel on which nobody but this peer can answer.
+    """A channel on which nobody but the holder of this peer's certificate can answer.
 
     Args:
         address: `host:port`, IPv6 as `[::1]:port`.
     """
-    credentials = grpc.ssl_channel_credentials(peer.certificate_pem, identity.tls_key_pem, identity.certificate_pem)
+    mine = identity.latest()
+    credentials = grpc.ssl_channel_credentials(peer.certificate_pem, mine.tls_key_pem, mine.certificate_pem)
     return grpc.aio.secure_channel(address, credentials, options=list(CLIENT_OPTIONS))
 
 
-def identify(context: Context, pins: Pins) -> Peer:
-    """The pinned peer behind a call.
+async def find_peer(address: str, peer: Peer, trusts: Trusts | None) -> Peer:
+    """The peer with the certificate to expect at an address.
+
+    A pinned one is known. Otherwise the certificate shown there is judged by `trusts` and becomes the pin of the channel that
+    is opened next: so a revoked one, another role or another name never gets a byte of ours.
 
     Raises:
-        ZaibeiError(NOT_AUTHORISED): its certificate is not pinned (a pin may be a CA's later; the check stays).
+        ZaibeiError(NOT_AUTHORISED, UNREACHABLE).
     """
-    certificates = list(context.auth_context().get("x509_pem_cert", []))
-    peer = pins.by_certificate(bytes(certificates[0])) if certificates else None
-    if peer is None:
-        raise ZaibeiError(Code.NOT_AUTHORISED, "this certificate is not pinned here: add its fingerprint to the configuration")
-    return peer
+    if peer.certificate_pem:
+        if trusts is not None:
+            trusts.identify([peer.certificate_pem], time.time())
+        return peer
+    if trusts is None:
+        raise ZaibeiError(
+            Code.NOT_AUTHORISED, f"{peer.name!r} is neither pinned nor known by a CA: add its certificate, or [pki]"
+        )
+    found = trusts.identify(await look(address), time.time())
+    if (found.name, found.role) != (peer.name, peer.role):
+        raise ZaibeiError(
+            Code.NOT_AUTHORISED, f"at {address} answers {found.role} {found.name!r}, not {peer.role} {peer.name!r}: correct one"
+        )
+    return found
+
+
+def chain_of(context: Context) -> list[bytes]:
+    """What the other side presented: its certificate, then its issuers."""
+    about = context.auth_context()
+    return [bytes(pem) for part in ("x509_pem_cert", "x509_pem_cert_chain") for pem in about.get(part, [])]
+
+
+def identify(context: Context, trusts: Trusts) -> Peer:
+    """The peer behind a call. Raises ZaibeiError(NOT_AUTHORISED)."""
+    return trusts.identify(chain_of(context), time.time())
+
+
+@asynccontextmanager
+async def standing(check: Callable[[], object]) -> AsyncIterator[None]:
+    """Runs the block as long as `check` does not raise.
+
+    Raises:
+        ZaibeiError: what `check` raised; the block was cancelled.
+    """
+    why: list[ZaibeiError] = []
+    loop = asyncio.get_running_loop()
+
+    async def watch(limit: asyncio.Timeout) -> None:
+        while not why:
+            await asyncio.sleep(STANDING_S)
+            try:
+                check()
+            except ZaibeiError as exc:
+                why.append(exc)
+                limit.reschedule(loop.time())
+
+    try:
+        async with asyncio.timeout(None) as limit:
+            watcher = loop.create_task(watch(limit))
+            try:
+                yield
+            finally:
+                watcher.cancel()
+    except TimeoutError:
+        if not why:
+            raise
+        raise why[0] from None
+
+
+def caller_stands(context: Context, trusts: Callable[[], Trusts]) -> Callable[[], object]:
+    """Whether a running call's certificate is still good: neither revoked nor ended, and its role still let in."""
+    chain = chain_of(context)
+    return lambda: trusts().identify(chain, time.time())
+
+
+def callee_stands(peer: Peer, identity: Identity, trusts: Trusts | None) -> Callable[[], None]:
+    """Whether a stream of ours may go on: the other side's certificate is good, and ours was not renewed meanwhile."""
+    mine = identity.latest()
+
+    def check() -> None:
+        if trusts is not None:
+            trusts.identify([peer.certificate_pem + peer.issuers_pem], time.time())
+        if identity.latest().certificate_pem != mine.certificate_pem:
+            raise ZaibeiError(Code.UNREACHABLE, "our certificate was renewed: connecting with the new one", retry=True)
+
+    return check
 
 
 def status_of(trouble: Trouble) -> grpc.StatusCode:

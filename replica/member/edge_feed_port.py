@@ -15,7 +15,7 @@ from replica.feed.edge_tls import SERVER_OPTIONS, server_credentials
 from replica.member.settings import Address
 from replica.model.edge_identity import Identity
 from replica.model.errors import Code, ZaibeiError
-from replica.model.identity import Pins
+from replica.model.identity import Trusts
 from replica.v1 import feed_pb2, source_pb2
 
 SERVER_GRACE_S = 0.5
@@ -27,9 +27,9 @@ READS = source_pb2.DESCRIPTOR.services_by_name["RegistrySource"].full_name
 class FeedPort:
     """One gRPC server. `addresses`: as bound, in the order asked for."""
 
-    def __init__(self, identity: Identity, pins: Pins, push: PushService, source: SourceService) -> None:
+    def __init__(self, identity: Identity, trusts: Trusts, push: PushService, source: SourceService) -> None:
         self.addresses: tuple[Address, ...] = ()
-        self._credentials = server_credentials(identity, pins)
+        self._credentials = server_credentials(identity, trusts)
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
         names = add_feed_services(self._server, push, source)
         self._health = health.aio.HealthServicer()

@@ -1,4 +1,4 @@
-"""Who a process is and whom it trusts: certificates pinned by fingerprint; a CA later replaces the pins, not the checks.
+"""Who a process is and whom it trusts: certificates pinned by fingerprint; replica/model/trust.py sets a CA beside the pins.
 
 A process has a TLS key (ECDSA P-256, what gRPC speaks) and a signing key (Ed25519, suite "std"); the certificate carries the
 signing public key in a private extension, so that one fingerprint pins both.
@@ -6,8 +6,10 @@ signing public key in a private extension, so that one fingerprint pins both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -19,6 +21,7 @@ from replica.model.errors import Code, ZaibeiError
 SIGNING_KEY_OID = x509.ObjectIdentifier("2.25.207533846253213347113279214087623718641")
 TLS_NAME = "zaibei.internal"  # every certificate carries it; the pin, not the name, says who it is
 FINGERPRINT_PREFIX = "sha256:"
+CHAIN_CERTIFICATES_MAX = 8
 
 
 def fingerprint(certificate_pem: bytes) -> str:
@@ -47,6 +50,16 @@ def name_of(certificate_pem: bytes) -> str:
     return str(names[0].value)
 
 
+def ends_s_of(certificate_pem: bytes) -> int:
+    """Unix seconds at which the certificate ends. Raises ZaibeiError(MALFORMED)."""
+    return int(_load(certificate_pem).not_valid_after_utc.timestamp())
+
+
+def leaf_of(chain_pem: bytes) -> bytes:
+    """The first certificate of a chain, as PEM. Raises ZaibeiError(MALFORMED)."""
+    return _load(chain_pem).public_bytes(Encoding.PEM)
+
+
 def _load(certificate_pem: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(certificate_pem)
@@ -56,39 +69,79 @@ def _load(certificate_pem: bytes) -> x509.Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A pinned peer.
+    """A peer: pinned by its certificate, or only named because a CA says who it is.
 
     Args:
         name: source or member name; must equal the certificate's common name.
-        certificate_pem: the pinned certificate.
+        certificate_pem: the certificate, pinned or as presented; empty: whatever certificate of this name the CA signed.
         prefixes: key parts of the prefixes this source may write (replica/model/identifier.py); empty for members.
+        number, cluster: what a member's certificate says of it; 0 and empty otherwise.
+        issuers_pem: certificates of CAs that came with it.
     """
 
     name: str
     certificate_pem: bytes
     prefixes: tuple[bytes, ...] = ()
     role: str = "source"
+    number: int = 0
+    cluster: bytes = b""
+    issuers_pem: bytes = b""
     signing_key: bytes = field(init=False)
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
+        if not self.certificate_pem:
+            object.__setattr__(self, "signing_key", b"")
+            object.__setattr__(self, "fingerprint", "")
+            return
         if name_of(self.certificate_pem) != self.name:
             raise ZaibeiError(Code.MALFORMED, f"the certificate pinned for {self.name!r} names {name_of(self.certificate_pem)!r}")
         object.__setattr__(self, "signing_key", signing_key_of(self.certificate_pem))
         object.__setattr__(self, "fingerprint", fingerprint(self.certificate_pem))
 
 
+class Trusts(Protocol):
+    """Whom a process lets in. Satisfied by Pins, by Trust (replica/model/trust.py) and, with files that change, by LiveTrust."""
+
+    def roots_pem(self) -> bytes:
+        """What TLS may accept at all; `identify` then says who it is."""
+        ...
+
+    def identify(self, chain_pem: Sequence[bytes], now_s: float) -> Peer:
+        """Who presented this chain, the leaf first, one PEM each or several in one.
+
+        Raises:
+            ZaibeiError(NOT_AUTHORISED): nobody who may come in; says why.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """All peers a process trusts. Look-ups are by exact certificate, never by a name somebody states."""
+    """All peers a process trusts by their exact certificate, never by a name somebody states."""
 
     peers: tuple[Peer, ...] = ()
 
     def roots_pem(self) -> bytes:
-        """What TLS may accept at all; `by_certificate` then says who it is."""
+        """What TLS may accept at all; `identify` then says who it is."""
         return b"".join(peer.certificate_pem for peer in self.peers)
 
     def by_certificate(self, certificate_pem: bytes) -> Peer | None:
         """The peer whose pinned certificate this is, octet for octet."""
         print_ = fingerprint(certificate_pem)
         return next((peer for peer in self.peers if peer.fingerprint == print_), None)
+
+    def named(self, name: str, role: str) -> Peer | None:
+        """The peer of this name in this role, pinned or not."""
+        return next((peer for peer in self.peers if (peer.name, peer.role) == (name, role)), None)
+
+    def identify(self, chain_pem: Sequence[bytes], now_s: float) -> Peer:
+        """The pinned peer. Raises ZaibeiError(NOT_AUTHORISED)."""
+        peer = self.by_certificate(chain_pem[0]) if chain_pem else None
+        if peer is None:
+            raise ZaibeiError(
+                Code.NOT_AUTHORISED, "this certificate is not pinned here: add its fingerprint to the configuration"
+            )
+        if ends_s_of(peer.certificate_pem) <= now_s:
+            raise ZaibeiError(Code.NOT_AUTHORISED, f"the certificate of {peer.name!r} has ended: it needs a new one")
+        return peer
