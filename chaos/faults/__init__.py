@@ -1,0 +1,1 @@
+"""Faults of real processes, each with the heal that belongs to it."""
