@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from ops.admin.cluster_calls import CLUSTER_SIGNATURES
 from ops.admin.values import (
     Approval,
     Held,
@@ -132,5 +133,9 @@ CALLS: MappingProxyType[str, Call] = MappingProxyType(
         "takeover_plan": _call(dict[str, Any], source=str, action=str),
         "takeover_run": _call(dict[str, Any], changes=True, source=str, action=str, token=str, reason=str),
         "takeover_rehearse": _call(dict[str, Any], changes=True, source=str),
+        **{
+            name: Call(MappingProxyType(parameters), result, changes)
+            for name, (result, changes, parameters) in CLUSTER_SIGNATURES.items()
+        },
     }
 )

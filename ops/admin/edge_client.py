@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ops.admin.calls import CALLS
+from ops.admin.cluster_calls import INVITE_VALID_S
+from ops.admin.cluster_values import ClusterDone, ClusterPlan, ClusterStatus, Invitation
 from ops.admin.codec import ANSWER_OCTETS_MAX, decode_answer, encode_request
 from ops.admin.edge_socket import short_path
 from ops.admin.values import (
@@ -57,7 +59,7 @@ class AdminClient:
             self._socket.close()
             self._socket = None
 
-    def call(self, name: str, **params: Any) -> Any:
+    def call(self, name: str, /, **params: Any) -> Any:
         """One call by name; the typed methods below are what commands use."""
         self._ident += 1
         line = encode_request(self._ident, name, params)
@@ -188,4 +190,40 @@ class AdminClient:
 
     def takeover_rehearse(self, source: str) -> dict[str, Any]:
         answer: dict[str, Any] = self.call("takeover_rehearse", source=source)
+        return answer
+
+    def cluster_status(self) -> ClusterStatus:
+        answer: ClusterStatus = self.call("cluster_status")
+        return answer
+
+    def cluster_invite(self, name: str, zone: str, valid_s: int) -> Invitation:
+        answer: Invitation = self.call("cluster_invite", name=name, zone=zone, valid_s=valid_s)
+        return answer
+
+    def cluster_transfer(self, group: str, to: str) -> ClusterDone:
+        answer: ClusterDone = self.call("cluster_transfer", group=group, to=to)
+        return answer
+
+    def cluster_drain(self, member: str, draining: bool) -> ClusterDone:
+        answer: ClusterDone = self.call("cluster_drain", member=member, draining=draining)
+        return answer
+
+    def cluster_plan(self, action: str, member: str, group: str = "", fewer: bool = False) -> ClusterPlan:
+        answer: ClusterPlan = self.call("cluster_plan", action=action, member=member, group=group, fewer=fewer)
+        return answer
+
+    def cluster_run(
+        self,
+        action: str,
+        member: str,
+        group: str = "",
+        fewer: bool = False,
+        token: str = "",
+        reason: str = "",
+        name: str = "",
+        zone: str = "",
+        valid_s: int = INVITE_VALID_S,
+    ) -> ClusterDone:
+        params = {"action": action, "member": member, "group": group, "fewer": fewer, "token": token, "reason": reason}
+        answer: ClusterDone = self.call("cluster_run", **params, name=name, zone=zone, valid_s=valid_s)
         return answer

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.admin.calls import CALLS, AdminCalls
+from ops.admin.cluster_calls import CLUSTER_SIGNATURES, ClusterCalls, NoCluster
 from ops.admin.codec import REQUEST_OCTETS_MAX, decode_request, encode_error, encode_result
 from ops.admin.edge_socket import short_path
 from replica.model.errors import Code, InvariantBroken, Trouble, ZaibeiError
@@ -40,11 +41,16 @@ async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, re
 
 
 class AdminServer:
-    """Answers one request after another on each connection. The data folder's lock must be held: a stale socket is replaced."""
+    """Answers one request after another on each connection. The data folder's lock must be held: a stale socket is replaced.
 
-    def __init__(self, path: Path, calls: AdminCalls) -> None:
+    Args:
+        cluster: answers the cluster's calls; None: this member belongs to none.
+    """
+
+    def __init__(self, path: Path, calls: AdminCalls, cluster: ClusterCalls | None = None) -> None:
         self.path = path
         self._calls = calls
+        self._cluster = cluster or NoCluster()
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -128,7 +134,8 @@ class AdminServer:
             log.info("operator call", extra={"fields": {"call": name}})
         try:
             async with asyncio.timeout(call.timeout_s):
-                return await getattr(self._calls, name)(**params)
+                calls = self._cluster if name in CLUSTER_SIGNATURES else self._calls
+                return await getattr(calls, name)(**params)
         except TimeoutError:
             raise ZaibeiError(
                 Code.UNKNOWN if call.changes else Code.BUSY,

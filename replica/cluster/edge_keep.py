@@ -42,6 +42,7 @@ class FileKeep:
     def write(self, octets: bytes) -> None:
         new = self.path.with_name(self.path.name + ".new")
         try:
+            is_new = not self.path.parent.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "wb") as file:
@@ -49,8 +50,9 @@ class FileKeep:
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self.path)
-            for folder in (self.path.parent, self.path.parent.parent):  # the folder itself may be new
-                _sync_folder(folder)
+            _sync_folder(self.path.parent)
+            if is_new:
+                _sync_folder(self.path.parent.parent)
         except OSError as exc:
             raise _disk_error(exc, f"writing {self.path}") from exc
 

@@ -144,6 +144,11 @@ def first_placement(world: World, holder: int = 0) -> Placement:
     return _choose(world, empty, frozenset())
 
 
+def placed_without(world: World, group: GroupRecord, seen: GroupSeen) -> Placement:
+    """Where a group would be placed in that world: for showing it before it is done."""
+    return _choose(world, group, seen.everyone)
+
+
 # ------------------------------------------------------------------------------------------------- one group's copies
 def voters_for(zones: Mapping[str, int], replicas: int) -> int:
     """How many voters a group can have.

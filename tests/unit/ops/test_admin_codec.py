@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.admin.calls import CALLS, AdminCalls
+from ops.admin.cluster_calls import CLUSTER_SIGNATURES, ClusterCalls, NoCluster
 from ops.admin.codec import (
     ANSWER_OCTETS_MAX,
     REQUEST_OCTETS_MAX,
@@ -22,6 +23,7 @@ from ops.admin.codec import (
 from ops.admin.edge_client import AdminClient
 from ops.admin.memory import MemoryMember
 from ops.admin.values import Approval, HoldPlan
+from ops.cluster.desk import ClusterDesk
 from replica.model.errors import Code, Trouble, ZaibeiError
 
 APPROVAL = Approval("li.wei", "ab" * 8, "std", "00", "11")
@@ -30,12 +32,22 @@ APPROVAL = Approval("li.wei", "ab" * 8, "std", "00", "11")
 def test_the_table_is_the_port() -> None:
     """CALLS, the Protocol, its memory twin and the client name the same calls with the same parameters and results."""
     for name, call in CALLS.items():
-        hints = get_type_hints(getattr(AdminCalls, name))
+        port, twin = (ClusterCalls, ClusterDesk) if name in CLUSTER_SIGNATURES else (AdminCalls, MemoryMember)
+        hints = get_type_hints(getattr(port, name))
         assert hints.pop("return") == call.result, name
         assert hints == dict(call.parameters), name
         assert get_type_hints(getattr(AdminClient, name)) == {**call.parameters, "return": call.result}, name
-        assert get_type_hints(getattr(MemoryMember, name)) == {**call.parameters, "return": call.result}, name
-    assert {name for name in vars(AdminCalls) if not name.startswith("_")} == set(CALLS)
+        assert get_type_hints(getattr(twin, name)) == {**call.parameters, "return": call.result}, name
+    named = {name for port in (AdminCalls, ClusterCalls) for name in vars(port) if not name.startswith("_")}
+    assert named == set(CALLS)
+
+
+async def test_a_member_without_a_cluster_says_so() -> None:
+    for name, call in CALLS.items():
+        if name in CLUSTER_SIGNATURES:
+            assert get_type_hints(getattr(NoCluster, name)) == {**call.parameters, "return": call.result}, name
+            with pytest.raises(ZaibeiError, match="zaibei cluster init"):
+                await getattr(NoCluster(), name)(**dict.fromkeys(call.parameters))
 
 
 def test_there_and_back() -> None:
