@@ -252,9 +252,13 @@ class GroupHost:
                 self._fall_asleep(hosted, sender, message)
                 return
             case Wire.KIND_AMNESIAC:
-                hosted.amnesiac.add(sender)
                 hosted.asleep = False
+                hosted.amnesiac.add(sender)
+                if hosted.log.leader and sender in hosted.log.membership.learners:
+                    self.transfers.offer_soon(hosted, sender)  # entries would not do: it must get all that it had promised
                 return
+        if hosted.asleep and message.kind == Wire.KIND_HEARTBEAT_REPLY:
+            return  # to a heartbeat of before the group slept
         hosted.asleep = False
         if message.kind not in QUIET:
             hosted.busy_ns = self._now_ns()
@@ -296,7 +300,7 @@ class GroupHost:
             return
         for message in messages:
             if message.kind is Kind.SNAPSHOT:
-                self.transfers.offer_soon(hosted, message)
+                self.transfers.offer_soon(hosted, message.to)
                 continue
             wire = to_wire(ident, message)
             if message.kind is Kind.HEARTBEAT and self._random.random() < self._limits.promises_share:

@@ -40,13 +40,14 @@ class HostTransfers:
     ) -> None:
         self.member, self._put, self._fed, self._look = member, put, fed, look
 
-    def offer_soon(self, hosted: Hosted, message: Message) -> None:
-        running = hosted.offering.get(message.to)
+    def offer_soon(self, hosted: Hosted, to: int) -> None:
+        """A member needs the whole state; one offer at a time."""
+        running = hosted.offering.get(to)
         if (running is None or running.done()) and hosted.files is not None:
-            hosted.offering[message.to] = _spawn(self._offer(hosted, message))
+            hosted.offering[to] = _spawn(self._offer(hosted, to))
 
-    async def _offer(self, hosted: Hosted, message: Message) -> None:
-        """The core says that a member needs the state: pin it as it is now, and say where it is."""
+    async def _offer(self, hosted: Hosted, to: int) -> None:
+        """Pin the state as it is now, and say where it is."""
         group, files = hosted.log, hosted.files
         if files is None:
             return
@@ -54,13 +55,13 @@ class HostTransfers:
             offer = await files.offer()
             membership = group.membership_at(offer.index)
         except ZaibeiError as exc:
-            log.warning("no transfer offered", extra={"fields": {"group": group.group, "to": message.to, "why": str(exc)}})
-            group.snapshot_finished(message.to, ok=False)
+            log.warning("no transfer offered", extra={"fields": {"group": group.group, "to": to, "why": str(exc)}})
+            group.snapshot_finished(to, ok=False)
             return
-        hosted.pinned[message.to] = offer.index
+        hosted.pinned[to] = offer.index
         meta = SnapshotMeta(offer.index, offer.term, membership)
-        told = Message(Kind.SNAPSHOT, message.to, self.member, group.term, snapshot=meta)
-        self._put(message.to, to_wire(hosted.ident, told, offer.transfer))
+        told = Message(Kind.SNAPSHOT, to, self.member, group.term, snapshot=meta)
+        self._put(to, to_wire(hosted.ident, told, offer.transfer))
 
     def take(self, hosted: Hosted, sender: int, wire: Wire) -> None:
         if wire.reject:  # the other side could not fetch it

@@ -219,7 +219,7 @@ class MemoryGroupJournal:
         return found
 
     def tell(self) -> None:
-        if self._save > self._save_told:
+        if self._save != self._save_told:
             self._save_told = self._save
             self.listener.saved(self._save)
         if self._last > self._told:

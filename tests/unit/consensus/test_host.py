@@ -1,0 +1,212 @@
+"""Groups of three members over a hub: elections, loss of members, transfers, amnesia, sleep, read barriers."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from replica.consensus.hello import Standing
+from replica.consensus.raft.membership import Act, MembershipChange, Step
+from replica.model.errors import Code, ZaibeiError
+from replica.v1 import peer_pb2
+from tests.unit.consensus.host_world import GROUP, HostWorld, until
+
+Made = Callable[..., Awaitable[HostWorld]]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[Made]:
+    made: list[HostWorld] = []
+
+    async def make(*members: int) -> HostWorld:
+        one = HostWorld(frozenset(members))
+        made.append(one)
+        for member in members:
+            await one.start(member)
+        return one
+
+    yield make
+    for one in made:
+        await one.stop()
+
+
+async def test_three_members_elect_one_and_apply_the_same(world: Made) -> None:
+    three = await world(1, 2, 3)
+    for number in range(20):
+        await three.write(b"%d" % number)
+    await three.same()
+    assert sum(one.group.leader for one in three.members.values()) == 1
+    leader = await three.led()
+    assert {one.group.leader_id for one in three.members.values()} == {leader.host.member}
+
+
+async def test_what_was_acknowledged_survives_the_leader(world: Made) -> None:
+    three = await world(1, 2, 3)
+    await three.write(b"before")
+    old = (await three.led()).host.member
+    await three.kill(old)
+    await three.write(b"after")
+    for one in three.members.values():
+        assert b"before" in one.machine.data()
+    await three.start(old)
+    await three.write(b"with all")
+    await three.same()
+
+
+async def test_all_killed_and_started_again_lose_nothing(world: Made) -> None:
+    three = await world(1, 2, 3)
+    for number in range(10):
+        await three.write(b"%d" % number)
+    for member in (1, 2, 3):
+        await three.kill(member)
+    for member in (1, 2, 3):
+        await three.start(member)
+    await three.write(b"again")
+    await three.same()
+    data = next(iter(three.members.values())).machine.data()
+    assert [one for one in data if one.isdigit()] == [b"%d" % number for number in range(10)]
+
+
+async def test_nobody_votes_before_a_hello_with_a_majority(world: Made) -> None:
+    three = await world(1, 2, 3)
+    await three.write(b"x")
+    for member in (1, 2, 3):
+        await three.kill(member)
+    alone = await three.start(1)
+    await asyncio.sleep(0.3)
+    assert alone.host.standing(GROUP) is Standing.ASKING
+    assert alone.group.core.role.value == "follower", "it asks for no vote"
+    await three.start(2)
+    await three.led()
+
+
+async def test_a_leader_that_is_cut_off_has_unknown_outcomes_and_comes_back_as_a_follower(world: Made) -> None:
+    three = await world(1, 2, 3)
+    await three.write(b"first")
+    old = await three.led()
+    three.isolate(old.host.member)
+    proposal = old.group.propose(b"nobody hears this")
+    others = [one for one in three.members.values() if one is not old]
+    await until(lambda: any(one.group.leader for one in others))
+    outcome = await asyncio.wait_for(proposal.applied, 5)
+    assert outcome.kind == "unknown"
+    with pytest.raises(ZaibeiError) as caught:
+        await proposal.committed
+    assert not caught.value.trouble.definite
+    with pytest.raises(ZaibeiError):
+        await old.group.barrier(0.1)
+    await three.write(b"second")
+    three.heal()
+    await three.same()
+    assert b"nobody hears this" not in old.machine.data()
+
+
+async def test_a_read_barrier_sees_all_that_was_acknowledged_on_every_member(world: Made) -> None:
+    three = await world(1, 2, 3)
+    for number in range(10):
+        await three.write(b"%d" % number)
+        for one in three.members.values():
+            await one.group.barrier(2)
+            assert b"%d" % number in one.machine.data()
+
+
+async def test_a_group_with_nothing_to_do_sleeps_on_all_members_and_wakes_at_once(world: Made) -> None:
+    three = await world(1, 2, 3)
+    await three.write(b"x")
+    await until(lambda: all(one.host.groups[GROUP].asleep for one in three.members.values()))
+    terms = {one.group.term for one in three.members.values()}
+    await asyncio.sleep(0.5)
+    assert {one.group.term for one in three.members.values()} == terms, "nobody campaigns against a sleeping leader"
+    assert max(one.host.silent_ms(GROUP) for one in three.members.values()) < 2_000
+    leader = await three.led()
+    await three.write(b"y")
+    assert await three.led() is leader
+    await three.same()
+
+
+async def test_the_death_of_a_sleeping_leader_wakes_the_group(world: Made) -> None:
+    three = await world(1, 2, 3)
+    await three.write(b"x")
+    await until(lambda: all(one.host.groups[GROUP].asleep for one in three.members.values()))
+    await three.kill((await three.led()).host.member)
+    await three.write(b"y")
+
+
+async def test_a_member_too_far_behind_is_fed_the_whole_state(world: Made) -> None:
+    three = await world(1, 2, 3)
+    leader = await three.led()
+    behind = next(member for member in three.members if member != leader.host.member)
+    await three.kill(behind)
+    for number in range(30):
+        await three.write(b"%d" % number)
+    for one in three.members.values():
+        one.machine.durable = one.machine.applied()[0]
+        one.journal._groups["g"].truncate(20)
+    three.fetch_fails = 1  # the first try breaks off
+    await three.start(behind)
+    await three.same()
+    await three.write(b"goes on")
+    await three.same()
+
+
+async def test_a_learner_is_added_fed_and_promoted(world: Made) -> None:
+    three = await world(1, 2, 3)
+    await three.write(b"x")
+    new = await three.start(4)  # it knows the first voters and is none of them
+    leader = await three.led()
+    await leader.group.change(MembershipChange((Step(Act.ADD_LEARNER, 4),)))
+    await three.write(b"y")
+    await three.same()
+    membership = await leader.group.change(MembershipChange((Step(Act.ADD_VOTER, 4), Step(Act.REMOVE, leader.host.member))))
+    await until(lambda: new.group.membership.voters == frozenset({1, 2, 3, 4} - {leader.host.member}))
+    assert membership.joint
+    await three.kill(leader.host.member)
+    await three.write(b"z")
+
+
+async def test_yesterdays_disk_may_not_vote_and_is_fed_anew_as_a_learner(world: Made) -> None:
+    """RAFT rule 6: a rolled-back member is found by what the others remember of it."""
+    three = await world(1, 2, 3)
+    await three.write(b"old")
+    leader = (await three.led()).host.member
+    victim = next(member for member in three.members if member != leader)
+    await three.kill(victim)
+    image = copy.deepcopy((three.disks[victim], list(three.kept[victim])))
+    await three.start(victim)
+    for number in range(10):
+        await three.write(b"%d" % number)
+    await three.same()
+    await three.kill(victim)
+    three.disks[victim], three.kept[victim] = image
+    back = await three.start(victim)
+    assert back.host.standing(GROUP) is Standing.AMNESIAC
+    head = await three.led()
+    await until(lambda: victim in head.host.groups[GROUP].amnesiac)
+    await head.group.change(MembershipChange((Step(Act.REMOVE, victim),)))
+    await head.group.change(MembershipChange((Step(Act.ADD_LEARNER, victim),)))
+    await until(lambda: back.host.standing(GROUP) is Standing.FED)
+    await three.write(b"more")
+    await three.same()
+    await head.group.change(MembershipChange((Step(Act.ADD_VOTER, victim),)))
+    await until(lambda: back.host.standing(GROUP) is Standing.SOUND)
+    await three.kill(head.host.member)
+    await three.write(b"it counts again")
+
+
+async def test_a_message_of_a_group_that_is_not_open_here_is_counted_and_changes_nothing(world: Made) -> None:
+    three = await world(1, 2, 3)
+    await three.write(b"x")
+    leader = await three.led()
+    leader.host._send(GROUP, [])
+    for one in three.members.values():
+        before = one.host.unknown
+        wire = leader.host.memory()
+        assert wire
+        one.host.received(2, [peer_pb2.GroupMessage(group=99, kind=peer_pb2.GroupMessage.KIND_HEARTBEAT, term=99)])
+        assert one.host.unknown == before + 1
+    with pytest.raises(ZaibeiError) as caught:
+        next(one for one in three.members.values() if one is not leader).group.propose(b"x")
+    assert caught.value.code is Code.UNREACHABLE
