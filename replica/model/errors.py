@@ -34,6 +34,7 @@ class Code(StrEnum):
     REFUSED = "refused"  # a rule of ours says no, or the world changed since the plan; nothing was done
     CONFLICT = "conflict"
     UNREACHABLE = "unreachable"
+    NOT_LEADER = "not_leader"  # another member leads this source; nothing was done
     UNKNOWN = "unknown"  # the outcome is not known
     STOPPING = "stopping"
     INVALID_CONFIG = "invalid_config"

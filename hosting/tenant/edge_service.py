@@ -1,0 +1,210 @@
+"""hosting.v1.Registration over gRPC: who calls is told by the certificate, what became of a change by one outcome."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from hosting.tenant.desk import Verdict
+from hosting.tenant.edge_clerk import Clerk
+from hosting.tenant.edge_stream import ChangeStream, NotTaken, Taken
+from hosting.tenant.limits import IDENTIFIERS_MAX, PAGE_OCTETS_MAX, PAGE_RECORDS_MAX, SCAN_RECORDS
+from hosting.tenant.offices import Office, Offices
+from hosting.tenant.pages import page_range, token_after
+from hosting.tenant.records import Named, delete_of, listed, named, precondition_of, put_of, told
+from hosting.v1 import registration_pb2, registration_pb2_grpc
+from replica.model.batch import Change
+from replica.model.errors import Code, Trouble, ZaibeiError
+from replica.model.identifier import prefix_key
+from replica.model.identity import Peer
+from replica.model.precondition import Precondition, value_hash
+
+Context = grpc.aio.ServicerContext[Any, Any]
+REFUSAL_KEY = "zaibei-refusal-bin"
+PEERS_KEPT_MAX = 1_000
+DETAIL_MAX = 1_000
+
+STATUS = {
+    Code.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.NOT_OWNER: grpc.StatusCode.PERMISSION_DENIED,
+    Code.NOT_AUTHORISED: grpc.StatusCode.PERMISSION_DENIED,
+    Code.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Code.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
+    Code.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.DISK_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.NOT_LEADER: grpc.StatusCode.UNAVAILABLE,
+    Code.UNREACHABLE: grpc.StatusCode.UNAVAILABLE,
+    Code.STOPPING: grpc.StatusCode.UNAVAILABLE,
+    Code.UNKNOWN: grpc.StatusCode.UNKNOWN,
+}
+
+
+def refusal_of(trouble: Trouble, office: Office | None) -> registration_pb2.Refusal:
+    """A trouble as it travels; who is not the leader says who is."""
+    leaders = office.leaders() if office is not None and trouble.code is Code.NOT_LEADER else []
+    return registration_pb2.Refusal(
+        code=trouble.code.value,
+        message=trouble.message[:DETAIL_MAX],
+        definite=trouble.definite,
+        retry=trouble.retry,
+        leaders=leaders,
+    )
+
+
+class _Call:
+    """Who calls, and the office that was met, so that a refusal can name its leader."""
+
+    def __init__(self, offices: Offices, who: Peer) -> None:
+        self._offices, self.who = offices, who
+        self.met: Office | None = None
+
+    def office(self, prefix: bytes) -> Office:
+        """The office that decides about a prefix. Raises ZaibeiError."""
+        self.met = self._offices.office(prefix, self.who)
+        return self.met
+
+
+class RegistrationService(registration_pb2_grpc.RegistrationServicer):
+    """The servicer; on the event loop of the member's process."""
+
+    def __init__(self, offices: Offices) -> None:
+        self._offices, self._pins = offices, offices.pins()
+        self._peers: dict[bytes, Peer] = {}
+
+    # ------------------------------------------------------------------------------------------------- changes
+    async def Put(self, request: registration_pb2.PutRequest, context: Context) -> registration_pb2.PutResponse:
+        async with self._call(context) as call:
+            name = named(request.identifier)
+            office = call.office(name.owner)
+            change, need = put_change(office, name, request.values, request.precondition)
+            verdict = await office.clerk.change(change, need)
+            if verdict.position is None:
+                raise _as_error(verdict)
+        return registration_pb2.PutResponse(position=verdict.position.to_wire(), value_hash=value_hash(change.value))
+
+    async def Delete(self, request: registration_pb2.DeleteRequest, context: Context) -> registration_pb2.DeleteResponse:
+        async with self._call(context) as call:
+            name = named(request.identifier)
+            office = call.office(name.owner)
+            need = precondition_of(request.precondition)
+            verdict = await office.clerk.change(delete_of(office.key(name)[0]), need)
+            if verdict.position is None:
+                raise _as_error(verdict)
+        return registration_pb2.DeleteResponse(position=verdict.position.to_wire())
+
+    async def PutMany(
+        self, request_iterator: AsyncIterator[registration_pb2.PutManyRequest], context: Context
+    ) -> AsyncIterator[registration_pb2.PutManyResponse]:
+        async with self._call(context) as call:
+            stream = ChangeStream(lambda change: self._take(change, call.who), refusal_of)
+            try:
+                async for response in stream.run(request_iterator):
+                    yield response
+            finally:
+                await stream.close()
+
+    def _take(self, wire: registration_pb2.Change, who: Peer) -> Taken | NotTaken:
+        """One change of a stream."""
+        office = None
+        try:
+            name = named(wire.identifier)
+            office = self._offices.office(name.owner, who)
+            if wire.delete and wire.values:
+                raise ZaibeiError(Code.MALFORMED, "a delete carries no values")
+            if wire.delete:
+                change, need = delete_of(office.key(name)[0]), precondition_of(wire.precondition)
+            else:
+                change, need = put_change(office, name, wire.values, wire.precondition)
+        except ZaibeiError as exc:
+            return NotTaken(exc.trouble, office)
+        return Taken(office, *office.clerk.ask(change, need))
+
+    # ------------------------------------------------------------------------------------------------- reads
+    async def Get(self, request: registration_pb2.GetRequest, context: Context) -> registration_pb2.GetResponse:
+        async with self._call(context) as call:
+            if not 1 <= len(request.identifiers) <= IDENTIFIERS_MAX:
+                raise ZaibeiError(Code.MALFORMED, f"1 to {IDENTIFIERS_MAX} identifiers, not {len(request.identifiers)}")
+            names = [named(text) for text in request.identifiers]
+            office = call.office(names[0].owner)
+            if any(call.office(name.owner) is not office for name in names[1:]):
+                raise ZaibeiError(Code.MALFORMED, "the identifiers belong to several sources: ask for each source's alone")
+            values, position = await office.clerk.read([office.key(name)[0] for name in names], stale=request.stale)
+            if sum(len(value) for value in values if value) > PAGE_OCTETS_MAX and len(values) > 1:
+                raise ZaibeiError(Code.MALFORMED, f"the records have over {PAGE_OCTETS_MAX} octets: ask for fewer at once")
+            records = [told(name.text, value) for name, value in zip(names, values, strict=True)]
+        return registration_pb2.GetResponse(records=records, position=position.to_wire())
+
+    async def List(self, request: registration_pb2.ListRequest, context: Context) -> registration_pb2.ListResponse:
+        async with self._call(context) as call:
+            limit = request.limit or PAGE_RECORDS_MAX
+            if limit > PAGE_RECORDS_MAX:
+                raise ZaibeiError(Code.MALFORMED, f"a page has 1 to {PAGE_RECORDS_MAX} records, not {limit}")
+            prefix = prefix_key(request.prefix)
+            office = call.office(prefix)
+            start, stop = page_range(prefix, request.page_token)
+            _, position = await office.clerk.read([], stale=request.stale)
+            rows, more = await page_of(office.clerk, start, stop, limit)
+            records = [listed(key, value, names_only=request.names_only) for key, value in rows if value]
+        token = token_after(rows[-1][0]) if more else b""
+        return registration_pb2.ListResponse(records=records, next_page_token=token, position=position.to_wire())
+
+    # ------------------------------------------------------------------------------------------------- callers
+    def _who(self, context: Context) -> Peer:
+        """The registrar behind a call. Raises ZaibeiError(NOT_AUTHORISED)."""
+        certificates = list(context.auth_context().get("x509_pem_cert", []))
+        octets = bytes(certificates[0]) if certificates else b""
+        peer = self._peers.get(octets)
+        if peer is None:
+            peer = self._pins.by_certificate(octets) if octets else None
+            if peer is None:
+                raise ZaibeiError(Code.NOT_AUTHORISED, "this certificate is no registrar's here")
+            if len(self._peers) >= PEERS_KEPT_MAX:
+                self._peers.clear()
+            self._peers[octets] = peer
+        return peer
+
+    @asynccontextmanager
+    async def _call(self, context: Context) -> AsyncIterator[_Call]:
+        """A call by somebody we know; any ZaibeiError inside ends it with a refusal."""
+        call: _Call | None = None
+        try:
+            call = _Call(self._offices, self._who(context))
+            yield call
+        except ZaibeiError as exc:
+            refusal = refusal_of(exc.trouble, call.met if call is not None else None)
+            status = (
+                STATUS.get(exc.code, grpc.StatusCode.FAILED_PRECONDITION) if exc.trouble.definite else grpc.StatusCode.UNKNOWN
+            )
+            await context.abort(status, f"{exc.code}: {refusal.message}", ((REFUSAL_KEY, refusal.SerializeToString()),))
+
+
+def put_change(office: Office, name: Named, values: bytes, need: registration_pb2.Precondition) -> tuple[Change, Precondition]:
+    """Raises ZaibeiError: MALFORMED, NOT_OWNER."""
+    key, spelling = office.key(name)
+    return put_of(key, spelling, values), precondition_of(need)
+
+
+def _as_error(verdict: Verdict) -> ZaibeiError:
+    trouble = verdict.trouble or Trouble(Code.UNKNOWN, "no outcome", definite=False)
+    return ZaibeiError(trouble.code, trouble.message, definite=trouble.definite, retry=trouble.retry)
+
+
+async def page_of(clerk: Clerk, start: bytes, stop: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """Records of one page, and whether there are more. Read in small parts: a page is bounded in octets too."""
+    rows: list[tuple[bytes, bytes]] = []
+    octets = 0
+    while len(rows) < limit:
+        wanted = min(limit - len(rows), SCAN_RECORDS)
+        part = await clerk.group.scan(start, stop, wanted)
+        for key, value in part:
+            if rows and octets + len(value) > PAGE_OCTETS_MAX:
+                return rows, True
+            rows.append((key, value))
+            octets += len(key) + len(value)
+        if len(part) < wanted:
+            return rows, False
+        start = rows[-1][0] + b"\0"
+    return rows, True

@@ -1,0 +1,136 @@
+"""One PutMany stream: changes in as long as there is room for their outcomes, outcomes out as they are decided."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from hosting.tenant.desk import Asked, Verdict
+from hosting.tenant.edge_clerk import Clerk
+from hosting.tenant.limits import CHANGES_MAX, OUTCOME_S_MAX, STREAM_CHANGES_MAX
+from hosting.tenant.offices import Office
+from hosting.v1 import registration_pb2
+from replica.model.batch import OP_PUT
+from replica.model.errors import Code, Trouble, ZaibeiError
+from replica.model.precondition import value_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A change that a desk took."""
+
+    office: Office
+    asked: Asked
+    answer: asyncio.Future[Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """A change that nobody took, and why."""
+
+    trouble: Trouble
+    office: Office | None
+
+
+class ChangeStream:
+    """See the module.
+
+    Args:
+        take: hands one change to its desk.
+        refusal: a trouble as it travels.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[registration_pb2.Change], Taken | NotTaken],
+        refusal: Callable[[Trouble, Office | None], registration_pb2.Refusal],
+    ) -> None:
+        self._take, self._refusal = take, refusal
+        self._results: list[registration_pb2.Result] = []
+        self._open: dict[int, tuple[Clerk, Asked]] = {}  # by place in the stream: taken, without an outcome
+        self._unsent = 0  # changes read whose outcome was not handed out
+        self._place = 0
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+
+    async def run(
+        self, requests: AsyncIterator[registration_pb2.PutManyRequest]
+    ) -> AsyncIterator[registration_pb2.PutManyResponse]:
+        """Outcomes, until every change that was sent has one.
+
+        Raises:
+            ZaibeiError(MALFORMED): a message over the limit; the outcomes of those before it were handed out.
+        """
+        self._reader = reader = asyncio.create_task(self._read(requests))
+        reader.add_done_callback(lambda _: self._news.set())
+        while True:
+            self._news.clear()
+            if self._results:
+                results, self._results = self._results[:CHANGES_MAX], self._results[CHANGES_MAX:]
+                self._unsent -= len(results)
+                self._room.set()
+                yield registration_pb2.PutManyResponse(results=results)
+            elif reader.done() and not self._unsent:
+                reader.result()
+                return
+            else:
+                await self._news.wait()
+
+    async def _read(self, requests: AsyncIterator[registration_pb2.PutManyRequest]) -> None:
+        loop = asyncio.get_running_loop()
+        async for request in requests:
+            if len(request.changes) > CHANGES_MAX:
+                raise ZaibeiError(Code.MALFORMED, f"{len(request.changes)} changes in one message, at most {CHANGES_MAX}")
+            while self._unsent + len(request.changes) > STREAM_CHANGES_MAX:
+                self._room.clear()
+                await self._room.wait()
+            first = self._place
+            for change in request.changes:
+                self._ask(change)
+            if self._place > first:
+                loop.call_later(OUTCOME_S_MAX, self._expire, first, self._place)
+
+    def _ask(self, wire: registration_pb2.Change) -> None:
+        place, self._place = self._place, self._place + 1
+        self._unsent += 1
+        taken = self._take(wire)
+        if isinstance(taken, NotTaken):
+            self._tell(registration_pb2.Result(number=wire.number, refusal=self._refusal(taken.trouble, taken.office)))
+            return
+        office = taken.office
+        self._open[place] = (office.clerk, taken.asked)
+        taken.answer.add_done_callback(lambda done: self._ended(place, wire.number, office, done))
+
+    def _ended(self, place: int, number: int, office: Office, done: asyncio.Future[Verdict]) -> None:
+        if self._open.pop(place, None) is None or done.cancelled():
+            return
+        verdict = done.result()
+        if verdict.position is not None:
+            change = verdict.asked.change
+            hashed = value_hash(change.value) if change.op == OP_PUT else b""
+            self._tell(registration_pb2.Result(number=number, position=verdict.position.to_wire(), value_hash=hashed))
+            return
+        trouble = verdict.trouble or Trouble(Code.UNKNOWN, "no outcome", definite=False)
+        self._tell(registration_pb2.Result(number=number, refusal=self._refusal(trouble, office)))
+
+    def _tell(self, result: registration_pb2.Result) -> None:
+        self._results.append(result)
+        self._news.set()
+
+    def _expire(self, first: int, last: int) -> None:
+        """Whoever has no outcome after OUTCOME_S_MAX gets a definite one, or UNKNOWN."""
+        for place in range(first, last):
+            if place in self._open:
+                clerk, asked = self._open[place]
+                clerk.late(asked)
+
+    async def close(self) -> None:
+        """The caller is gone, or all is told: what was not proposed is taken back."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        for clerk, asked in self._open.values():
+            clerk.withdraw(asked)
+        self._open.clear()

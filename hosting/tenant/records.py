@@ -1,0 +1,117 @@
+"""From a request to a change in canonical octets, and from a stored record to what a reader is told. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hosting.tenant.limits import REFERENCES_MAX
+from hosting.v1 import registration_pb2
+from replica import native
+from replica.agent.records import judged, record_of
+from replica.model.batch import OP_DELETE, OP_PUT, Change, columns_of
+from replica.model.errors import Code, ZaibeiError
+from replica.model.handle.codes import HANDLE_OCTETS_MAX
+from replica.model.handle.values import FORMAT_SPELLED, HandleValue, decode_values, spelling_of
+from replica.model.identifier import Identifier, key_text, parent
+from replica.model.precondition import NOTHING, Precondition, value_hash
+from replica.v1 import entry_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An identifier of a request.
+
+    Args:
+        owner: key part of the prefix whose owner decides: the parent's for a prefix's own record.
+    """
+
+    identifier: Identifier
+    text: str
+    owner: bytes
+
+    def key(self, *, case_sensitive: bool) -> bytes:
+        return self.identifier.key(case_sensitive=case_sensitive)
+
+    def spelling(self, key: bytes) -> bytes:
+        """The name as written, where the key cannot tell it; else empty."""
+        return b"" if self.identifier.route or key_text(key) == self.text else self.identifier.spelling
+
+
+def named(text: str) -> Named:
+    """Raises ZaibeiError(MALFORMED)."""
+    found = Identifier.parse(text)
+    return Named(found, text, parent(found.prefix) if found.route else found.prefix)
+
+
+def precondition_of(message: registration_pb2.Precondition) -> Precondition:
+    """Raises ZaibeiError(MALFORMED)."""
+    if not message.kind and not message.value_hash:
+        return NOTHING
+    kind = entry_pb2.Precondition.Kind.ValueType(int(message.kind))
+    return Precondition.from_wire(entry_pb2.Precondition(kind=kind, value_hash=message.value_hash))
+
+
+def put_of(key: bytes, spelling: bytes, values: bytes) -> Change:
+    """A registration or replacement.
+
+    Args:
+        values: u32 count, then Handle value records.
+    Raises:
+        ZaibeiError(MALFORMED): says what is wrong.
+    """
+    with judged():
+        found = decode_values(values)
+    for value in found:
+        _check(value)
+    return _sound(Change(OP_PUT, key, record_of(found, spelling)))
+
+
+def delete_of(key: bytes) -> Change:
+    return _sound(Change(OP_DELETE, key))
+
+
+def _check(value: HandleValue) -> None:
+    try:
+        value.type.decode()
+    except UnicodeDecodeError:
+        raise ZaibeiError(Code.MALFORMED, f"the type of value {value.index} is not UTF-8") from None
+    if len(value.references) > REFERENCES_MAX:
+        raise ZaibeiError(Code.MALFORMED, f"value {value.index} has {len(value.references)} references, at most {REFERENCES_MAX}")
+    for reference in value.references:
+        if not 1 <= len(reference.handle) <= HANDLE_OCTETS_MAX:
+            raise ZaibeiError(
+                Code.MALFORMED,
+                f"a reference of value {value.index} names {len(reference.handle)} octets, 1 to {HANDLE_OCTETS_MAX}",
+            )
+
+
+def _sound(change: Change) -> Change:
+    """By the same walk that judges what other registries send."""
+    faults = native.scan(columns_of([change]), 1).faults
+    if faults:
+        raise ZaibeiError(Code.MALFORMED, f"not a record that can be kept: {faults[0][1]}")
+    return change
+
+
+def told(text: str, record: bytes | None, *, names_only: bool = False) -> registration_pb2.Record:
+    """What a reader is told of one identifier.
+
+    Raises:
+        ZaibeiError(DAMAGED): the record is quarantined or does not begin like one.
+    """
+    if record is None:
+        return registration_pb2.Record(identifier=text)
+    if not record:
+        raise ZaibeiError(Code.DAMAGED, f"the record of {text[:80]!r} is quarantined")
+    values = b"" if names_only else record[_head_octets(record) :]
+    return registration_pb2.Record(identifier=text, found=True, values=values, value_hash=value_hash(record))
+
+
+def listed(key: bytes, record: bytes, *, names_only: bool) -> registration_pb2.Record:
+    """A record of a page: its name as its owner spelled it."""
+    spelled = spelling_of(record)
+    return told(key_text(key) if spelled is None else spelled.decode("utf-8", "replace"), record, names_only=names_only)
+
+
+def _head_octets(record: bytes) -> int:
+    return 3 + int.from_bytes(record[1:3], "big") if record[0] == FORMAT_SPELLED else 1
