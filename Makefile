@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 PY := .venv/bin/python
 RUNS ?= 50000
 ARGS ?=
+DIR ?= tests/conformance/raft
 
 # Stamps carry the content of their inputs and the place, so that a change of branch or of file times costs nothing and a copied
 # tree does not run its original.
@@ -16,10 +17,10 @@ EDITABLE_STAMP := .venv/.editable-$(call sum,pyproject.toml hatch_build.py)
 # Two `make setup` at once take turns.
 ONE_AT_A_TIME := $(shell command -v flock >/dev/null 2>&1 && echo "flock .venv/.turn")
 
-.PHONY: help setup proto demo test check bench fuzz lock image clean
+.PHONY: help setup proto demo test check conformance bench fuzz lock image clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 setup: ## create .venv and generated code (instant when nothing changed)
 	@mkdir -p .venv && $(ONE_AT_A_TIME) $(MAKE) .setup
@@ -45,6 +46,9 @@ test: setup ## all tests (ARGS="tests/unit -k name" narrows)
 
 check: setup ## style, types, import order, wire contract, dependencies
 	@.ci/check
+
+conformance: setup ## data-driven Raft files through the core (DIR=folder of such files)
+	@$(PY) -m tests.conformance.run $(DIR) $(ARGS)
 
 bench: setup ## the table of speeds, peers side by side where installed
 	@$(PY) -m ops.bench $(ARGS)
