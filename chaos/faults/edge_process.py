@@ -16,10 +16,15 @@ LOOK_EVERY_S = 0.005
 
 
 def frozen(pid: int, log: FaultLog | None = None) -> Fault:
-    """SIGSTOP, healed by SIGCONT; a process that died meanwhile stays dead."""
+    """SIGSTOP, waited for until it stands still; healed by SIGCONT. A process that died meanwhile stays dead."""
 
     async def begin() -> None:
         os.kill(pid, signal.SIGSTOP)
+        for _ in range(int(GONE_S_MAX / LOOK_EVERY_S)):
+            if all(state in ("T", "t", "Z", "X") for state in thread_states(pid)):
+                return
+            await asyncio.sleep(LOOK_EVERY_S)
+        raise TimeoutError(f"process {pid} does not stop")
 
     async def heal() -> None:
         with suppress(ProcessLookupError):
@@ -57,8 +62,17 @@ async def gone(pid: int, seconds: float = GONE_S_MAX) -> None:
 
 def runs(pid: int) -> bool:
     """True while a process exists and is no zombie."""
+    state = _state(Path(f"/proc/{pid}/stat"))
+    return state not in ("", "Z", "X")
+
+
+def thread_states(pid: int) -> list[str]:
+    """One letter a thread, as the kernel tells them; [] when there is no such process."""
+    return [state for path in Path(f"/proc/{pid}/task").glob("*/stat") if (state := _state(path))]
+
+
+def _state(path: Path) -> str:
     try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0]
+        return path.read_text(encoding="latin-1").rpartition(")")[2].split()[0]
     except OSError:
-        return False
-    return state not in ("Z", "X")
+        return ""

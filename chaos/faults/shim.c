@@ -153,7 +153,9 @@ static int of_path(int dir, const char *name, unsigned op) {
 }
 
 ssize_t write(int fd, const void *p, size_t n) { return of_fd(fd, OP_WRITE) == FAIL ? -1 : real_write(fd, p, n); }
-ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at) { return of_fd(fd, OP_WRITE) == FAIL ? -1 : real_pwrite(fd, p, n, at); }
+ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at) {
+    return of_fd(fd, OP_WRITE) == FAIL ? -1 : real_pwrite(fd, p, n, at);
+}
 ssize_t pwrite(int fd, const void *p, size_t n, off_t at) { return pwrite64(fd, p, n, at); }
 ssize_t writev(int fd, const struct iovec *p, int n) { return of_fd(fd, OP_WRITE) == FAIL ? -1 : real_writev(fd, p, n); }
 ssize_t pwritev64(int fd, const struct iovec *p, int n, off64_t at) {
