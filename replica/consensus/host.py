@@ -16,12 +16,12 @@ from replica.consensus.group import CHANGING, GroupLog
 from replica.consensus.hello import Memory, Promise, Recall, Row, Standing
 from replica.consensus.host_limits import HostLimits
 from replica.consensus.host_transfers import HostTransfers
-from replica.consensus.hosted import Heard, Hosted, HostLinks, MemberFiles
+from replica.consensus.hosted import Heard, Hosted, HostLinks, MemberFiles, Told
 from replica.consensus.port import KEPT_MEMORY, GroupJournal, GroupPhase, HardState
 from replica.consensus.raft.membership import Membership
 from replica.consensus.raft.values import Kind, Message, Role
 from replica.consensus.seat import NEEDED_BY_NONE, GroupSeat
-from replica.consensus.wire import from_wire, to_wire
+from replica.consensus.wire import from_wire, to_wire, voters_to_wire
 from replica.model.errors import ZaibeiError, require
 from replica.model.position import Position
 from replica.v1 import peer_pb2
@@ -61,7 +61,8 @@ class GroupHost:
         self.transfers = HostTransfers(member, self._put, self._rise, self._look)
         self.unknown = 0  # messages for groups that are not open here
         self._ticker: asyncio.Task[None] | None = None
-        self._told_ns = self._kept_ns = 0
+        self.told: dict[int, Told] = {}  # group id -> what its leader said last
+        self._told_ns = self._kept_ns = self._turn = 0
 
     # ----------------------------------------------------------------------------------------------------------- groups
     def seat(self, ident: int, birth: Membership) -> GroupSeat:
@@ -78,10 +79,17 @@ class GroupHost:
             heartbeat_ticks=self._limits.heartbeat_ticks,
         )
 
-    def add(self, ident: int, group: GroupLog, files: MemberFiles | None = None, heard: Heard | None = None) -> None:
-        """Take a group on; before its `start`."""
+    def add(
+        self,
+        ident: int,
+        group: GroupLog,
+        files: MemberFiles | None = None,
+        heard: Heard | None = None,
+        octets: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Take a group on; before its `start`. `octets`: size of its copy, about."""
         require(ident not in self.groups, f"group id {ident} is open already")
-        self.groups[ident] = Hosted(ident, group, files, heard or Heard(), busy_ns=self._now_ns())
+        self.groups[ident] = Hosted(ident, group, files, heard or Heard(), octets, busy_ns=self._now_ns())
 
     def started(self, ident: int) -> None:
         """The group's log has started: from now on it takes part as far as its memory of promises allows."""
@@ -131,7 +139,7 @@ class GroupHost:
                     hosted.log.tick()
             if now_ns - self._told_ns >= self._limits.tell_ms * 1_000_000:
                 self._told_ns = now_ns
-                self._tell_freshness(now_ns)
+                self._tell_standings(now_ns)
             if now_ns - self._kept_ns >= self._limits.keep_ms * 1_000_000:
                 self._kept_ns = now_ns
                 for hosted in self.groups.values():
@@ -381,37 +389,61 @@ class GroupHost:
             return hosted.contacts.quorum_silent_ms(self.member, voters, now_ns)
         return hosted.contacts.silent_ms(group.leader_id, now_ns)
 
-    def _tell_freshness(self, now_ns: int) -> None:
-        """What our groups hear of their sources, for members that do not hear them."""
+    def _tell_standings(self, now_ns: int) -> None:
+        """How our groups' logs stand and what they hear of their sources, for all members; of sleeping groups less often."""
+        self._turn += 1
         table = peer_pb2.FreshnessTable()
-        to: set[int] = set()
         for hosted in self.groups.values():
-            if not hosted.log.leader:
-                continue
-            heard = hosted.heard.newest()
-            if heard is not None:
-                head, at_ns = heard
-                age_ms = max(0, now_ns - at_ns) // 1_000_000
-                table.groups.add(group=hosted.ident, term=hosted.log.term, head=head.to_wire(), age_ms=age_ms, known=True)
-                to |= hosted.log.membership.members
+            if hosted.log.leader and (not hosted.asleep or self._turn % self._limits.asleep_turns == 0):
+                table.groups.append(self._row(hosted, now_ns))
         if self._links is not None and table.groups:
-            for member in to - {self.member}:
+            for member in self._connected:
                 self._links.send_table(member, table)
+
+    def _row(self, hosted: Hosted, now_ns: int) -> peer_pb2.Freshness:
+        group, heard = hosted.log, hosted.heard.newest()
+        row = peer_pb2.Freshness(
+            group=hosted.ident,
+            term=group.term,
+            voters=voters_to_wire(group.membership),
+            last=group.last,
+            octets=hosted.octets(),
+            matched=[
+                peer_pb2.Matched(member=one, index=group.matched(one), amnesiac=one in hosted.amnesiac)
+                for one in group.membership.members - {self.member}
+            ],
+        )
+        if heard is not None:
+            row.head.CopyFrom(heard[0].to_wire())
+            row.age_ms, row.known = max(0, now_ns - heard[1]) // 1_000_000, True
+        return row
 
     def freshness(self, sender: int, table: peer_pb2.FreshnessTable) -> None:
         """Another member's table: its age plus the link's round trip, counted from now on our own clock."""
         rtt_ms = self._links.rtt_ms(sender) if self._links is not None else None
-        if rtt_ms is None:
-            return
         now_ns = self._now_ns()
         for row in table.groups:
+            told = self.told.get(row.group)
+            if told is None or row.term >= told.row.term:
+                self.told[row.group] = Told(sender, now_ns, row)
             hosted = self.groups.get(row.group)
-            if hosted is not None and row.known and row.term == hosted.log.term and hosted.log.leader_id == sender:
+            if hosted is None or rtt_ms is None or not row.known:
+                continue
+            if row.term == hosted.log.term and hosted.log.leader_id == sender:
                 try:
                     head = Position.from_wire(row.head)
                 except ZaibeiError:
                     continue
                 hosted.heard.told(head, now_ns - int((row.age_ms + rtt_ms) * 1_000_000))
+
+    def stands(self, ident: int) -> Told | None:
+        """How a group's log stands: as its leader says, or as we lead it; None: nobody said so lately."""
+        hosted, now_ns = self.groups.get(ident), self._now_ns()
+        if hosted is not None and hosted.log.leader:
+            return Told(self.member, now_ns, self._row(hosted, now_ns))
+        told = self.told.get(ident)
+        fresh = told is not None and now_ns - told.at_ns <= self._limits.told_ms_max * 1_000_000
+        return told if fresh else None
 
     def standing_of(self) -> Mapping[int, Standing]:
         return {ident: hosted.recall.standing for ident, hosted in self.groups.items() if hosted.recall is not None}

@@ -15,6 +15,7 @@ class HostLimits:
         tick_s: one tick of every group that is awake.
         election_ticks, heartbeat_ticks: of the core; 10 and 2 make elections after 200 to 400 ms of silence, heartbeats every 40.
         tell_ms: how often members are told what sources say (SEMANTICS 6).
+        asleep_turns: of sleeping groups only every so many times; told_ms_max: what was said longer ago is not known any more.
         keep_ms: how often memory of promises is kept and idle groups are looked at.
         sleep_after_ms: without work a group sleeps.
         promises_share: share of heartbeats that carry the leader's match table.
@@ -26,6 +27,8 @@ class HostLimits:
     election_ticks: int = ELECTION_TICKS
     heartbeat_ticks: int = HEARTBEAT_TICKS
     tell_ms: int = 200
+    asleep_turns: int = 5
+    told_ms_max: int = 3_000
     keep_ms: int = 500
     sleep_after_ms: int = 3_000
     promises_share: float = 0.05

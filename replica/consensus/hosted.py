@@ -53,6 +53,15 @@ class MemberFiles(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the leader of a group said of it: how its log stands. `at_ns`: when, by our clock."""
+
+    leader: int
+    at_ns: int
+    row: peer_pb2.Freshness
+
+
 @dataclass(slots=True)
 class Heard:
     """What a group hears of its source and tells the members that do not: see replica.feed.freshness.CopyAge."""
@@ -69,6 +78,7 @@ class Hosted:
     log: GroupLog
     files: MemberFiles | None
     heard: Heard
+    octets: Callable[[], int] = lambda: 0
     recall: Recall | None = None  # None until it was started
     contacts: Contacts = field(default_factory=Contacts)
     asleep: bool = False
