@@ -6,7 +6,8 @@ group and member, the highest promise that it saw or was told of; the leader's m
 all, and a member that finds less of itself on its disk than another one remembers takes no part until it was fed anew.
 
     standing   votes  acknowledges  answers  how it ends
-    ASKING     no     no            yes      Hello with a quorum, ourselves included: SOUND; somebody remembers more: AMNESIAC
+    ASKING     no     no            yes      Hello with a quorum, ourselves included: SOUND; somebody remembers more: AMNESIAC;
+                                             with no membership of its own yet, one Hello that remembers nothing: FED
     SOUND      yes    yes           yes      a later Hello remembers more: AMNESIAC
     AMNESIAC   no     no            no       a committed change made us a learner and a transfer that covers the promises is
                                              installed, hard state and boot raised above what was promised: FED
@@ -85,7 +86,7 @@ RIGHTS: dict[Standing, Rights] = {
     Standing.FED: Rights(vote=False, acknowledge=True, answer=True),
 }
 STANDING_MOVES: dict[Standing, frozenset[Standing]] = {
-    Standing.ASKING: frozenset({Standing.SOUND, Standing.AMNESIAC}),
+    Standing.ASKING: frozenset({Standing.SOUND, Standing.AMNESIAC, Standing.FED}),
     Standing.SOUND: frozenset({Standing.AMNESIAC}),
     Standing.AMNESIAC: frozenset({Standing.FED}),
     Standing.FED: frozenset({Standing.SOUND, Standing.AMNESIAC}),
@@ -223,18 +224,20 @@ class Recall:
         alone: the group has no voter but us: there is nobody to ask.
     """
 
+    __slots__ = ("_start", "boot", "heard", "member", "memory", "reason", "standing")
+
     def __init__(
         self, member: int, boot: int, start: HardState, last: int, memory: Memory, *, lost: str = "", alone: bool = False
     ) -> None:
-        self.member, self.memory = member, memory
+        self.member, self.boot, self.memory = member, boot, memory
         self.reason = ""
         self.heard: set[int] = set()
         self.standing = Standing.ASKING
-        self._shown = Promise(boot, start.term, last)
+        self._start = (start.term, last)
         if lost:
             self._forgot(lost)
         else:
-            self._judge()
+            self._judge(start.term, last)
         if alone and self.standing is Standing.ASKING:
             self._move(Standing.SOUND)
 
@@ -247,49 +250,54 @@ class Recall:
         """The highest promise of ours that anybody told us of."""
         return self.memory.of(self.member)
 
-    def saved(self, term: int, last: int) -> None:
-        """Our own hard term and last index as they are on the disk now; while ASKING what was found at the start counts."""
-        if self.standing is not Standing.ASKING:
-            self._shown = Promise(self._shown.boot, term, last)
-
-    def hello(self, sender: int, rows: Iterable[Row], halves: Sequence[frozenset[int]]) -> Standing:
+    def hello(self, sender: int, rows: Iterable[Row], halves: Sequence[frozenset[int]], term: int, last: int) -> Standing:
         """A member told what it remembers of the group.
 
         Args:
             halves: of the present membership: voters, outgoing voters.
+            term, last: our hard term and last index as they are on the disk now.
         """
         self.memory.merge(rows)
         self.heard.add(sender)
-        self._judge()
-        if self.standing is Standing.ASKING and heard_enough(self.member, self.heard, halves):
-            self._move(Standing.SOUND)
+        self._judge(term, last)
+        if self.standing is Standing.ASKING:
+            if not any(halves):
+                self._move(Standing.FED)
+            elif heard_enough(self.member, self.heard, halves):
+                self._move(Standing.SOUND)
         return self.standing
 
-    def told_of_us(self, rows: Iterable[Row]) -> Standing:
-        """A leader's heartbeat carried its match table."""
+    def told_of_us(self, rows: Iterable[Row], term: int, last: int) -> Standing:
+        """A leader's heartbeat carried its match table. `term`, `last`: as in `hello`."""
         if self.memory.merge(rows):
-            self._judge()
+            self._judge(term, last)
         return self.standing
 
-    def may_be_fed(self, index: int, term: int, learner: bool) -> bool:
+    def may_be_fed(self, index: int, term: int, *, learner: bool) -> bool:
         """Whether a transfer heals us: it covers what we had promised, and in its membership we are a learner."""
         return self.standing is Standing.AMNESIAC and learner and covers(self.told, index, term)
 
-    def fed(self, hard: HardState, last: int) -> None:
-        """The transfer and the raised hard state are on the disk."""
+    def fed(self, hard: HardState) -> None:
+        """The transfer and the raised hard state (`hard_when_fed`) are on the disk."""
         require(hard.term >= self.told.term and hard.boot > self.told.boot, "a member fed anew must rise above its promises")
-        self._shown = Promise(hard.boot, hard.term, last)
         self.reason = ""
         self._move(Standing.FED)
-        self.memory.record(self.member, Promise(hard.boot, hard.term, 0))
+        self.raised(hard.boot)
+
+    def raised(self, boot: int) -> None:
+        """The journal's boot number was raised (by a group that was fed anew): it holds for all groups of the member."""
+        self.boot = boot
 
     def promoted(self) -> None:
         """A committed change made us a voter."""
         if self.standing is Standing.FED:
             self._move(Standing.SOUND)
 
-    def _judge(self) -> None:
-        reason = judge(self.told, self._shown)
+    def _judge(self, term: int, last: int) -> None:
+        """While ASKING what was found at the start counts: nothing was promised since."""
+        if self.standing is Standing.ASKING:
+            term, last = self._start
+        reason = judge(self.told, Promise(self.boot, term, last))
         if reason and self.standing is not Standing.AMNESIAC:
             self._forgot(reason)
 

@@ -1,0 +1,153 @@
+"""From a seed to a setting and a schedule of faults: each seed turns on some kinds of fault, in some strength (swarm testing).
+
+Events are values that JSON can carry: {"at": ticks, "do": name, ...}. The vocabulary, with `World._do_<name>` as its meaning:
+
+    cut source to ticks            one direction                 crash member back             power cut, back after so long
+    partition side ticks           both directions               crash_all back                all at once
+    flap source to ticks count     down and up                   freeze member ticks           SIGSTOP, then all at once
+    weather ticks ...              loss, delay, doubles          clock member ticks            the clock jumps: a burst of ticks
+    disk_full member ticks         no save ends meanwhile        clock_stands member ticks     no ticks
+    fsync_fails member             the member stops              fsync_lies member             until it crashes
+    lost_tail member share back    flushed writes are missing    old_image member share back   the disk of yesterday
+    hole member group depth back   unreadable entries            store member keep             store flushed, journal compacted
+    lead group to                  leader transfer               campaign group member         an election out of turn
+    members group voters           other voters are wished       write group count             a burst of writes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from tests.simulation.raft.world import Event, Setting
+
+QUIET_TICKS = 12.0  # first election
+Maker = Callable[[Random, Setting], Event]
+
+
+def setting_of(seed: int) -> Setting:
+    """What the world of a seed is made of."""
+    rng = Random(seed * 2 + 1)
+    members = rng.choice((3, 3, 3, 5, 5))
+    numbers = list(range(1, members + 1))
+    voters = []
+    for _ in range(2 if members == 5 else rng.choice((1, 2, 2, 3))):
+        count = members if members == 3 else rng.choice((3, 5))
+        voters.append(sorted(rng.sample(numbers, count)))
+    weather: dict[str, float] = {"delay_spread": rng.choice((0.2, 0.4, 1.5))}
+    if rng.random() < 0.5:
+        weather["drop"] = rng.choice((0.01, 0.05, 0.15))
+    if rng.random() < 0.5:
+        weather["double"] = rng.choice((0.02, 0.1, 0.3))
+    if rng.random() < 0.5:
+        weather["late"] = rng.choice((0.02, 0.1))
+        weather["late_ticks"] = rng.choice((4.0, 30.0))
+    if rng.random() < 0.3:
+        weather["transfer_breaks"] = 0.4
+        weather["transfer_ticks"] = rng.choice((4.0, 15.0))
+    flush = rng.choice((0.02, 0.3, 3.0))
+    return Setting(
+        seed=seed,
+        members=members,
+        voters=voters,
+        ticks=rng.choice((100.0, 140.0, 180.0)) if members == 3 else rng.choice((80.0, 110.0)),
+        write_every=rng.choice((0.6, 1.5, 4.0)),
+        read_every=rng.choice((1.0, 3.0)),
+        flush_min=0.02,
+        flush_spread=flush,
+        late_storage=rng.random() < 0.5,
+        slow_apply=rng.random() < 0.4,
+        padding=rng.choice((0, 0, 40)),
+        store_every=rng.choice((8.0, 20.0, 60.0)),
+        store_keeps=rng.choice((0, 2, 10)),
+        append_octets=rng.choice((1, 100, 2000)),
+        inflight_messages=rng.choice((1, 3, 64)),
+        pre_vote=rng.random() < 0.8,
+        weather=weather,
+    )
+
+
+def _one(rng: Random, setting: Setting) -> int:
+    return rng.randint(1, setting.members)
+
+
+def _two(rng: Random, setting: Setting) -> tuple[int, int]:
+    source, to = rng.sample(range(1, setting.members + 1), 2)
+    return source, to
+
+
+def _group(rng: Random, setting: Setting) -> int:
+    return rng.randint(1, len(setting.voters))
+
+
+def _back(rng: Random) -> float:
+    return rng.choice((0.5, 3.0, 15.0, 40.0)) * (0.5 + rng.random())
+
+
+def _long(rng: Random) -> float:
+    return rng.choice((2.0, 8.0, 25.0, 50.0)) * (0.5 + rng.random())
+
+
+def _cut(rng: Random, setting: Setting) -> Event:
+    source, to = _two(rng, setting)
+    return {"do": "cut", "source": source, "to": to, "ticks": _long(rng)}
+
+
+def _partition(rng: Random, setting: Setting) -> Event:
+    side = sorted(rng.sample(range(1, setting.members + 1), rng.randint(1, setting.members // 2)))
+    return {"do": "partition", "side": side, "ticks": _long(rng)}
+
+
+def _flap(rng: Random, setting: Setting) -> Event:
+    source, to = _two(rng, setting)
+    return {"do": "flap", "source": source, "to": to, "ticks": rng.choice((0.5, 2.0, 6.0)), "count": rng.randint(3, 8)}
+
+
+def _weather(rng: Random, setting: Setting) -> Event:
+    return {"do": "weather", "ticks": _long(rng), "drop": rng.choice((0.2, 0.5)), "late": 0.2, "late_ticks": 20.0, "double": 0.2}
+
+
+def _members(rng: Random, setting: Setting) -> Event:
+    count = 3 if setting.members == 5 else rng.choice((2, 3))
+    count = rng.choice((count, setting.members))
+    return {"do": "members", "group": _group(rng, setting), "voters": sorted(rng.sample(range(1, setting.members + 1), count))}
+
+
+MAKERS: dict[str, tuple[float, Maker]] = {  # kind: how many in 100 ticks at most, maker
+    "cut": (4, _cut),
+    "partition": (3, _partition),
+    "flap": (2, _flap),
+    "weather": (1, _weather),
+    "crash": (6, lambda rng, s: {"do": "crash", "member": _one(rng, s), "back": _back(rng)}),
+    "crash_all": (2, lambda rng, s: {"do": "crash_all", "back": rng.choice((0.5, 5.0))}),
+    "freeze": (4, lambda rng, s: {"do": "freeze", "member": _one(rng, s), "ticks": _long(rng)}),
+    "clock": (3, lambda rng, s: {"do": "clock", "member": _one(rng, s), "ticks": rng.choice((5, 15, 60))}),
+    "clock_stands": (2, lambda rng, s: {"do": "clock_stands", "member": _one(rng, s), "ticks": _long(rng)}),
+    "disk_full": (2, lambda rng, s: {"do": "disk_full", "member": _one(rng, s), "ticks": _long(rng)}),
+    "fsync_fails": (3, lambda rng, s: {"do": "fsync_fails", "member": _one(rng, s)}),
+    "fsync_lies": (2, lambda rng, s: {"do": "fsync_lies", "member": _one(rng, s)}),
+    "lost_tail": (4, lambda rng, s: {"do": "lost_tail", "member": _one(rng, s), "share": rng.random() ** 3 * 0.3, "back": _back(rng)}),
+    "old_image": (4, lambda rng, s: {"do": "old_image", "member": _one(rng, s), "share": rng.random(), "back": _back(rng)}),
+    "hole": (
+        2,
+        lambda rng, s: {"do": "hole", "member": _one(rng, s), "group": _group(rng, s), "depth": rng.randint(1, 8), "back": _back(rng)},
+    ),
+    "store": (4, lambda rng, s: {"do": "store", "member": _one(rng, s), "keep": rng.choice((0, 0, 3))}),
+    "lead": (4, lambda rng, s: {"do": "lead", "group": _group(rng, s), "to": _one(rng, s)}),
+    "campaign": (3, lambda rng, s: {"do": "campaign", "group": _group(rng, s), "member": _one(rng, s)}),
+    "members": (4, _members),
+    "write": (3, lambda rng, s: {"do": "write", "group": _group(rng, s), "count": rng.randint(5, 25)}),
+}
+
+
+def events_of(seed: int, setting: Setting) -> list[Event]:
+    """The faults of a seed, in order of time."""
+    rng = Random(seed * 2)
+    kinds = rng.sample(sorted(MAKERS), rng.randint(2, 9))
+    events: list[Event] = []
+    for kind in kinds:
+        most, make = MAKERS[kind]
+        for _ in range(rng.randint(1, max(1, round(most * setting.ticks / 100)))):
+            event = make(rng, setting)
+            events.append({"at": round(QUIET_TICKS + rng.random() * (setting.ticks - QUIET_TICKS), 3), **event})
+    return sorted(events, key=lambda event: float(event["at"]))
