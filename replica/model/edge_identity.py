@@ -50,6 +50,13 @@ class Identity:
     def fingerprint(self) -> str:
         return fingerprint(self.certificate_pem)
 
+    def tls_key(self) -> ec.EllipticCurvePrivateKey:
+        """The TLS key itself. Raises ZaibeiError(DAMAGED): it is of another kind."""
+        key = load_pem_private_key(self.tls_key_pem, None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ZaibeiError(Code.DAMAGED, f"the TLS key of {self.name!r} is no ECDSA key")
+        return key
+
     def latest(self) -> Identity:
         """The identity as the files have it by now: a renewed certificate is used for the next connection."""
         return self if self.folder is None else self.folder.latest(self)
