@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from replica.consensus.raft.core import RaftCore
-from replica.consensus.raft.membership import Membership
+from replica.consensus.raft.membership import Membership, MembershipChange
 from replica.consensus.raft.storage import MemoryStorage
 from replica.consensus.raft.values import CoreConfig, CoreStart, Duties, Kind, Message, Role, SnapshotMeta
 from replica.model.outcome import EntryKind, LogEntry
@@ -21,12 +21,20 @@ OldStyle = frozenset[tuple[int, int]]
 
 
 class SceneCore(RaftCore):
-    """The core, with the one rule that some files want turned off."""
+    """The core, with the rules that some files want turned off."""
 
     leaves_when_removed = True
+    checks_changes = True
 
     def _steps_down_when_removed(self) -> bool:
         return self.leaves_when_removed
+
+    def _change_may_start(self) -> bool:
+        return not self.checks_changes or super()._change_may_start()
+
+    def _check_change(self, change: MembershipChange) -> None:
+        if self.checks_changes:
+            super()._check_change(change)
 
 
 @dataclass(slots=True)
@@ -82,6 +90,7 @@ class SceneNode:
             CoreStart(membership=membership, applied=index),
         )
         self.core.leaves_when_removed = command.flag("step-down-on-removal")
+        self.core.checks_changes = not command.flag("disable-conf-change-validation")
         self.append_work: deque[Work] = deque()
         self.apply_work: deque[Work] = deque()
         self._shown_hard = (self.core.term, self.core.vote, self.core.commit)

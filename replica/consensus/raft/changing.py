@@ -26,13 +26,17 @@ class Changing(Leading):
         self._check_admission()
         if not self._change_may_start():
             raise Dropped(f"the change at index {self._change_index} is not applied yet; ask again later")
-        change_membership(self.membership, change)
+        self._check_change(change)
         self._change_index = self.log.last + 1
         return self._append(change.encode(), EntryKind.MEMBERSHIP), self.term
 
     def _change_may_start(self) -> bool:
         """One change at a time: the last one in the log must be applied here."""
         return self._change_index <= self.applied_index
+
+    def _check_change(self, change: MembershipChange) -> None:
+        """Only a change that can be taken enters the log. No other one is on its way, so the present membership tells."""
+        change_membership(self.membership, change)
 
     def apply_change(self, entry: LogEntry) -> Membership:
         """Take a committed entry of kind MEMBERSHIP; returns the membership now in force.
