@@ -3,6 +3,7 @@
 from ops.config.address import Address
 from ops.config.edge_load import Effective, load_config
 from ops.config.values import (
+    ClusterPart,
     Limits,
     Listen,
     MemberConfig,
@@ -18,6 +19,7 @@ from ops.config.values import (
 
 __all__ = [
     "Address",
+    "ClusterPart",
     "Effective",
     "Limits",
     "Listen",

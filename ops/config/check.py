@@ -17,6 +17,7 @@ from ops.config.address import Address
 from ops.config.faults import ConfigError, Reading
 from ops.config.read import WrongError, pem
 from ops.config.values import (
+    ClusterPart,
     Limits,
     Listen,
     MemberConfig,
@@ -78,10 +79,10 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     """
     reading = Reading(origin)
     reading.unknown_sections(root)
-    sections = {name: reading.section(root, name) for name in ("member", "listen", "site", "limits")}
+    sections = {name: reading.section(root, name) for name in ("member", "listen", "site", "limits", "cluster")}
     arrays = {name: reading.sections(root, name) for name in ("source", "recursive", "operator")}
-    _drop_ipv6_defaults(reading, sections["listen"], around)
-    _check_listen(reading, sections["listen"])
+    _drop_ipv6_defaults(reading, sections, around)
+    _check_listen(reading, sections["listen"], sections["cluster"])
     _check_names(reading, sections["member"], arrays)
     sources = [_source(reading, f"source[{at}]", table, around) for at, table in enumerate(arrays["source"], 1)]
     _check_prefixes(reading, arrays["source"])
@@ -95,6 +96,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
         listen=listen,
         site=_site(reading, sections["site"], listen),
         limits=Limits(**sections["limits"]),
+        cluster=ClusterPart(**sections["cluster"]),
         sources=tuple(source for source in sources if source is not None),
         recursives=tuple(recursive for recursive in recursives if recursive is not None),
         operators=tuple(OperatorKey(**table) for table in arrays["operator"]),
@@ -102,32 +104,32 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     return _with_notes(config), reading.origins
 
 
-def _drop_ipv6_defaults(reading: Reading, listen: Table, around: Surroundings) -> None:
+def _drop_ipv6_defaults(reading: Reading, sections: Mapping[str, Table], around: Surroundings) -> None:
     if around.ipv6:
         return
-    for name in TRANSPORTS:
-        at = f"listen.{name}"
-        if reading.origins.get(at) == "default" and any(address.is_ipv6 for address in listen[name]):
-            listen[name] = tuple(address for address in listen[name] if not address.is_ipv6)
+    for section, name in (*(("listen", name) for name in TRANSPORTS), ("cluster", "listen")):
+        at, table = f"{section}.{name}", sections[section]
+        if reading.origins.get(at) == "default" and any(address.is_ipv6 for address in table[name]):
+            table[name] = tuple(address for address in table[name] if not address.is_ipv6)
             reading.origins[at] = "default (no IPv6 on this machine)"
 
 
-def _check_listen(reading: Reading, listen: Table) -> None:
+def _check_listen(reading: Reading, listen: Table, cluster: Table) -> None:
     taken: dict[tuple[str, str, int], str] = {}
-    for name, transports in TRANSPORTS.items():
-        for address in listen.get(name, ()):
+    wanted = [(f"listen.{name}", transports, listen.get(name, ())) for name, transports in TRANSPORTS.items()]
+    wanted.append(("cluster.listen", ("tcp",), cluster.get("listen", ())))
+    for name, transports, addresses in wanted:
+        for address in addresses:
             if not address.is_loopback and not listen.get("allow_public", False):
                 reading.fault(
-                    f"listen.{name}",
+                    name,
                     f"{address} can be reached from other machines",
                     "allow_public = true in [listen] if that is meant",
                 )
             for transport in transports:
                 other = _clash(taken, transport, address)
                 if other is not None:
-                    reading.fault(
-                        f"listen.{name}", f"{address} ({transport}) is already used by listen.{other}", "a port of its own"
-                    )
+                    reading.fault(name, f"{address} ({transport}) is already used by {other}", "a port of its own")
                 if address.port:
                     taken[transport, address.host, address.port] = name
 
@@ -341,5 +343,6 @@ def _with_notes(config: MemberConfig) -> MemberConfig:
         config.sources,
         config.recursives,
         config.operators,
+        config.cluster,
         tuple(notes),
     )

@@ -69,6 +69,22 @@ def whole(low: int, high: int) -> Reader:
     return read
 
 
+def one_of(*numbers: int) -> Reader:
+    """One of some whole numbers."""
+
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value not in numbers:
+            raise WrongError(f"{shown(value)} is not a choice", "one of " + ", ".join(map(str, numbers)))
+        return value
+
+    return read
+
+
+def zone(value: object) -> str:
+    """A name of a place, or nothing."""
+    return name(value) if value else text(value)
+
+
 def choice(*words: str) -> Reader:
     """One of some words."""
 

@@ -10,6 +10,7 @@ from ops.config.read import Reader
 
 REQUIRED = "(required)"
 HANDLE_PORT, HTTP_PORT, GRPC_PORT, FEED_PORT, BEATS_PORT, METRICS_PORT = 2641, 8000, 2642, 2643, 2644, 9464
+CLUSTER_PORT = 2646
 REGISTRATION_PORT = 2647  # 2645 is where the examples let a source listen
 
 
@@ -122,6 +123,23 @@ LIMITS = Section(
         Key("feed_streams_max", read.whole(1, 10_000), 64, "Feed streams at once, in and out."),
     ),
 )
+CLUSTER = Section(
+    "cluster",
+    False,
+    "Several members as one cluster; counts once `zaibei cluster init` or `zaibei cluster join` has written this member's card.",
+    (
+        Key("listen", _listen, _loopback(CLUSTER_PORT), "Links between members, mutual TLS with the cluster's certificates."),
+        Key(
+            "reach",
+            read.listed(read.peer_address, '["member-1.example:2646"]'),
+            [],
+            "Addresses other members are told. Default: those listened on.",
+            '["member-1.example:2646"]',
+        ),
+        Key("zone", read.zone, "", "Place that can be lost at once: a site, a room. None of three holds a majority.", '"dc-1"'),
+        Key("replicas", read.one_of(3, 5), 3, "Voters of each group, 3 or 5; read when the cluster is begun."),
+    ),
+)
 SOURCE = Section(
     "source",
     True,
@@ -205,4 +223,6 @@ OPERATOR = Section(
     ),
 )
 
-SECTIONS = MappingProxyType({section.name: section for section in (MEMBER, LISTEN, SITE, LIMITS, SOURCE, RECURSIVE, OPERATOR)})
+SECTIONS = MappingProxyType(
+    {section.name: section for section in (MEMBER, LISTEN, SITE, LIMITS, CLUSTER, SOURCE, RECURSIVE, OPERATOR)}
+)

@@ -34,6 +34,12 @@ def document(config: MemberConfig) -> dict[str, Any]:
             "ttl_s": site.ttl_s,
         },
         "limits": {key.name: getattr(config.limits, key.name) for key in SECTIONS["limits"].keys},
+        "cluster": {
+            "listen": [str(address) for address in config.cluster.listen],
+            "reach": [str(address) for address in config.cluster.reach],
+            "zone": config.cluster.zone,
+            "replicas": config.cluster.replicas,
+        },
         "source": [
             {
                 "name": source.name,

@@ -164,6 +164,25 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterPart:
+    """`[cluster]`: how this member takes part in a cluster. Without a card in the data folder it does not, and nothing listens.
+
+    Args:
+        listen: links between members; reach: addresses others are told, as written; empty: those listened on.
+        zone: place that can be lost at once; replicas: voters of a group, read when the cluster is begun.
+    """
+
+    listen: tuple[Address, ...] = ()
+    reach: tuple[Address, ...] = ()
+    zone: str = ""
+    replicas: int = 3
+
+    def links(self) -> tuple[str, ...]:
+        """host:port where other members reach this one."""
+        return tuple(str(address) for address in self.reach or self.listen if not address.is_any)
+
+
+@dataclass(frozen=True, slots=True)
 class MemberConfig:
     """One member's whole configuration, checked."""
 
@@ -174,6 +193,7 @@ class MemberConfig:
     sources: tuple[Source, ...] = ()
     recursives: tuple[Recursive, ...] = ()
     operators: tuple[OperatorKey, ...] = ()
+    cluster: ClusterPart = field(default_factory=ClusterPart)
     notes: tuple[str, ...] = field(default=(), compare=False)  # legal, but worth a look
 
     def pins(self) -> Pins:

@@ -158,7 +158,7 @@ def test_an_unknown_key_is_answered_with_the_near_one() -> None:
     with pytest.raises(ConfigError) as caught:
         check({"listen": {"handel": []}, "zzz": 1}, "test.toml", AROUND)
     assert [fault.instead for fault in caught.value.faults] == [
-        "one of member, listen, site, limits, source, recursive, operator",
+        "one of member, listen, site, limits, cluster, source, recursive, operator",
         "'handle' (did you mean that?)",
     ]
 
@@ -259,6 +259,33 @@ def test_a_token_file_only_its_user_may_read(tmp_path: Path) -> None:
     assert [(path, "others" in what) for path, what in faults(root, around)] == [("recursive[1].token_file", True)]
     token.unlink()
     assert [path for path, _ in faults(root, around)] == ["recursive[1].token_file"]
+
+
+def test_the_part_about_a_cluster() -> None:
+    plain = good({}).cluster
+    assert (plain.zone, plain.replicas) == ("", 3)
+    assert plain.links() == ("127.0.0.1:2646", "[::1]:2646")
+    given = {"listen": ["0.0.0.0:2646"], "reach": ["m1.example:2646"], "zone": "dc-1", "replicas": 5}
+    whole = good({"listen": {"allow_public": True}, "cluster": given}).cluster
+    assert whole.links() == ("m1.example:2646",) and (whole.zone, whole.replicas) == ("dc-1", 5)
+    assert good({"listen": {"allow_public": True}, "cluster": {"listen": ["0.0.0.0:2646"]}}).cluster.links() == ()
+    narrow = check({}, "t", Surroundings(Path("/srv/z"), "h", False, no_file))[0].cluster
+    assert narrow.links() == ("127.0.0.1:2646",)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "path"),
+    [
+        ({"replicas": 2}, "cluster.replicas"),
+        ({"replicas": True}, "cluster.replicas"),
+        ({"zone": "no zone!"}, "cluster.zone"),
+        ({"reach": ["0.0.0.0:2646"]}, "cluster.reach"),
+        ({"listen": ["192.0.2.1:2646"]}, "cluster.listen"),  # beyond loopback without a word
+        ({"listen": ["127.0.0.1:2643"]}, "cluster.listen"),  # the feed is there
+    ],
+)
+def test_what_a_cluster_cannot_be(cluster: dict[str, Any], path: str) -> None:
+    assert [at for at, _ in faults({"cluster": cluster})] == [path]
 
 
 def test_origins_say_where_a_value_comes_from(tmp_path: Path) -> None:
