@@ -89,7 +89,8 @@ class ClusterDesk:
             raise ZaibeiError(Code.WOULD_LOSE_DATA if plan.loses else Code.REFUSED, plan.refusal)
         if plan.token != token:
             raise ZaibeiError(
-                Code.REFUSED, f"the cluster is no longer as that plan saw it. Next: zaibei cluster {action} plan, and look again"
+                Code.REFUSED,
+                "the cluster is no longer as that plan saw it. Next: the same command without --plan",
             )
         if action == "remove":
             await self._commit(entries.removed(act, self._port.now_ms(), plan.number, reason))

@@ -66,12 +66,12 @@ def _member_trouble(look: ClusterLook, member: MemberRecord, connected: bool | N
     if member.state is MemberState.JOINING:
         return "has not come yet", f"at its machine: zaibei cluster join TOKEN, then zaibei up; or zaibei cluster remove {name}"
     if bad:
-        return f"out of service in {', '.join(bad[:3])}", f"zaibei cluster reseed plan {bad[0]} {name}"
+        return f"out of service in {', '.join(bad[:3])}", f"zaibei cluster reseed {bad[0]} {name}"
     if member.state is MemberState.LEAVING:
         held = len(look.state.places_of(member.number))
         return f"leaves: {held} groups to go" + (f" ({member.reason})" if member.reason else ""), f"wait, and {STATUS}"
     if connected is False:
-        return "not connected", f"look at its machine and log; lost for good: zaibei cluster replace plan {name}"
+        return "not connected", f"look at its machine and log; lost for good: zaibei cluster replace {name}"
     if connected is None:
         return "not known whether it runs", STATUS
     if seen is not None and seen.slow:
@@ -116,11 +116,11 @@ def _group_trouble(state: ControlState, row: GroupRow, down: int) -> tuple[str, 
         return f"{down} of {len(row.voters)} voters are down: no majority", "bring one of them back; answers go on meanwhile"
     if row.out_of_service:
         name, why = next(iter(row.out_of_service.items()))
-        return f"{name} is out of service: {why}", f"zaibei cluster reseed plan {row.group} {name}"
+        return f"{name} is out of service: {why}", f"zaibei cluster reseed {row.group} {name}"
     if not row.leader:
         return "nobody is known to lead it", f"{STATUS} again in a moment"
     if len(row.voters) < state.replicas and not row.moving:
-        return f"{len(row.voters)} of {state.replicas} voters", "zaibei cluster invite"
+        return f"{len(row.voters)} of {state.replicas} voters", "zaibei cluster invite NAME"
     if row.moving:
         return "moves", f"wait, and {STATUS}"
     late = {name: lag for name, lag in row.behind.items() if lag is not None and lag > UP_TO_DATE_ENTRIES_MAX}
@@ -135,7 +135,9 @@ def _warnings(look: ClusterLook) -> list[str]:
     zones = {member.zone for member in active}
     found = []
     if len(active) == 2:
-        found.append("two members: one voter and a live copy; the death of the voter needs a person. Next: zaibei cluster invite")
+        found.append(
+            "two members: one voter and a live copy; if the voter dies a person is needed. Next: zaibei cluster invite NAME"
+        )
     if len(active) >= 3 and len(zones) == 2:
         found.append("two zones: the loss of one of them may take the majority along. Next: a third zone, even a small one")
     if "" in zones and len(zones) > 1:

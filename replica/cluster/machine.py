@@ -79,7 +79,7 @@ def decode_state(octets: bytes, place: str) -> ControlState:
     Raises:
         ZaibeiError(DAMAGED): the octets are not what was written, or of another version; says what to do.
     """
-    hint = "Next: zaibei cluster reseed plan control MEMBER, at a member that is in service"
+    hint = "Next: zaibei cluster reseed control MEMBER, at a member that is in service"
     try:
         found = msgspec.json.decode(octets, type=_File)
         if found.format != FILE_FORMAT:

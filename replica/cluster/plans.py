@@ -60,7 +60,7 @@ def plan_remove(world: World, member: MemberRecord, fewer: bool = False) -> Plan
     if member.state is MemberState.JOINING:
         return replace(plan, text=(f"{member.name} never came; its number {member.number} will be refused",))
     if not any(one.state is MemberState.ACTIVE and one.number != member.number for one in state.members):
-        return replace(plan, refusal=f"{member.name} is the last member. First: zaibei cluster invite")
+        return replace(plan, refusal=f"{member.name} is the last member. First: zaibei cluster invite NAME")
     held = state.places_of(member.number)
     after = state.with_member(member.moved(MemberState.LEAVING))
     refusal = next(filter(None, _against_removal(world, after, member, held, fewer)), "")
@@ -82,13 +82,13 @@ def _against_removal(
         zone = member.zone or "ZONE"
         yield (
             f"{member.name} is the last member of the zone {zone}: afterwards one of {len(then)} zones holds a majority of every "
-            f"group. First: zaibei cluster invite --zone {zone}; or accept it with --fewer"
+            f"group. First: zaibei cluster invite NAME --zone {zone}; or accept it with --fewer"
         )
     had, gets = voters_for(now, world.state.replicas), voters_for(then, world.state.replicas)
     if gets < had:
         yield (
             f"groups would have {gets} voters instead of {had}, so that fewer members may die. "
-            "First: zaibei cluster invite, so that another one can take its place; or accept it with --fewer"
+            "First: zaibei cluster invite NAME, so that another one can take its place; or accept it with --fewer"
         )
 
 
