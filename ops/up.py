@@ -28,6 +28,7 @@ from ops.config import Address, MemberConfig
 from ops.config.values import Source, TakeoverPolicy
 from ops.fronts import FrontProcesses
 from ops.metrics import MetricsServer, watch_loop
+from ops.registering import registration_port
 from ops.seat import Seat
 from replica.member.member import Member
 from replica.member.settings import MB, MemberSettings, SourceSettings
@@ -87,6 +88,10 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         bound = dict(fronts)
         bound["feed"] = [Address(*address) for address in member.feed_addresses]
         bound["beats"] = [Address(*address) for address in member.beat_addresses]
+        registration = registration_port(config.sources, member, identity)
+        stack.push_async_callback(registration.stop)
+        await registration.start(_pairs(config.listen.registration))
+        bound["registration"] = [Address(*address) for address in registration.addresses]
         metrics = MetricsServer(seat.registry, config.listen.metrics)
         bound["metrics"] = await metrics.start()
         stack.push_async_callback(metrics.stop)

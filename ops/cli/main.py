@@ -34,6 +34,7 @@ COMMANDS = MappingProxyType(
         "up": Lazy("ops.cli.up:up", "Run", "Start a member; no configuration needed to begin."),
         "demo": Lazy("ops.demo.command:demo", "Run", "The whole story in two minutes: copy, kill, answer, return."),
         "source": Lazy("ops.cli.source:source", "Run", "Publish a registry, and check what somebody publishes."),
+        "register": Lazy("ops.cli.register:register", "Run", "Identifiers of a source that is hosted here."),
         "status": Lazy("ops.cli.status:status", "Look", "Every source: position, lag, freshness, readiness."),
         "resolve": Lazy("ops.cli.resolve:resolve", "Look", "Look an identifier up, here or at any Handle server."),
         "metrics": Lazy("ops.cli.metrics:metrics", "Look", "Numbers of a running member."),

@@ -1,0 +1,28 @@
+"""The registration port of a member, out of its configuration: which sources are hosted, and who may register in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from hosting.tenant.edge_port import RegistrationPort
+from hosting.tenant.offices import Offices, OfficeSettings
+from ops.config.values import Source
+from replica.member.member import Member
+from replica.model.edge_identity import Identity
+from replica.model.identifier import prefix_key
+from replica.model.identity import Pins
+
+
+def registration_port(sources: Sequence[Source], member: Member, identity: Identity) -> RegistrationPort:
+    """Not yet listening."""
+    settings = [
+        OfficeSettings(source.name, tuple(map(prefix_key, source.prefixes)), Pins(source.registrars))
+        for source in sources
+        if source.hosted
+    ]
+    return RegistrationPort(identity, Offices(settings, member.hosted, _now_ms))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
