@@ -15,6 +15,7 @@ from typing import Any
 
 from ops.config.address import Address
 from ops.config.faults import ConfigError, Reading
+from ops.config.pki import pki_part
 from ops.config.read import WrongError, pem
 from ops.config.values import (
     ClusterPart,
@@ -79,12 +80,15 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     """
     reading = Reading(origin)
     reading.unknown_sections(root)
-    sections = {name: reading.section(root, name) for name in ("member", "listen", "site", "limits", "cluster")}
+    sections = {name: reading.section(root, name) for name in ("member", "listen", "site", "limits", "cluster", "pki")}
     arrays = {name: reading.sections(root, name) for name in ("source", "recursive", "operator")}
     _drop_ipv6_defaults(reading, sections, around)
-    _check_listen(reading, sections["listen"], sections["cluster"])
+    _check_listen(reading, sections)
     _check_names(reading, sections["member"], arrays)
-    sources = [_source(reading, f"source[{at}]", table, around) for at, table in enumerate(arrays["source"], 1)]
+    pki = pki_part(reading, sections["pki"], around.folder, around.read_file)
+    sources = [
+        _source(reading, f"source[{at}]", table, around, by_ca=bool(pki.roots)) for at, table in enumerate(arrays["source"], 1)
+    ]
     _check_prefixes(reading, arrays["source"])
     recursives = [_recursive(reading, f"recursive[{at}]", table, around) for at, table in enumerate(arrays["recursive"], 1)]
     _check_operator_keys(reading, arrays["operator"])
@@ -97,6 +101,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
         site=_site(reading, sections["site"], listen),
         limits=Limits(**sections["limits"]),
         cluster=ClusterPart(**sections["cluster"]),
+        pki=pki,
         sources=tuple(source for source in sources if source is not None),
         recursives=tuple(recursive for recursive in recursives if recursive is not None),
         operators=tuple(OperatorKey(**table) for table in arrays["operator"]),
@@ -107,17 +112,19 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
 def _drop_ipv6_defaults(reading: Reading, sections: Mapping[str, Table], around: Surroundings) -> None:
     if around.ipv6:
         return
-    for section, name in (*(("listen", name) for name in TRANSPORTS), ("cluster", "listen")):
+    for section, name in (*(("listen", name) for name in TRANSPORTS), ("cluster", "listen"), ("pki", "enrol")):
         at, table = f"{section}.{name}", sections[section]
         if reading.origins.get(at) == "default" and any(address.is_ipv6 for address in table[name]):
             table[name] = tuple(address for address in table[name] if not address.is_ipv6)
             reading.origins[at] = "default (no IPv6 on this machine)"
 
 
-def _check_listen(reading: Reading, listen: Table, cluster: Table) -> None:
+def _check_listen(reading: Reading, sections: Mapping[str, Table]) -> None:
+    listen, cluster, pki = sections["listen"], sections["cluster"], sections["pki"]
     taken: dict[tuple[str, str, int], str] = {}
     wanted = [(f"listen.{name}", transports, listen.get(name, ())) for name, transports in TRANSPORTS.items()]
     wanted.append(("cluster.listen", ("tcp",), cluster.get("listen", ())))
+    wanted.append(("pki.enrol", ("tcp",), pki.get("enrol", ()) if pki.get("folder") else ()))
     for name, transports, addresses in wanted:
         for address in addresses:
             if not address.is_loopback and not listen.get("allow_public", False):
@@ -181,7 +188,7 @@ def _at_or_below(key: bytes, prefix: bytes) -> bool:
     return key == prefix or key.startswith(prefix + b"\x01")
 
 
-def _source(reading: Reading, at: str, table: Table, around: Surroundings) -> Source | None:
+def _source(reading: Reading, at: str, table: Table, around: Surroundings, *, by_ca: bool) -> Source | None:
     hosted, registrars = table.pop("hosted", False), table.pop("registrars", ())
     if hosted:
         return _hosted(reading, at, table, registrars)
@@ -189,6 +196,9 @@ def _source(reading: Reading, at: str, table: Table, around: Surroundings) -> So
         reading.fault(
             f"{at}.registrars", "nobody registers in a source that has a node of its own", "hosted = true, or no registrars"
         )
+    unpinned = not any(table.get(name, True) for name in ("fingerprint", "certificate", "certificate_file"))
+    if by_ca and unpinned and {"name", "prefixes"} <= table.keys():
+        return _source_value(table, Peer(table["name"], b"", tuple(prefix_key(prefix) for prefix in table["prefixes"])))
     if table.get("fingerprint") == "":
         reading.fault(f"{at}.fingerprint", "is missing", 'fingerprint = "sha256:..."')
         table.pop("fingerprint")
@@ -344,5 +354,6 @@ def _with_notes(config: MemberConfig) -> MemberConfig:
         config.recursives,
         config.operators,
         config.cluster,
+        config.pki,
         tuple(notes),
     )

@@ -13,14 +13,17 @@ from pathlib import Path
 from ops.config.check import Surroundings, check
 from ops.config.faults import ConfigError, Fault
 from ops.config.read import WrongError
+from ops.config.schema import SECTIONS
 from ops.config.values import MemberConfig
 from replica.model.errors import Code, ZaibeiError
 
 CONFIG_VARIABLE = "ZAIBEI_CONFIG"
 CONFIG_FILE = "zaibei.toml"
 CONFIG_OCTETS_MAX = 4 * 1024 * 1024
-SIDE_FILE_OCTETS_MAX = 64 * 1024
+SIDE_FILE_OCTETS_MAX = 16 * 1024 * 1024  # the revocation list of a large CA
 EMBEDDED = "embedded defaults"
+SOURCES_FOLDER = "sources.d"
+DATA_DEFAULT = str(SECTIONS["member"].key("data").default)  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,30 @@ def load_config(path: Path | None = None, *, data: Path | None = None, environme
     member = root.get("member", {})
     if data is not None and isinstance(member, dict):
         root["member"] = {**member, "data": str(data.absolute())}
+    _add_enrolled(root, Path.cwd() if file is None else file.absolute().parent)
     config, origins = check(root, origin, surroundings(Path.cwd() if file is None else file.absolute().parent))
     if data is not None:
         origins["member.data"] = "--data"
     return Effective(config, origin, origins)
+
+
+def enrolled_folder(data: Path) -> Path:
+    """Where each source that came in by a token has its own [[source]] block."""
+    return data / SOURCES_FOLDER
+
+
+def _add_enrolled(root: dict[str, object], folder: Path) -> None:
+    """Blocks of enrolled sources count as if they stood in the file, after those that do."""
+    member, written = root.get("member", {}), root.get("source", [])
+    data = member.get("data", DATA_DEFAULT) if isinstance(member, dict) else DATA_DEFAULT
+    if not isinstance(data, str) or not isinstance(written, list):
+        return  # told by the check
+    added: list[object] = []
+    for file in sorted(enrolled_folder(folder / data).glob("*.toml")):
+        found = parse(file).get("source", [])
+        added += found if isinstance(found, list) else [found]
+    if added:
+        root["source"] = [*written, *added]
 
 
 def find(path: Path | None, environment: Mapping[str, str]) -> Path | None:

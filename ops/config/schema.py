@@ -11,6 +11,7 @@ from ops.config.read import Reader
 REQUIRED = "(required)"
 HANDLE_PORT, HTTP_PORT, GRPC_PORT, FEED_PORT, BEATS_PORT, METRICS_PORT = 2641, 8000, 2642, 2643, 2644, 9464
 CLUSTER_PORT = 2646
+ENROL_PORT = 2648
 REGISTRATION_PORT = 2647  # 2645 is where the examples let a source listen
 
 
@@ -140,6 +141,49 @@ CLUSTER = Section(
         Key("replicas", read.one_of(3, 5), 3, "Voters of each group, 3 or 5; read when the cluster is begun."),
     ),
 )
+PKI = Section(
+    "pki",
+    False,
+    "A CA instead of pins: `zaibei pki init` makes one, or name your own. Who it signed as source NAME is that [[source]].",
+    (
+        Key("folder", read.text, "", "Folder of the private CA, at the one member that enrols; nowhere else.", '"pki"'),
+        Key("passphrase_file", read.text, "", "File with the passphrase of its key, mode 0600; only if it has one.", '"ca.pass"'),
+        Key(
+            "roots",
+            read.listed(read.text, '["ca.pem"]'),
+            [],
+            "PEM files of the CA: root, and intermediates if there are. Default: that of folder.",
+            '["ca.pem"]',
+        ),
+        Key(
+            "crl",
+            read.listed(read.text, '["crl.pem"]'),
+            [],
+            "Revocation lists, PEM; changed files count within seconds. Default: that of folder.",
+            '["crl.pem"]',
+        ),
+        Key(
+            "enrol",
+            _listen,
+            _loopback(ENROL_PORT),
+            "Enrolment by one-time tokens, and renewal; opened only where folder is set.",
+        ),
+        Key(
+            "reach",
+            read.listed(read.peer_address, '["member-1.example:2648"]'),
+            [],
+            "Addresses of the member that enrols, as others reach it. Default, at that member: those listened on.",
+            '["member-1.example:2648"]',
+        ),
+        Key(
+            "feeds",
+            read.listed(read.peer_address, '["member-1.example:2643"]'),
+            [],
+            "Where enrolled sources push to. Default: [listen] feed.",
+            '["member-1.example:2643"]',
+        ),
+    ),
+)
 SOURCE = Section(
     "source",
     True,
@@ -150,7 +194,7 @@ SOURCE = Section(
             "fingerprint",
             read.fingerprint,
             "",
-            "Needed unless hosted. Compare it with its operator by another way than this file.",
+            "Needed unless hosted, or known by the CA of [pki]. Compare it with its operator by another way than this file.",
             '"sha256:..."',
         ),
         Key("certificate", read.certificate, "", "The pinned certificate: PEM, or base64 of DER in one line.", '"MIIB..."'),
@@ -224,5 +268,5 @@ OPERATOR = Section(
 )
 
 SECTIONS = MappingProxyType(
-    {section.name: section for section in (MEMBER, LISTEN, SITE, LIMITS, CLUSTER, SOURCE, RECURSIVE, OPERATOR)}
+    {section.name: section for section in (MEMBER, LISTEN, SITE, LIMITS, CLUSTER, PKI, SOURCE, RECURSIVE, OPERATOR)}
 )

@@ -40,6 +40,13 @@ def document(config: MemberConfig) -> dict[str, Any]:
             "zone": config.cluster.zone,
             "replicas": config.cluster.replicas,
         },
+        "pki": {
+            "folder": str(config.pki.folder or ""),
+            "passphrase_file": str(config.pki.passphrase_file or ""),
+            "roots": [str(path) for path in config.pki.roots],
+            "crl": [str(path) for path in config.pki.lists],
+            **{name: [str(a) for a in getattr(config.pki, name)] for name in ("enrol", "reach", "feeds")},
+        },
         "source": [
             {
                 "name": source.name,

@@ -183,6 +183,26 @@ class ClusterPart:
 
 
 @dataclass(frozen=True, slots=True)
+class PkiPart:
+    """`[pki]`: a CA beside the pins.
+
+    Args:
+        folder: of the private CA, where this member has it; passphrase_file: of its key.
+        roots, lists: PEM files; empty roots: pins alone count.
+        enrol: where this member enrols, if it has the folder; reach: where the one that enrols is reached, as written.
+        feeds: where enrolled sources push to, as written.
+    """
+
+    folder: Path | None = None
+    passphrase_file: Path | None = None
+    roots: tuple[Path, ...] = ()
+    lists: tuple[Path, ...] = ()
+    enrol: tuple[Address, ...] = ()
+    reach: tuple[Address, ...] = ()
+    feeds: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MemberConfig:
     """One member's whole configuration, checked."""
 
@@ -194,6 +214,7 @@ class MemberConfig:
     recursives: tuple[Recursive, ...] = ()
     operators: tuple[OperatorKey, ...] = ()
     cluster: ClusterPart = field(default_factory=ClusterPart)
+    pki: PkiPart = field(default_factory=PkiPart)
     notes: tuple[str, ...] = field(default=(), compare=False)  # legal, but worth a look
 
     def pins(self) -> Pins:

@@ -84,11 +84,13 @@ def present(ticket: Ticket, presented: Presented, now_s: float) -> tuple[Ticket,
     Returns:
         The ticket as it is from now on, and why the request is refused, for our log alone; "" when it is good.
     """
+    if ticket.wrong >= WRONG_MAX:
+        return ticket, "closed: too many wrong secrets"
     if not hmac.compare_digest(secret_hash(presented.secret), ticket.secret_hash):
         return replace(ticket, wrong=ticket.wrong + 1), f"wrong secret, {ticket.wrong + 1} of {WRONG_MAX}"
     state = ticket.state(now_s)
     if state is TicketState.CLOSED:
-        return ticket, "closed: ended, closed by a person, or too many wrong secrets"
+        return ticket, "closed: ended, or closed by a person"
     if (presented.role, presented.name) != (str(ticket.role), ticket.name):
         return replace(ticket, wrong=ticket.wrong + 1), "another name or role than the token's"
     if state is TicketState.USED and presented.request_hash != ticket.request_hash:
