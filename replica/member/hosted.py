@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from replica.feed.admission import Rights
@@ -84,10 +84,26 @@ async def found(log: Log, store: SourceStore, lineage: bytes, signer: Signer) ->
 
 
 class HostedPort:
-    """Satisfies hosting.tenant.port.HostedGroup."""
+    """Satisfies hosting.tenant.port.HostedGroup.
 
-    def __init__(self, log: Log, store: SourceStore, settings: SourceSettings, owner_of: OwnerOf) -> None:
+    Args:
+        barrier: confirms that this member leads, and waits until what was committed before is applied; None: one member, whose
+            leadership nobody else can have taken.
+        leaders: addresses of the registration service where the source is led; None: one member, there is no other.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        store: SourceStore,
+        settings: SourceSettings,
+        owner_of: OwnerOf,
+        *,
+        barrier: Callable[[], Awaitable[None]] | None = None,
+        leaders: Callable[[], Sequence[str]] | None = None,
+    ) -> None:
         self._log, self._store, self._settings, self._owner_of = log, store, settings, owner_of
+        self._barrier, self._leaders = barrier, leaders
 
     @property
     def source(self) -> str:
@@ -98,8 +114,7 @@ class HostedPort:
         return self._log.failure is None and self._log.leader
 
     def leaders(self) -> Sequence[str]:
-        """With one member there is no other to name."""
-        return ()
+        return () if self._leaders is None else self._leaders()
 
     def state(self) -> GroupState:
         return self._store.state()
@@ -127,8 +142,10 @@ class HostedPort:
         return self._log.propose(entry)
 
     async def wait(self) -> None:
-        """The read barrier: with one member, whoever leads is the only one who can have acknowledged anything."""
-        if not self.leader:
+        """The read barrier. With one member, whoever leads is the only one who can have acknowledged anything."""
+        if self._barrier is not None:
+            await self._barrier()
+        elif not self.leader:
             raise self._log.failure or ZaibeiError(
                 Code.UNREACHABLE, f"this member does not lead {self.source}: nothing was read", retry=True
             )
