@@ -33,13 +33,15 @@ from replica.member.hosted import HostedPort
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.member.source_log import StoreSourceLog
 from replica.model.catalog import Catalog
+from replica.model.edge_trust import LiveTrust
 from replica.model.errors import Code, InvariantBroken, ZaibeiError, require
 from replica.model.group_state import GroupState
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.values import decode_record
 from replica.model.identifier import END, ROUTE, PrefixTree, parent, prefix_key, prefix_text
-from replica.model.identity import Peer
+from replica.model.identity import Peer, Trusts
 from replica.model.position import LINEAGE_OCTETS
+from replica.model.trust import Role
 from replica.model.view import SourceView
 from replica.store.edge_disk import DiskLimits as StoreDiskLimits
 from replica.store.edge_disk import write_durable
@@ -54,6 +56,7 @@ LINEAGE_FILE = "lineage"
 STORE_OPEN_FILES_MIN = 64
 CATALOG_SETTLE_S = 0.002
 OBSERVE_S = 1.0
+ENROLLED_STORES = 8  # room in the budget for sources that are enrolled while we run
 BRING_BACK_S = 2.0
 HS_SITE_TYPES = frozenset({"HS_SITE", "HS_SITE.6"})
 
@@ -83,10 +86,12 @@ class Member:
         self.feed_addresses: tuple[Address, ...] = ()
         self.beat_addresses: tuple[Address, ...] = ()
         self.catalog_changed: Callable[[], None] = lambda: None
+        self._trusts: Trusts = settings.pins
+        if settings.trust_files is not None:
+            self._trusts = LiveTrust(lambda: self.settings.pins, settings.trust_files, frozenset({Role.SOURCE}))
         self._owners: PrefixTree[str] = PrefixTree()
         for source in settings.sources:
-            for prefix in source.prefixes:
-                self._owners.put(prefix_key(prefix), source.name)
+            self._own(source)
         self._catalog = Catalog(own_site=settings.own_site)
         self._catalog_mark: object = None
         self._catalog_due = False
@@ -221,6 +226,29 @@ class Member:
             await copy.stop()
             await self._close(name, copy)
 
+    async def add_source(self, source: SourceSettings) -> None:
+        """Take a further source into service while we run; one of the same settings is there already and stays.
+
+        Raises:
+            ZaibeiError(CONFLICT): its name, or one of its prefixes, is another's.
+        """
+        async with self.changing:
+            if any(one.name == source.name for one in self.settings.sources):
+                if source not in self.settings.sources:
+                    raise ZaibeiError(Code.CONFLICT, f"source {source.name!r} runs with other settings: that takes a restart")
+                return
+            for prefix in source.prefixes:
+                found = self._owners.longest(prefix_key(prefix))
+                if found is not None and found[0] == prefix_key(prefix):
+                    raise ZaibeiError(Code.CONFLICT, f"{prefix} belongs to {found[1]!r}: it cannot be {source.name!r}'s as well")
+            self.settings = replace(self.settings, sources=(*self.settings.sources, source))
+            self._own(source)
+            await self.bring_in(source.name)
+
+    def _own(self, source: SourceSettings) -> None:
+        for prefix in source.prefixes:
+            self._owners.put(prefix_key(prefix), source.name)
+
     async def forget_log(self, name: str) -> None:
         """Its journal entries count no more. Raises ZaibeiError."""
         require(name not in self.copies and self._journal is not None, f"{name} is still open")
@@ -298,11 +326,11 @@ class Member:
 
     async def _serve(self) -> None:
         settings = self.settings
-        if not settings.feed_listen or not settings.pins.peers:
+        if not settings.feed_listen or not (settings.pins.peers or settings.trust_files):
             return  # nobody is pinned, so nobody could come in
-        pins = settings.pins
-        push, source = PushService(self._driver_for, lambda: pins), SourceService(self._log_for, lambda: pins)
-        self._feed = FeedPort(settings.identity, pins, push, source)
+        push = PushService(self._driver_for, lambda: self._trusts)
+        source = SourceService(self._log_for, lambda: self._trusts)
+        self._feed = FeedPort(settings.identity, self._trusts, push, source)
         await self._feed.start(settings.feed_listen)
         self.feed_addresses = self._feed.addresses
         await self._tell_health()
@@ -332,7 +360,7 @@ class Member:
     def _begin_pull(self, source: SourceSettings) -> None:
         copy = self.copies.get(source.name)
         if copy is not None and source.peer is not None and source.pull and source.name not in self.broken:
-            puller = Puller(copy.driver, source.pull, self.settings.identity, source.peer)
+            puller = Puller(copy.driver, source.pull, self.settings.identity, source.peer, self._trusts)
             self._pullers[source.name] = asyncio.create_task(puller.run(), name=f"pull {source.name}")
 
     async def _end_pull(self, name: str) -> None:
@@ -443,7 +471,7 @@ def _budget(settings: MemberSettings) -> BudgetLimits:
         cache_octets=settings.memory_octets // 2,
         write_buffer_octets=settings.memory_octets // 2,
         open_files=max(settings.open_files, STORE_OPEN_FILES_MIN),
-        stores_max=max(1, 2 * len(settings.sources)),  # a side generation beside each live one
+        stores_max=max(1, 2 * len(settings.sources)) + (ENROLLED_STORES if settings.trust_files else 0),  # and a side generation
     )
 
 

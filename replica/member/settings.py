@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from replica.model.edge_identity import Identity
+from replica.model.edge_trust import TrustFiles
 from replica.model.errors import require
 from replica.model.identifier import prefix_key
 from replica.model.identity import Peer, Pins
@@ -69,6 +70,7 @@ class MemberSettings:
         own_site: HS_SITE data octets of this cluster.
         publishers: adapters that make a takeover known, by their names.
         shadow_prefix: for rehearsals.
+        trust_files: of the CA whose sources may come in beside the pinned ones; None: pins alone count.
     """
 
     name: str
@@ -87,6 +89,7 @@ class MemberSettings:
     journal_keep_octets: int = 2_048 * MB
     disk_reserve_octets: int = 256 * MB
     identity_ends_s: int | None = None
+    trust_files: TrustFiles | None = None
     pins: Pins = field(init=False)
 
     def __post_init__(self) -> None:
