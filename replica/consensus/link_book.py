@@ -46,6 +46,7 @@ class LinkBook:
         self._own, self._ears = own, ears
         self.metrics = metrics
         self._known: dict[int, _Known] = {}
+        self._said: dict[int, str] = {}
         self.failure: Exception | None = None
         self.closed = False
 
@@ -142,8 +143,11 @@ class LinkBook:
                 raise Refused(Reason.UNEXPECTED, f"{body} in a place where it has no meaning")
 
     def refuse(self, member: int, refused: Refused) -> None:
-        """Count what was not taken, for a person too."""
+        """Count what was not taken, and say it once for a person."""
         self.metrics.refused(member, refused.reason)
+        if self._said.get(member) == str(refused):
+            return
+        self._said[member] = str(refused)
         LOGGER.warning("refused another member's call", extra={"fields": {"member": member, "why": str(refused)}})
 
     def _tell(self, ear: Callable[Concatenate[int, P], None], member: int, *args: P.args, **kwargs: P.kwargs) -> None:

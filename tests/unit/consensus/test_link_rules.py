@@ -1,0 +1,195 @@
+"""Pure rules of links: frames, what waits, silence and round trips, when to call again, and whose Hello is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replica.consensus.link_checks import ADDRESSES_MAX, PLACES_MAX, check_again, check_hello, check_table
+from replica.consensus.link_frames import Outbox, Slot, batch, varint
+from replica.consensus.link_port import BATCH_OCTETS_MAX, LinkKeys, LinkLimits, Reason, Refused
+from replica.consensus.link_watch import BEATS_MAX, BULK_OCTETS, BeatWatch, Punctuality, backoff_ms
+from replica.model.errors import InvariantBroken
+from replica.v1 import peer_pb2
+
+LIMITS = LinkLimits()
+Hello = peer_pb2.Hello
+
+# ---------------------------------------------------------------------------------------------------------------- frames
+
+
+@given(st.lists(st.builds(peer_pb2.GroupMessage, group=st.integers(0, 2**64 - 1), context=st.binary(max_size=300)), max_size=9))
+def test_a_batch_is_what_protobuf_would_have_written(messages: list[peer_pb2.GroupMessage]) -> None:
+    octets = batch([message.SerializeToString() for message in messages])
+    assert octets == peer_pb2.LinkMessage(messages=peer_pb2.GroupMessages(messages=messages)).SerializeToString()
+
+
+def test_varints_at_their_edges() -> None:
+    assert [varint(n) for n in (0, 127, 128, 16_384)] == [b"\x00", b"\x7f", b"\x80\x01", b"\x80\x80\x01"]
+
+
+def test_what_waits_once_leaves_first_and_newest() -> None:
+    outbox = Outbox(LIMITS)
+    outbox.put(b"")
+    for serial in (1, 2):
+        outbox.put_newest(Slot.BEAT, peer_pb2.LinkMessage(beat=peer_pb2.LinkBeat(serial=serial)))
+    outbox.put_newest(Slot.HELLO, peer_pb2.LinkMessage(hello=Hello(member=1)))
+    taken = [peer_pb2.LinkMessage.FromString(outbox.take() or b"") for _ in range(3)]
+    assert [message.WhichOneof("body") for message in taken] == ["hello", "beat", "messages"]
+    assert taken[1].beat.serial == 2 and outbox.take() is None
+
+
+@given(st.lists(st.integers(0, 2 * BATCH_OCTETS_MAX), max_size=8))
+def test_batches_keep_order_and_size(sizes: list[int]) -> None:
+    outbox = Outbox(LIMITS)
+    for group, size in enumerate(sizes, 1):
+        assert outbox.put(peer_pb2.GroupMessage(group=group, context=bytes(size)).SerializeToString())
+    arrived: list[int] = []
+    while (octets := outbox.take()) is not None:
+        groups = [message.group for message in peer_pb2.LinkMessage.FromString(octets).messages.messages]
+        assert groups and (len(groups) == 1 or len(octets) <= BATCH_OCTETS_MAX + 16 * len(groups))
+        arrived += groups
+    assert arrived == list(range(1, len(sizes) + 1))
+
+
+def test_a_full_outbox_takes_nothing_and_an_empty_one_anything() -> None:
+    outbox = Outbox(replace(LIMITS, queue_octets_max=10, queue_messages_max=2))
+    assert outbox.put(bytes(50)) and not outbox.put(b"")
+    outbox.take()
+    assert outbox.put(b"a") and outbox.put(b"b") and not outbox.put(b"c")
+    outbox.take()
+    assert outbox.put(b"c")
+
+
+# ----------------------------------------------------------------------------------------------------------------- time
+
+
+def test_silence_is_counted_from_the_last_answer() -> None:
+    watch = BeatWatch(LIMITS, 0)
+    serial = watch.beat(100)
+    assert watch.answered(serial, 103) and list(watch.round_trips_ms) == [3]
+    assert watch.silent(1_103, None) == "" and "1001 ms" in watch.silent(1_104, None)
+    watch.restart(5_000)
+    assert watch.silent(6_000, None) == ""
+
+
+def test_a_slow_line_is_no_dead_one() -> None:
+    watch = BeatWatch(LIMITS, 0)
+    watch.beat(0)
+    watch.wrote(BULK_OCTETS + 1)
+    watch.beat(100)
+    assert watch.silent(2_000, None) and watch.silent(2_000, 900) and watch.silent(10_001, 10_000)
+    assert watch.silent(2_000, 1_900) == ""
+    watch.answered(2, 2_000)  # what was written before that beat has arrived
+    assert watch.silent(3_001, 3_000)
+
+
+def test_answers_count_once_and_only_to_beats_of_ours() -> None:
+    watch = BeatWatch(LIMITS, 0)
+    first, second = watch.beat(0), watch.beat(100)
+    assert watch.answered(second, 150) and watch.answered(first, 160) and watch.answered(second, 170)
+    assert list(watch.round_trips_ms) == [50]
+    assert not watch.answered(0, 200) and not watch.answered(3, 200)
+    for at_ms in range(BEATS_MAX + 10):
+        watch.beat(at_ms)
+    assert watch.answered(3, 300) and list(watch.round_trips_ms) == [50]
+
+
+def test_who_looks_late_proves_nothing() -> None:
+    punctuality = Punctuality(LIMITS, 0)
+    assert not punctuality.late(100) and not punctuality.late(290) and punctuality.late(500) and not punctuality.late(600)
+
+
+@given(st.integers(0, 100), st.integers())
+def test_the_back_off_rises_within_bounds(attempt: int, seed: int) -> None:
+    pause_ms = backoff_ms(attempt, Random(seed), LIMITS)
+    top = min(500, 20 * 2 ** max(attempt - 1, 0))
+    assert top / 2 <= pause_ms <= top
+
+
+def test_limits_that_make_no_sense_are_refused() -> None:
+    for wrong in ({"beat_ms": 0}, {"silent_ms_max": 50}, {"backoff_ms_min": 900}, {"queue_octets_max": 0}):
+        with pytest.raises(InvariantBroken):
+            LinkLimits(**wrong)
+    assert "secret" not in repr(LinkKeys(b"", b"secret", b""))
+
+
+# ---------------------------------------------------------------------------------------------------------------- hello
+
+OWN = Hello(format=1, cluster=b"c" * 16, lineage=b"l" * 16, member=1, name="a", journal=b"1" * 16, boot=3)
+OTHER = Hello(format=1, cluster=b"c" * 16, lineage=b"l" * 16, member=2, name="b", journal=b"2" * 16, boot=1)
+KNOWN = {1: b"1" * 16, 2: b"2" * 16, 3: b"3" * 16}
+
+
+def hello(change: Callable[[Hello], object] = lambda _: None) -> Hello:
+    other = Hello()
+    other.CopyFrom(OTHER)
+    change(other)
+    return other
+
+
+def place(one: Hello, **lists: list[str]) -> None:
+    one.places.add(member=3, name="c", **lists)  # type: ignore[arg-type]
+
+
+def test_a_member_of_ours_is_believed() -> None:
+    check_hello(hello(), OWN, (2, "b"), KNOWN)
+    check_hello(hello(), OWN, (2, "b"), {})
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "change"),
+    [
+        (Reason.FORMAT, "one release", lambda one: setattr(one, "format", 2)),
+        (Reason.CLUSTER, "of cluster 6464", lambda one: setattr(one, "cluster", b"d" * 16)),
+        (Reason.CLUSTER, "(none)", lambda one: setattr(one, "cluster", b"")),
+        (Reason.LINEAGE, "of lineage 6464", lambda one: setattr(one, "lineage", b"d" * 16)),
+        (Reason.OURSELVES, "one number", lambda one: setattr(one, "member", 1)),
+        (Reason.OURSELVES, "itself", lambda one: one.MergeFrom(Hello(member=1, journal=b"1" * 16))),
+        (Reason.MEMBER, "calls itself 3 (b)", lambda one: setattr(one, "member", 3)),
+        (Reason.MEMBER, "calls itself 2 (x)", lambda one: setattr(one, "name", "x")),
+        (Reason.MALFORMED, "without a journal", lambda one: setattr(one, "journal", b"")),
+        (Reason.MALFORMED, "without a journal", lambda one: setattr(one, "boot", 0)),
+        (Reason.JOURNAL, "cluster replace b", lambda one: setattr(one, "journal", b"9" * 16)),
+        (Reason.OVERSIZED, "too long", lambda one: setattr(one, "zone", "z" * 257)),
+        (Reason.OVERSIZED, "too long", lambda one: place(one, links=["x" * 257])),
+        (Reason.OVERSIZED, "addresses", lambda one: place(one, feeds=["x"] * (ADDRESSES_MAX + 1))),
+        (Reason.OVERSIZED, "members", lambda one: [place(one) for _ in range(PLACES_MAX + 1)]),
+        (Reason.MALFORMED, "twice", lambda one: [one.groups.add(group=7) for _ in range(2)]),
+        (Reason.MALFORMED, "none", lambda one: one.groups.add()),
+    ],
+)
+def test_who_is_not_believed_and_why(reason: Reason, text: str, change: Callable[[Hello], object]) -> None:
+    with pytest.raises(Refused, match=text.replace("(", r"\(").replace(")", r"\)")) as caught:
+        check_hello(hello(change), OWN, (2, "b"), KNOWN)
+    assert caught.value.reason is reason
+
+
+def test_a_copied_folder_is_found_by_its_journal() -> None:
+    with pytest.raises(Refused, match="member 3's"):
+        check_hello(hello(lambda one: setattr(one, "journal", b"3" * 16)), OWN, (2, "b"), {3: b"3" * 16})
+    with pytest.raises(Refused, match="member 1's"):
+        check_hello(hello(lambda one: setattr(one, "journal", b"1" * 16)), OWN, (2, "b"), {1: b"1" * 16})
+
+
+def test_a_certificate_of_our_own_number_is_refused_whatever_the_hello_says() -> None:
+    with pytest.raises(Refused) as caught:
+        check_hello(hello(), OWN, (1, "a"), KNOWN)
+    assert caught.value.reason is Reason.OURSELVES
+
+
+def test_within_a_call_a_member_stays_itself() -> None:
+    check_again(hello(lambda one: setattr(one, "zone", "west")), OTHER)
+    for change in ({"boot": 2}, {"journal": b"9" * 16}, {"member": 3}):
+        with pytest.raises(Refused):
+            check_again(hello(lambda one, change=change: one.MergeFrom(Hello(**change))), OTHER)  # type: ignore[misc]
+
+
+def test_a_table_has_an_end() -> None:
+    with pytest.raises(Refused):
+        check_table([None] * 100_001)
