@@ -33,6 +33,7 @@ COMMANDS = MappingProxyType(
     {
         "up": Lazy("ops.cli.up:up", "Run", "Start a member; no configuration needed to begin."),
         "demo": Lazy("ops.demo.command:demo", "Run", "The whole story in two minutes: copy, kill, answer, return."),
+        "cluster": Lazy("ops.cli.cluster:cluster", "Run", "Several members as one: begin, join, look, replace."),
         "source": Lazy("ops.cli.source:source", "Run", "Publish a registry, and check what somebody publishes."),
         "register": Lazy("ops.cli.register:register", "Run", "Identifiers of a source that is hosted here."),
         "status": Lazy("ops.cli.status:status", "Look", "Every source: position, lag, freshness, readiness."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ops.admin.cluster_values import ClusterDone, ClusterPlan, ClusterStatus, Invitation
-from ops.cluster.port import ClusterLook, ClusterPort
+from ops.cluster.port import ClusterLook, ClusterPort, Inviter
 from ops.cluster.rows import status_of
 from replica.cluster import entries
 from replica.cluster.plans import Plan, plan_remove, plan_replace, plan_reseed
@@ -21,8 +21,8 @@ ACTIONS = ("remove", "replace", "reseed")
 class ClusterDesk:
     """Satisfies ops.admin.cluster_calls.ClusterCalls."""
 
-    def __init__(self, port: ClusterPort) -> None:
-        self._port = port
+    def __init__(self, port: ClusterPort, inviter: Inviter) -> None:
+        self._port, self._inviter = port, inviter
 
     async def cluster_status(self) -> ClusterStatus:
         return status_of(self._port.look())
@@ -36,7 +36,7 @@ class ClusterDesk:
     async def _invite(self, name: str, zone: str, old: MemberRecord | None, valid_s: int) -> Invitation:
         if not 0 < valid_s <= INVITE_S_MAX:
             raise ZaibeiError(Code.MALFORMED, f"a token is good for 1 to {INVITE_S_MAX} seconds")
-        token, ends_ms = await self._port.invite(name, zone, old.number if old else 0, valid_s)
+        token, ends_ms = await self._inviter.invite(name, zone, old.number if old else 0, valid_s)
         return Invitation(token, name, zone, ends_ms, old.name if old else "")
 
     async def cluster_transfer(self, group: str, to: str) -> ClusterDone:

@@ -23,7 +23,7 @@ INVITE_FORM = "invite-{number}"
 
 @dataclass(slots=True)
 class MemoryCluster:
-    """Satisfies ops.cluster.port.ClusterPort. `live` lets one round pass: care, actions of leaders, feeding.
+    """Satisfies ops.cluster.port.ClusterPort and Inviter. `live` lets one round pass: care, actions of leaders, feeding.
 
     Args:
         me: the member asked; down: members that are not connected; deaf: the control group has no leader.

@@ -83,12 +83,22 @@ class ClusterPort(Protocol):
         """Begin to feed a member's copy anew: no vote, its store aside, a transfer, a vote again. Returns when it has begun."""
         ...
 
-    async def invite(self, name: str, zone: str, replaces: int, valid_s: int) -> tuple[str, int]:
-        """A one-time token and when it ends (Unix milliseconds). Name and zone may be empty: the new member says them."""
-        ...
-
     def now_ms(self) -> int: ...
 
     def new_act(self) -> str:
         """An id that was never used: for acts that are not named by a plan's token."""
+        ...
+
+
+class Inviter(Protocol):
+    """Gives out tokens; only the member at which the CA's key lies can."""
+
+    async def invite(self, name: str, zone: str, replaces: int, valid_s: int) -> tuple[str, int]:
+        """A one-time token for a member of this name, and when it ends (Unix milliseconds).
+
+        Args:
+            zone: "": the new member says it. replaces: number of the member whose place it takes; 0: none.
+        Raises:
+            ZaibeiError(NOT_FOUND): the CA's key is not here; says where it is looked for.
+        """
         ...

@@ -335,8 +335,9 @@ def _leader_steps(world: World) -> list[Step]:
             on_the_way += heeded and wish != seen.leader
     count = Counter(leads.values())
     steps: list[Step] = []
+    by_choice = sorted(world.state.groups, key=lambda group: (group.wanted.leader != 0, group.ident))  # a wish is kept longest
     for pressing in (True, False):
-        for group in world.state.groups:
+        for group in by_choice:
             seen = world.groups.get(group.name)
             if seen is None or group.name not in leads or on_the_way + len(steps) >= LEADERS_MOVING_MAX:
                 continue
