@@ -204,8 +204,10 @@ class Member:
 
     def hear_amnesiac(self, sender: int, group: int) -> None:
         if self.alive and not self._wait(self.hear_amnesiac, sender, group):
-            seat = self.seats[group]
-            if seat.role is Role.LEADER:
+            seat, machine = self.seats[group], self.world.members[sender]
+            # A link keeps its order: a notice that was sent before the member was fed never arrives after it.
+            still = machine.alive and machine.seats[group].recall.standing is Standing.AMNESIAC
+            if still and seat.role is Role.LEADER:
                 seat.amnesiacs.add(sender)
 
     def raise_boot(self, boot: int) -> None:

@@ -16,6 +16,7 @@ from replica.consensus.hello import Promise, Standing, judge, others_that_must_k
 from replica.consensus.hello import Memory as PromiseMemory
 from replica.consensus.raft.membership import Act, Membership, MembershipChange, Step, Transition
 from replica.consensus.raft.values import CoreError, Role
+from replica.model.outcome import EntryKind
 from tests.simulation.raft.checks import GroupTruth, Violation
 from tests.simulation.raft.clients import Clients, Operation
 from tests.simulation.raft.disk import Hole
@@ -243,6 +244,8 @@ class World:
             if not membership.auto_leave:
                 self._change(seat, MembershipChange())
             return
+        if self.damaged in membership.voters and not self._is_sound(self.damaged, seat.group):
+            return  # nothing but its own way back while a voter's disk is bad
         missing = desired - membership.members
         if missing:
             self._change(seat, MembershipChange((Step(Act.ADD_LEARNER, min(missing)),)))
@@ -257,6 +260,10 @@ class World:
         elif steps:
             how = self.rng.choice((Transition.AUTO, Transition.IMPLICIT, Transition.EXPLICIT))
             self._change(seat, MembershipChange(tuple(steps), how))
+
+    def _is_sound(self, number: int | None, group: int) -> bool:
+        machine = self.members.get(number or 0)
+        return machine is not None and machine.alive and machine.seats[group].recall.standing is Standing.SOUND
 
     def _is_caught_up(self, leader: Seat, number: int) -> bool:
         """A learner may become a voter when it has what is committed and is no amnesiac."""
@@ -393,7 +400,7 @@ class World:
     def _do_hole(self, member: int, group: int, depth: int, back: float) -> None:
         """Flushed entries in the journal's middle are unreadable; its own mark tells."""
         machine = self.members[member]
-        if self.damaged is None and machine.alive:
+        if self.damaged is None and machine.alive and self._can_spare(member):
             self._do_crash(member, back)
             view = machine.disk.found().views[group]
             if len(view.entries) > depth:
@@ -421,6 +428,8 @@ class World:
         """Put an earlier disk in place, if the loss can be found (the stated limit of amnesia rules), and no other disk is bad."""
         if self.damaged not in (None, machine.number) or upto >= len(machine.disk.flushed):
             return
+        if not self._can_spare(machine.number):
+            return
         if not self._would_be_found(machine, upto, stores_too=stores_too):
             self.count("undetectable")
             return
@@ -428,6 +437,19 @@ class World:
         self.count("old image" if stores_too else "lost tail")
         self.damaged = machine.number
         machine.disk.roll_back(upto, stores_too=stores_too)
+
+    def _can_spare(self, number: int) -> bool:
+        """True when every group has its majorities without this member's disk, now and after any change on its way."""
+        for group in self.groups:
+            truth = self.truths[group]
+            halves = [half for half in (truth.membership.voters, truth.membership.outgoing) if half]
+            if any(len(half - {number}) <= len(half) // 2 for half in halves):
+                return False
+            for member in self.members.values():
+                rows = member.seats[group].log.rows if member.alive else member.disk.found().views[group].entries
+                if any(row.kind is EntryKind.MEMBERSHIP and row.index > len(truth.entries) for row in rows):
+                    return False
+        return True
 
     def _would_be_found(self, machine: Member, upto: int, *, stores_too: bool) -> bool:
         found = machine.disk.found(upto, stores_too=stores_too)
