@@ -5,6 +5,8 @@
 [spool]       octets_max, keep_octets
 [[input]]     path, format; record, route, document: mappings (none: the ready-made form); [files] rest_ms
 [[member]]    name, certificate, fingerprint as `zaibei identity show` prints them; push: where to call
+[pki]         roots, crl: PEM files of a CA whose members may copy us, certificate or not; cluster: of that one alone;
+              reach: where certificates are renewed
 [[resolution]] protocol, address, port: where the registry itself answers
 """
 
@@ -24,6 +26,7 @@ from replica.agent.nature import BEAT_INTERVAL_MS, Nature
 from replica.agent.readers import Input
 from replica.agent.records import SITE_PROTOCOLS, permissions_of
 from replica.agent.retention import Spool
+from replica.model.edge_trust import TrustFiles
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.codes import TTL_S_DEFAULT
 from replica.model.identifier import prefix_key
@@ -55,6 +58,8 @@ class SourceConfig:
     pins: Pins
     push: tuple[tuple[str, str], ...]  # member name, address
     log: str = "text"
+    trust: TrustFiles | None = None  # None: pinned members alone
+    reach: tuple[str, ...] = ()  # where the CA is asked for a new certificate
 
 
 class Table:
@@ -141,18 +146,20 @@ def read_config(root: Mapping[str, Any], origin: str, folder: Path) -> SourceCon
     inputs = tuple(_input(table, folder) for table in top.many("input"))
     rest_s = files.whole("rest_ms", 2_000, 50, 600_000) / 1_000
     listen, metrics = _addresses(serve, "listen"), _addresses(serve, "metrics")
-    pins, push = _members(top.many("member"))
+    pki = top.inner("pki")
+    trust, reach = _pki(pki, folder), _addresses(pki, "reach")
+    pins, push = _members(top.many("member"), by_ca=trust is not None)
     limits = Spool(
         spool.whole("octets_max", Spool().octets_max, MIB, 2**50), spool.whole("keep_octets", Spool().keep_octets, 0, 2**50)
     )
     if not listen and not push:
         faults.append("serve.listen is empty and no [[member]] has `push`: nobody could copy this source")
-    for table in (source, serve, spool, files, top):
+    for table in (source, serve, spool, files, pki, top):
         table.end()
     if faults:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise ZaibeiError(Code.INVALID_CONFIG, f"{origin}: {count}\n" + "\n".join(f"  {fault}" for fault in faults))
-    return SourceConfig(nature, naming, data, listen, metrics, limits, inputs, rest_s, pins, push, log)
+    return SourceConfig(nature, naming, data, listen, metrics, limits, inputs, rest_s, pins, push, log, trust, reach)
 
 
 def _nature(source: Table, resolution: tuple[tuple[str, str, int], ...]) -> Nature:
@@ -206,12 +213,25 @@ def _check_address(table: Table, name: str, address: str) -> None:
         table.fault(name, f"is {address!r}: write host:port, IPv6 as [::1]:port")
 
 
-def _members(tables: list[Table]) -> tuple[Pins, tuple[tuple[str, str], ...]]:
+def _pki(table: Table, folder: Path) -> TrustFiles | None:
+    roots, lists = table.texts("roots", 'PEM files of the CA, like ["ca.pem"]'), table.texts("crl", "PEM files of the CA")
+    cluster = table.take("cluster", str, "", "32 hex digits")
+    if cluster and not re.fullmatch("[0-9a-f]{32}", cluster):
+        table.fault("cluster", f"is {cluster!r}: write 32 hex digits")
+        cluster = ""
+    if not roots:
+        if lists or cluster:
+            table.fault("roots", 'is missing: write PEM files of the CA, like ["ca.pem"]')
+        return None
+    return TrustFiles(tuple(folder / one for one in roots), tuple(folder / one for one in lists), bytes.fromhex(cluster))
+
+
+def _members(tables: list[Table], *, by_ca: bool) -> tuple[Pins, tuple[tuple[str, str], ...]]:
     peers: list[Peer] = []
     push: list[tuple[str, str]] = []
     for table in tables:
         name = table.take("name", str, None, "the member's name")
-        certificate = table.take("certificate", str, None, "what `zaibei identity show` prints")
+        certificate = table.take("certificate", str, "" if by_ca else None, "what `zaibei identity show` prints")
         print_ = table.take("fingerprint", str, "", "its fingerprint")
         address = table.take("push", str, "", "the member's feed address")
         table.end()
@@ -219,7 +239,8 @@ def _members(tables: list[Table]) -> tuple[Pins, tuple[tuple[str, str], ...]]:
             _check_address(table, "push", address)
             push.append((name, address))
         try:
-            peer = Peer(name, _pem(certificate), role="member")
+            known = by_ca and not certificate
+            peer = Peer(name, b"" if known else _pem(certificate), role="member")
         except ZaibeiError as exc:
             if certificate:
                 table.fault("certificate", exc.trouble.message)

@@ -30,7 +30,10 @@ from replica.feed.edge_pusher import Pusher
 from replica.feed.edge_source_server import SourceService, add_source_service
 from replica.feed.edge_tls import SERVER_OPTIONS, server_credentials
 from replica.model.edge_identity import Identity, ensure_identity
+from replica.model.edge_trust import LiveTrust
 from replica.model.errors import Code, ZaibeiError
+from replica.model.identity import Trusts
+from replica.model.trust import Role
 from replica.v1 import source_pb2
 
 log = logging.getLogger("zaibei.agent")
@@ -69,6 +72,13 @@ def identity_of(config: SourceConfig) -> Identity:
     return ensure_identity(config.data / "identity", config.nature.source)
 
 
+def trusts_of(config: SourceConfig) -> Trusts:
+    """The members that may copy this source. Raises ZaibeiError(INVALID_CONFIG): a file of [pki] is missing or wrong."""
+    if config.trust is None:
+        return config.pins
+    return LiveTrust(lambda: config.pins, config.trust, frozenset({Role.MEMBER}))
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where the feed of this source is offered; `port` as bound."""
@@ -85,6 +95,7 @@ class Source:
 
     def __init__(self, config: SourceConfig, identity: Identity, agent: AgentLog, lock: int) -> None:
         self.config, self.identity, self.agent = config, identity, agent
+        self.trusts = trusts_of(config)
         self.addresses: tuple[Address, ...] = ()
         self.pushers: list[Pusher] = []
         self.reader: FileReader | None = None
@@ -119,7 +130,8 @@ class Source:
         except BaseException:
             os.close(lock)
             raise
-        agent.trust_granters([peer.signing_key for peer in config.pins.peers])
+        if config.trust is None:  # by a CA, the session checks grants with the key of the certificate it talks to
+            agent.trust_granters([peer.signing_key for peer in config.pins.peers])
         return Source(config, identity, agent, lock)
 
     @asynccontextmanager
@@ -134,7 +146,7 @@ class Source:
             tasks.append(asyncio.create_task(self._housekeeping()))
             for name, address in self.config.push:
                 peer = next(peer for peer in self.config.pins.peers if peer.name == name)
-                self.pushers.append(Pusher(self.agent, address, self.identity, peer))
+                self.pushers.append(Pusher(self.agent, address, self.identity, peer, self.trusts))
             tasks += [asyncio.create_task(self._push(pusher)) for pusher in self.pushers]
             if self.reader is not None:
                 self._thread = threading.Thread(target=self.reader.run, name="input", daemon=True)
@@ -169,14 +181,14 @@ class Source:
         config = self.config
         if not config.listen:
             return None
-        if not config.pins.peers:
+        if not config.pins.peers and config.trust is None:
             log.warning("no [[member]] is pinned: the feed is not offered yet", extra={"source": config.nature.source})
             return None
         server = grpc.aio.server(options=list(SERVER_OPTIONS))
-        add_source_service(server, SourceService(lambda peer, name: self._log_for(name), lambda: config.pins))
+        add_source_service(server, SourceService(lambda peer, name: self._log_for(name), lambda: self.trusts))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        credentials = server_credentials(self.identity, config.pins)
+        credentials = server_credentials(self.identity, self.trusts)
         bound = []
         for address in config.listen:
             try:
