@@ -141,14 +141,15 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_current(folder: Path, source: str, generation: int) -> None:
-    """Name the live generation, durably. Raises ZaibeiError."""
-    text = f"zaibei-current {CURRENT_FORMAT}\nsource {source}\ngeneration {generation}\n"
+def write_current(folder: Path, source: str, generation: int, copy: int = 0) -> None:
+    """Name the live generation, durably; `copy`: of those installed from other members. Raises ZaibeiError."""
+    named = f"{generation} copy {copy}" if copy else f"{generation}"
+    text = f"zaibei-current {CURRENT_FORMAT}\nsource {source}\ngeneration {named}\n"
     write_durable(folder / CURRENT, f"{text}check {sha256(text.encode()).hexdigest()[:16]}\n".encode())
 
 
-def read_current(folder: Path, source: str) -> int | None:
-    """Number of the live generation; None when there is no such file.
+def read_current(folder: Path, source: str) -> tuple[int, int] | None:
+    """Number of the live generation, and of its copy; None when there is no such file.
 
     Raises:
         ZaibeiError(DAMAGED): it is not what we wrote, or it names another source.
@@ -171,4 +172,5 @@ def read_current(folder: Path, source: str) -> int | None:
         raise ZaibeiError(
             Code.DAMAGED, f"{folder} holds the {lines[1]}, not {source!r}: directories were swapped, put each back in its place"
         )
-    return int(lines[2].split()[1])
+    words = lines[2].split()
+    return int(words[1]), int(words[3]) if len(words) > 3 else 0

@@ -46,8 +46,9 @@ READ_ATTEMPTS_MAX = 8
 HISTORY_ROWS_AT_ONCE = 1_000
 
 
-def generation_folder(folder: Path, number: int) -> Path:
-    return folder / f"gen-{number}"
+def generation_folder(folder: Path, number: int, copy: int = 0) -> Path:
+    """`copy`: how often it was installed anew from another member."""
+    return folder / (f"gen-{number}.{copy}" if copy else f"gen-{number}")
 
 
 def count_part(key: bytes) -> bytes:

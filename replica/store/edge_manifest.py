@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import msgspec
@@ -42,6 +42,11 @@ class Load:
     @property
     def digest(self) -> ContentDigest:
         return ContentDigest(Position.parse(self.position), self.records, int(self.total, 16))
+
+    @property
+    def sha256(self) -> bytes:
+        """Of its octets: what members say they staged."""
+        return sha256(msgspec.json.encode(self)).digest()
 
 
 def describe_files(folder: Path) -> dict[str, tuple[int, str]]:

@@ -19,8 +19,9 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import SideGeneration
 from replica.model.outcome import LogEntry
 from replica.model.position import Position
+from replica.store.edge_disk import disk_error
 from replica.store.edge_generation import Change, Generation, generation_folder
-from replica.store.edge_manifest import Load, check_files, read_load
+from replica.store.edge_manifest import Load, check_files, read_load, write_load
 from replica.store.edge_rocks import StoreBudget, new_batch
 from replica.store.rows import Kind, after_kind, history_of, history_row
 from replica.v1 import entry_pb2
@@ -31,7 +32,7 @@ ENTRIES_A_TURN = 64  # likewise, while a thread does nothing else
 STALL_WAIT_S = 0.01
 _LOG = struct.Struct(">QQ")
 _HISTORY = struct.Struct(">QQQ")
-_OPENED = "OPENED"  # from then on the files change, and the manifest's list no longer describes them
+OPENED = "OPENED"  # from then on the files change, and the manifest's list no longer describes them
 
 
 class Side:
@@ -54,7 +55,7 @@ class Side:
             raise ZaibeiError(
                 Code.DAMAGED, f"{home} does not hold the load begun by entry {side.first_index}: re-seed this source"
             )
-        marker = home / _OPENED
+        marker = home / OPENED
         if not marker.exists():
             check_files(home, load)
             marker.touch()
@@ -113,6 +114,19 @@ class Side:
             own.commit(change, index, 0)
             own.fold()
         return False
+
+    def copy_to(self, target: Path) -> tuple[int, ContentDigest]:
+        """A checkpoint of it as it stands; returns the last entry taken in, and its digest. Any thread. Raises ZaibeiError."""
+        own = self.generation
+        with self._turn:
+            own.rocks.flush()
+            own.rocks.checkpoint(target)
+            write_load(target, self.load)
+            try:
+                (target / OPENED).touch()
+            except OSError as exc:
+                raise disk_error(exc, f"writing {target}") from exc
+            return own.row.index, own.digest
 
     @staticmethod
     def keep(change: Change, begun: int, entry: LogEntry, after: Position) -> None:

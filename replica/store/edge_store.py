@@ -6,7 +6,6 @@ it. A generation that was replaced is closed when its last reader left.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,15 +21,17 @@ from replica.model.group_state import Hold
 from replica.model.outcome import LogEntry, Outcome, OutcomeKind
 from replica.model.position import Position
 from replica.model.states import FeedState
+from replica.model.transfer import TransferKind
+from replica.store.edge_beside import StoreBeside
+from replica.store.edge_checkpoint import Throttle, no_throttle
 from replica.store.edge_compare import Difference, difference
 from replica.store.edge_disk import write_current
-from replica.store.edge_folder import discard, find_live, remove_leftovers
+from replica.store.edge_folder import find_live, remove_leftovers
 from replica.store.edge_generation import Change, Generation, generation_folder
+from replica.store.edge_install import name_live, open_beside, read_fetched, undo_beside
 from replica.store.edge_loader import GenerationLoader, Staged
-from replica.store.edge_manifest import read_load
 from replica.store.edge_metrics import StoreMetrics
 from replica.store.edge_readout import Pinned
-from replica.store.edge_reads import StoreReads
 from replica.store.edge_rocks import StoreBudget
 from replica.store.edge_side import Side, load_mismatch, sweep
 from replica.store.edge_state import load_state, put_brake, put_state, switched
@@ -49,18 +50,15 @@ PINNED_ENTRIES_MAX = 20_000  # a certificate's content holds back old files: let
 __all__ = ["Difference", "SourceStore", "Staged"]
 
 
-class SourceStore(StoreReads):
+class SourceStore(StoreBeside):
     """Open one with `open`; `close` ends it. One instance per source and member."""
 
     def __init__(
         self, folder: Path, source: str, budget: StoreBudget, live: Generation, metrics: StoreMetrics | None = None
     ) -> None:
         stored, self._state_octets = load_state(live, source)
-        super().__init__(source, live, stored)
-        self._folder, self._budget, self._metrics = folder, budget, metrics
-        self._reapers: dict[Path, threading.Thread] = {}
-        self._side: Side | None = None
-        self._side_lock = threading.Lock()
+        super().__init__(folder, source, budget, live, stored)
+        self._metrics = metrics
         self._earlier: dict[int, Outcome] = {}  # of an `apply` call that ended early
         self._failed: ZaibeiError | None = None
         self._sweeping = True  # rows of a load that was given up may be left
@@ -76,7 +74,7 @@ class SourceStore(StoreReads):
             ZaibeiError: DAMAGED (says what to do), DISK_FULL, DISK_FAILED, CONFLICT (open elsewhere).
         """
         live = find_live(folder, source, budget)
-        remove_leftovers(folder, live.number)
+        remove_leftovers(folder, live)
         return SourceStore(folder, source, budget, live, metrics)
 
     def close(self) -> None:
@@ -364,20 +362,11 @@ class SourceStore(StoreReads):
 
     def _commit(self, entry: LogEntry, change: Change, stored: Stored) -> None:
         octets = put_state(self._stored, self._state_octets, stored, change)
-        self._live.commit(change, entry.index, entry.term)
+        with self._turn:
+            self._live.commit(change, entry.index, entry.term)
         self._stored, self._state_octets = stored, octets
 
     # ------------------------------------------------------------------------------------------------- side generation
-    def _open_side(self) -> Side:
-        """The staged side generation, opened once. Raises ZaibeiError."""
-        with self._side_lock:
-            side = self._stored.group.side
-            if side is None or not side.staged:
-                raise ZaibeiError(Code.NOT_FOUND, "no side generation is staged")
-            if self._side is None:
-                self._side = Side.open(self._folder, self.source, self._budget, side)
-            return self._side
-
     def _catch_up_side(self) -> None:
         """Bring the side generation a few entries nearer, where that is possible now: only a switch must succeed.
 
@@ -414,46 +403,51 @@ class SourceStore(StoreReads):
         fresh.commit(change, entry.index, entry.term)
         fresh.rocks.flush()
         write_current(self._folder, self.source, body.side)
-        with self._pins:  # what is pinned lies in the old one: gone before anybody can pin the new one
-            self._live, self._pinned = fresh, None
-        self._stored, self._state_octets = stored, pack_state(stored)
-        self._durable = entry.index
+        self._go_live(fresh, stored, pack_state(stored))
         with self._side_lock:
             self._side = None
-        self._retire(old, delete=True)
         return Outcome(OutcomeKind.APPLIED, fresh.row.position)
 
-    def _drop_side(self, *, delete: bool, begun: int = 0, number: int = 0) -> None:
-        """Close the side generation; delete what the given load left (another load of the same number is not touched)."""
-        with self._side_lock:
-            side, self._side = self._side, None
-        if side is not None:
-            self._retire(side.generation, delete=delete)
-        elif delete:
-            load = read_load(generation_folder(self._folder, number))
-            if load is not None and load.begun == begun:
-                self._reap(None, generation_folder(self._folder, number), delete=True)
+    def _go_live(self, fresh: Generation, stored: Stored, state_octets: bytes) -> None:
+        """Readers move over; the old one is closed when its last reader left, then deleted."""
+        old = self._live
+        with self._pins:  # what is pinned lies in the old one: gone before anybody can pin the new one
+            self._live, self._pinned = fresh, None
+        self._stored, self._state_octets = stored, state_octets
+        self._durable = fresh.row.index
+        self._hashes.forget()
+        self._retire(old, delete=True)
 
-    def _retire(self, generation: Generation, *, delete: bool) -> None:
-        """Close a generation when its last reader left, and delete it; in a thread, since both take long."""
-        self._reap(generation, generation.rocks.folder, delete=delete)
+    def install(self, throttle: Throttle = no_throttle) -> tuple[int, int]:
+        """Let the checkpoint that was fetched into `fetching` become the live copy. Blocks long, any thread but the loop's.
 
-    def _reap(self, generation: Generation | None, folder: Path, *, delete: bool) -> None:
-        def reap() -> None:
-            if generation is not None:
-                with self._pins:
-                    self._pins.wait_for(lambda: generation.readers == 0)
-                try:
-                    generation.rocks.flush()  # without the GIL; closing would do it with
-                finally:
-                    generation.rocks.close()
-            if delete:
-                discard(folder)
+        Nothing may be applied meanwhile; readers go on, and move over. `reopen` is not called meanwhile either.
 
-        self._reapers = {path: one for path, one in self._reapers.items() if one.is_alive()}
-        reaper = threading.Thread(target=reap, name="zaibei-store-reaper", daemon=True)
-        self._reapers[folder] = reaper
-        reaper.start()
+        Returns:
+            What is applied now.
+        Raises:
+            ZaibeiError: REFUSED (it would go back), NOT_FOUND, CONFLICT, MALFORMED, VERIFICATION_FAILED, DISK_FULL, DISK_FAILED:
+                what was live stays so, and what was fetched is still there.
+        """
+        came = read_fetched(self.fetching, TransferKind.CHECKPOINT, self.source)
+        if came.index <= self._live.row.index or came.generation < self._live.number:
+            at = self._live.row.index
+            raise ZaibeiError(Code.REFUSED, f"a checkpoint at entry {came.index} is no news to a store at {at}: nothing was done")
+        fresh, copy = open_beside(self._folder, self.source, self._budget, throttle)
+        try:
+            stored, octets = load_state(fresh, self.source)
+            name_live(self._folder, self.source, fresh, copy)
+        except ZaibeiError:
+            undo_beside(self._folder, self.source, fresh, copy)
+            raise
+        before, after = self._stored.group.side, stored.group.side
+        with self._turn:
+            self._go_live(fresh, stored, octets)
+        self._earlier, self._failed, self._sweeping = {}, None, True
+        if before is not None and (after is None or (after.number, after.first_index) != (before.number, before.first_index)):
+            self._drop_side(delete=True, begun=before.first_index, number=before.number)
+        self._publish()
+        return self.applied()
 
     def loader(self, side: int, position: Position, records_estimate: int = 0) -> GenerationLoader:
         """Build the generation that a committed LoadBegin named, in a process of its own.

@@ -39,7 +39,7 @@ from replica.model.errors import ZaibeiError
 from replica.model.identifier import prefix_key
 from replica.model.position import Position
 from replica.model.states import FeedState
-from replica.store import SourceStore, edge_loader, edge_store
+from replica.store import SourceStore, edge_beside, edge_loader, edge_store
 from replica.store.edge_generation import Generation
 from replica.store.edge_rocks import Rocks
 from replica.v1 import entry_pb2, source_pb2
@@ -55,7 +55,7 @@ HEAL_S_MAX = 25
 
 COPY_STEPS: tuple[tuple[object, str], ...] = (
     (Generation, "commit"), (Generation, "copy_history"), (Generation, "fold"), (Rocks, "flush"), (Rocks, "write"),
-    (edge_store, "write_current"), (edge_store, "discard"), (edge_loader, "move_durable"), (JournalRows, "write"),
+    (edge_store, "write_current"), (edge_beside, "discard"), (edge_loader, "move_durable"), (JournalRows, "write"),
     (JournalRows, "flush"),
 )  # fmt: skip
 AGENT_STEPS: tuple[tuple[object, str], ...] = (

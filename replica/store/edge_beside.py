@@ -1,0 +1,163 @@
+"""What lies beside the live generation: a loaded one, files held for other members, what was replaced and is on its way out."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from replica.model.errors import Code, ZaibeiError
+from replica.model.group_state import SideGeneration
+from replica.store.edge_checkpoint import (
+    Checkpoint,
+    FileHashes,
+    Throttle,
+    link_files,
+    manifest_of,
+    manifest_of_load,
+    next_folder,
+    no_throttle,
+)
+from replica.store.edge_disk import remove_tree
+from replica.store.edge_folder import discard, fetch_folder, fetch_side_folder
+from replica.store.edge_generation import Generation, generation_folder
+from replica.store.edge_install import adopt
+from replica.store.edge_loader import Staged
+from replica.store.edge_manifest import read_load
+from replica.store.edge_reads import StoreReads
+from replica.store.edge_rocks import StoreBudget
+from replica.store.edge_side import OPENED, Side
+from replica.store.state_row import Stored
+
+
+class StoreBeside(StoreReads):
+    """The part of a store that knows its folder."""
+
+    def __init__(self, folder: Path, source: str, budget: StoreBudget, live: Generation, stored: Stored) -> None:
+        super().__init__(source, live, stored)
+        self._folder, self._budget = folder, budget
+        self._reapers: dict[Path, threading.Thread] = {}
+        self._side: Side | None = None
+        self._side_lock = threading.Lock()
+        self._turn = threading.Lock()  # of the apply thread at a commit, or of whoever needs the content to stand still
+        self._naming = threading.Lock()
+        self._hashes = FileHashes()
+
+    # ------------------------------------------------------------------------------------------------- members
+    def room(self, octets: int) -> None:
+        """Raises ZaibeiError(DISK_FULL): there is no room for so many more."""
+        self._budget.disk.require_for(octets)
+
+    @property
+    def fetching(self) -> Path:
+        """Folder into which a checkpoint of another member is fetched."""
+        return fetch_folder(self._folder)
+
+    def fetching_side(self, number: int, begun: int) -> Path:
+        """Folder into which a loaded generation of another member is fetched."""
+        return fetch_side_folder(self._folder, number, begun)
+
+    def adopt_side(self, number: int, begun: int, throttle: Throttle = no_throttle) -> Staged:
+        """Give a fetched generation its name; STAGED may be said after it. Blocks long, any thread. Raises as `adopt`."""
+        return adopt(self._folder, self.source, number, begun, throttle)
+
+    def checkpoint(self, throttle: Throttle = no_throttle) -> Checkpoint:
+        """Hold the live generation's files still, at exactly one applied entry. Blocks long (hashing), any thread.
+
+        Applying stands still while the last few changes are flushed and links are made (some ms); answers do not. A generation
+        that is being loaded beside is not in it: whoever installs this fetches that one too (`hold_side`).
+
+        Raises:
+            ZaibeiError: DISK_FULL, DISK_FAILED, DAMAGED, BUSY (again later).
+        """
+        self._budget.disk.require_room()
+        with self._reading() as live:
+            live.rocks.flush()  # nearly everything, while applying goes on
+            with self._turn, self._naming:
+                live.rocks.flush()
+                target = next_folder(self._folder)
+                live.rocks.checkpoint(target)
+                entry, digest = (live.row.index, live.row.term), live.digest
+        try:
+            return Checkpoint(target, manifest_of(live, self.source, self._hashes.describe(target, throttle), entry, digest))
+        except ZaibeiError:
+            remove_tree(target)
+            raise
+
+    def hold_side(self, number: int, begun: int, throttle: Throttle = no_throttle) -> Checkpoint:
+        """Hold a loaded generation's files still, with the manifest of its load. Blocks long (hashing), any thread.
+
+        Raises:
+            ZaibeiError: NOT_FOUND (it is not here, or not yet, or no more), DISK_FULL, DISK_FAILED, DAMAGED.
+        """
+        self._budget.disk.require_room()
+        home = generation_folder(self._folder, number)
+        with self._side_lock, self._naming:
+            load = read_load(home)
+            if load is None or load.begun != begun or load.source != self.source:
+                raise ZaibeiError(Code.NOT_FOUND, f"generation {number} begun by entry {begun} is not loaded here")
+            side = self._stored.group.side
+            if side is None or (side.number, side.first_index) != (number, begun):
+                raise ZaibeiError(Code.NOT_FOUND, f"generation {number} is live by now, or was given up: ask for a checkpoint")
+            target = next_folder(self._folder)
+            if self._side is None and not (home / OPENED).exists():
+                link_files(home, target)
+                entry, digest = 0, load.digest
+            else:
+                entry, digest = self._side_of(side).copy_to(target)
+        try:
+            return Checkpoint(target, manifest_of_load(load, self._hashes.describe(target, throttle), entry, digest))
+        except ZaibeiError:
+            remove_tree(target)
+            raise
+
+    # ------------------------------------------------------------------------------------------------- side generation
+    def _open_side(self) -> Side:
+        """The staged side generation, opened once. Raises ZaibeiError."""
+        with self._side_lock:
+            side = self._stored.group.side
+            if side is None or not side.staged:
+                raise ZaibeiError(Code.NOT_FOUND, "no side generation is staged")
+            return self._side_of(side)
+
+    def _side_of(self, side: SideGeneration) -> Side:
+        """Under the side's lock. Raises ZaibeiError."""
+        if self._side is None:
+            self._side = Side.open(self._folder, self.source, self._budget, side)
+        elif (self._side.load.generation, self._side.load.begun) != (side.number, side.first_index):
+            raise ZaibeiError(Code.DAMAGED, f"another load than that of entry {side.first_index} is open")
+        return self._side
+
+    def _drop_side(self, *, delete: bool, begun: int = 0, number: int = 0) -> None:
+        """Close the side generation; delete what the given load left (another load of the same number is not touched)."""
+        with self._side_lock:
+            side, self._side = self._side, None
+        if side is not None:
+            self._retire(side.generation, delete=delete)
+        elif delete:
+            load = read_load(generation_folder(self._folder, number))
+            if load is not None and load.begun == begun:
+                self._reap(None, generation_folder(self._folder, number), delete=True)
+
+    def _retire(self, generation: Generation, *, delete: bool) -> None:
+        """Close a generation when its last reader left, and delete it; in a thread, since both take long."""
+        self._reap(generation, generation.rocks.folder, delete=delete)
+
+    def _reap(self, generation: Generation | None, folder: Path, *, delete: bool) -> None:
+        def reap() -> None:
+            if generation is not None:
+                with self._pins:
+                    self._pins.wait_for(lambda: generation.readers == 0)
+                if delete and generation.rocks.failed is not None:  # replaced because its disk or its files failed
+                    generation.rocks.abandon()
+                else:
+                    try:
+                        generation.rocks.flush()  # without the GIL; closing would do it with
+                    finally:
+                        generation.rocks.close()
+            if delete:
+                discard(folder)
+
+        self._reapers = {path: one for path, one in self._reapers.items() if one.is_alive()}
+        reaper = threading.Thread(target=reap, name="zaibei-store-reaper", daemon=True)
+        self._reapers[folder] = reaper
+        reaper.start()
