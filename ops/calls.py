@@ -109,7 +109,7 @@ class MemberCalls:
         )
 
     async def sources(self) -> list[SourceStatus]:
-        return [self._source(source.name) for source in self._config.sources]
+        return [self._source(source.name) for source in self._member.settings.sources]
 
     def _source(self, name: str) -> SourceStatus:
         copy, trouble = self._member.copies.get(name), self._member.broken.get(name)

@@ -26,8 +26,10 @@ from ops.admin.edge_server import AdminServer
 from ops.calls import MemberCalls
 from ops.config import Address, MemberConfig
 from ops.config.values import Source, TakeoverPolicy
+from ops.enrolling import Enrolment
 from ops.fronts import FrontProcesses
 from ops.metrics import MetricsServer, watch_loop
+from ops.pki.edge_own import trust_files
 from ops.registering import registration_port
 from ops.seat import Seat
 from replica.member.member import Member
@@ -92,6 +94,11 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         stack.push_async_callback(registration.stop)
         await registration.start(_pairs(config.listen.registration))
         bound["registration"] = [Address(*address) for address in registration.addresses]
+        enrolment = Enrolment(
+            config, seat.origin, identity, lambda one: member.add_source(_source(one)), [a for a in bound["feed"] if not a.is_any]
+        )
+        stack.push_async_callback(enrolment.stop)
+        bound["enrol"] = await enrolment.start()
         metrics = MetricsServer(seat.registry, config.listen.metrics)
         bound["metrics"] = await metrics.start()
         stack.push_async_callback(metrics.stop)
@@ -194,6 +201,7 @@ def member_settings(config: MemberConfig, identity: Identity, bound: Mapping[str
         journal_keep_octets=limits.journal_keep_mb * MB,
         disk_reserve_octets=limits.disk_reserve_mb * MB,
         identity_ends_s=int(certificate.not_valid_after_utc.timestamp()),
+        trust_files=trust_files(config),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
+from typing import Any
 
 import click
 from cryptography import x509
@@ -11,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ops.cli.style import Console, effective, pairs, styled, target_options
 from ops.config import MemberConfig
 from ops.machine import prepare_folder
-from replica.model.edge_identity import CERTIFICATE_FILE, ensure_identity
+from ops.pki.edge_own import own_identity
+from replica.model.edge_identity import CERTIFICATE_FILE
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identity import fingerprint, name_of
 
@@ -56,7 +59,7 @@ def create(console: Console) -> None:
     """
     config = effective().config
     prepare_folder(config.member.data)
-    ensure_identity(config.member.identity_folder, config.member.name)
+    own_identity(config)
     _show(console, config)
 
 
@@ -74,13 +77,52 @@ def _show(console: Console, config: MemberConfig, alone: bool = False) -> None:
     block = f'[[member]]\nname = "{name}"\nfingerprint = "{printed}"\ncertificate = "{certificate}"\n'
     if feed:
         block += f'#push = "{feed[0]}"    # only for a source that calls out and listens nowhere: as it reaches us\n'
-    document = {"name": name, "fingerprint": printed, "certificate": certificate, "feed": feed, "file": str(path), "block": block}
+    about = described(pem)
+    document = {
+        "name": name,
+        "fingerprint": printed,
+        "certificate": certificate,
+        "feed": feed,
+        "file": str(path),
+        "block": block,
+        **about,
+    }
     if alone:
         console.answer(document, block)
         return
     console.answer(
         document,
-        pairs([("name", name), ("fingerprint", printed), ("file", path), ("sources push to", " ".join(feed))]),
+        pairs(
+            [
+                ("name", name),
+                ("fingerprint", printed),
+                ("serial", about["serial"]),
+                ("issuer", about["issuer"]),
+                ("names", " ".join(about["names"])),
+                ("ends", f"{about['ends']} (in {about['ends_days']} days)"),
+                ("file", path),
+                ("sources push to", " ".join(feed)),
+            ]
+        ),
         "\nFor a source's file; compare the fingerprint by another way than the file itself:\n",
         block,
     )
+
+
+def described(pem: bytes) -> dict[str, Any]:
+    """What a person asks of a certificate: serial number, issuer, names, end."""
+    certificate = x509.load_pem_x509_certificate(pem)
+    names: list[str] = []
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            names = [str(one.value) for one in extension.value]
+    ends = certificate.not_valid_after_utc
+    own = certificate.issuer == certificate.subject
+    return {
+        "serial": f"{certificate.serial_number:x}",
+        "issuer": "itself (to be pinned)" if own else certificate.issuer.rfc4514_string(),
+        "names": names,
+        "ends": f"{ends:%Y-%m-%d %H:%M:%S} UTC",
+        "ends_s": int(ends.timestamp()),
+        "ends_days": int((ends - dt.datetime.now(dt.UTC)).total_seconds() // 86_400),
+    }

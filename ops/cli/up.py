@@ -22,8 +22,9 @@ from ops.fronts import end_left_behind
 from ops.logs import set_up_logging
 from ops.machine import FolderLock, check_ports, prepare_folder, raise_open_files
 from ops.metrics import new_registry
+from ops.pki.edge_own import own_identity
 from ops.seat import Bound, Run, Seat
-from replica.model.edge_identity import Identity, ensure_identity
+from replica.model.edge_identity import Identity
 from replica.model.errors import Code, ZaibeiError
 
 COMPOSITION = "ops.up"
@@ -36,6 +37,7 @@ ABOUT = {
     "grpc": "gRPC",
     "feed": "sources push here (mutual TLS)",
     "beats": "beats of armed sources (UDP)",
+    "enrol": "one-time tokens, renewal (TLS)",
     "metrics": "Prometheus, /metrics",
 }
 
@@ -83,7 +85,7 @@ def run_member(console: Console, found: Effective, log_kind: str, run: Run | Non
         if not config.listen.fronts:
             end_left_behind(config.member.data)
         check_ports(config.listen)
-        identity = ensure_identity(config.member.identity_folder, config.member.name)
+        identity = own_identity(config)
         for note in filter(None, notes):
             log.warning(note)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
