@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hosting.tenant.limits import REFERENCES_MAX
 from hosting.v1 import registration_pb2
 from replica import native
-from replica.agent.records import judged, record_of
+from replica.agent.records import TYPE_OCTETS_MAX, judged, record_of
 from replica.model.batch import OP_DELETE, OP_PUT, Change, columns_of
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.codes import HANDLE_OCTETS_MAX
-from replica.model.handle.values import FORMAT_SPELLED, HandleValue, decode_values, spelling_of
+from replica.model.handle.values import FORMAT_SPELLED, HandleValue, decode_values, record_head, spelling_of
 from replica.model.identifier import Identifier, key_text, parent
 from replica.model.precondition import NOTHING, Precondition, value_hash
 from replica.v1 import entry_pb2
@@ -63,6 +64,9 @@ def put_of(key: bytes, spelling: bytes, values: bytes) -> Change:
         found = decode_values(values)
     for value in found:
         _check(value)
+    if found and all(one.index < other.index for one, other in pairwise(found)):  # canonical already: octets have one reading
+        with judged():
+            return _sound(Change(OP_PUT, key, record_head(spelling or None) + values))
     return _sound(Change(OP_PUT, key, record_of(found, spelling)))
 
 
@@ -71,6 +75,8 @@ def delete_of(key: bytes) -> Change:
 
 
 def _check(value: HandleValue) -> None:
+    if not 1 <= len(value.type) <= TYPE_OCTETS_MAX:
+        raise ZaibeiError(Code.MALFORMED, f"a type has 1 to {TYPE_OCTETS_MAX} octets")
     try:
         value.type.decode()
     except UnicodeDecodeError:
