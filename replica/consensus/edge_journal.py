@@ -167,6 +167,10 @@ class Journal:
             return ZaibeiError(Code.BUSY, f"{self._queue_octets} octets wait for the journal's flush", retry=True)
         return None
 
+    def knows(self, group: str) -> bool:
+        """True when the journal has heard of the group."""
+        return group in self._parts or group in self._rows.groups
+
     def found(self) -> dict[str, Recovered]:
         """What the walk at open found of each group; for status and alarms."""
         return {name: group.recovered for name, group in self._rows.groups.items()}

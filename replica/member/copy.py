@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +15,19 @@ from replica.consensus.edge_journal import Journal
 from replica.consensus.group import GroupLog
 from replica.consensus.group_limits import GroupLimits
 from replica.consensus.port import StartReport
+from replica.consensus.recovery import RESEED_COMMAND
+from replica.consensus.seat import ALONE
 from replica.feed.desk import Setup
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_metrics import FeedMetrics
 from replica.feed.limits import FeedLimits
 from replica.feed.ports import OwnerOf
 from replica.member.answers import SourceAnswers
+from replica.member.cluster_side import ClusterSide
 from replica.member.edge_nodes import NodeFile
 from replica.member.group_port import GroupPort, propose_and_wait
 from replica.member.hosted import HostedPort, found
+from replica.member.placed import Placed
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState
@@ -45,6 +51,12 @@ OWNERSHIP_S_MAX = 10.0
 PROBE_FRESH_NS = 2_000_000_000
 NOBODYS_KEY = bytes(32)  # of a hosted source: no stream of it is ever let in
 
+LEAD_AGAIN_S = 0.2
+BARRIER_S_MAX = 3.0
+CLUSTER_RESEED_COMMAND = "zaibei cluster reseed plan {group} MEMBER"
+
+log = logging.getLogger("zaibei.member")
+
 Published = Callable[[bytes], PublishedSites]
 
 
@@ -58,6 +70,8 @@ class Around:
         out_of_service: called when only this group can no longer go on; on_broken: when the process must stop.
         lineage: of this cluster.
         beats: who may send datagram beats; beats_reach: addresses sources send them to.
+        side: this member's side of its cluster; None: it works alone.
+        on_lead: called when a source's group begins to be led here, and when that ends.
     """
 
     settings: MemberSettings
@@ -73,6 +87,8 @@ class Around:
     beats_reach: tuple[Address, ...] = ()
     feed_metrics: FeedMetrics | None = None
     takeover_metrics: TakeoverMetrics | None = None
+    side: ClusterSide | None = None
+    on_lead: Callable[[str, bool], Awaitable[None]] | None = None
 
 
 class SourceCopy:
@@ -81,6 +97,10 @@ class SourceCopy:
     def __init__(self, settings: SourceSettings, around: Around, store: SourceStore) -> None:
         self.settings, self._around, self.store = settings, around, store
         member = around.settings
+        self.placed = placed = None if around.side is None else Placed.at(around.side, settings, self)
+        self.led = asyncio.Event()  # proposals are admitted here, and what the group lacked was committed
+        self._role_moved = asyncio.Event()
+        self._follower: asyncio.Task[None] | None = None
         self.log = GroupLog(
             settings.name,
             around.journal,
@@ -88,10 +108,13 @@ class SourceCopy:
             around.apply,
             limits=GroupLimits(keep_octets_max=member.journal_keep_octets),
             on_out_of_service=around.out_of_service,
+            on_role=self._on_role,
             reopen=store.reopen,
+            seat=ALONE if placed is None else placed.seat,
+            reseed_command=RESEED_COMMAND if placed is None else CLUSTER_RESEED_COMMAND,
         )
         self.group = GroupPort(self.log, store)
-        self.hosted = HostedPort(self.log, store, settings, around.owner_of) if settings.hosted else None
+        self.hosted = self._hosted() if settings.hosted else None
         self._node = NodeFile(member.data / "nodes" / f"{settings.name}.json")
         metrics = around.feed_metrics.of(settings.name) if around.feed_metrics is not None else None
         self.driver = FeedDriver(self._setup(), self.group, metrics, beats=self)
@@ -100,8 +123,9 @@ class SourceCopy:
             self.driver.age,
             settings.horizon_ms,
             probes_alive=self.probes_alive,
-            in_service=lambda: self.log.failure is None and not store.behind,
+            in_service=self._in_service,
             boottime_ns=boottime_ns,
+            leader_silent_ms=(lambda: 0) if placed is None else placed.silent_ms,
         )
         self.runner = TakeoverRunner(
             TakeoverView(self),
@@ -118,6 +142,19 @@ class SourceCopy:
             probe,
             around.takeover_metrics,
             on_broken=around.on_broken,
+        )
+
+    def _hosted(self) -> HostedPort:
+        placed = self.placed
+        if placed is None:
+            return HostedPort(self.log, self.store, self.settings, self._around.owner_of)
+        return HostedPort(
+            self.log,
+            self.store,
+            self.settings,
+            self._around.owner_of,
+            barrier=lambda: self.log.barrier(BARRIER_S_MAX),
+            leaders=lambda: placed.side.leader_answers(placed.ident),
         )
 
     @staticmethod
@@ -161,15 +198,58 @@ class SourceCopy:
         Args:
             first: entries of ours to commit before anything else.
         """
+        if self.placed is not None:
+            self.placed.add(self)
         report = await self.log.start()
         for entry in first:
             await propose_and_wait(self.log, entry, OWNERSHIP_S_MAX)
-        if self.settings.hosted:
-            await found(self.log, self.store, self.lineage, self.signer)
-        await self._state_ownership()
+        if self.placed is None:
+            await self._begin_to_lead()
+            self.led.set()
+        else:
+            self.placed.started()
+            self._follower = asyncio.get_running_loop().create_task(self._follow_role(), name=f"role of {self.settings.name}")
         if not self.settings.hosted:  # it has no node that could die
             await self.runner.start()
         return report
+
+    async def _begin_to_lead(self) -> None:
+        """Commit what the group lacks: that it is hosted, what it owns."""
+        if self.settings.hosted:
+            await found(self.log, self.store, self.lineage, self.signer)
+        await self._state_ownership()
+
+    def _on_role(self, _leading: bool) -> None:
+        self._role_moved.set()
+
+    async def _follow_role(self) -> None:
+        """One after the other: begin to lead, or let go of what only a leader does. Until cancelled."""
+        while True:
+            await self._role_moved.wait()
+            self._role_moved.clear()
+            try:
+                if self.log.leader and not self.led.is_set():
+                    await self._begin_to_lead()
+                    if self.log.leader:
+                        self.led.set()
+                        await self._tell_lead(True)
+                elif not self.log.leader and self.led.is_set():
+                    self.led.clear()
+                    await self._tell_lead(False)
+                    await self.driver.stop()
+            except ZaibeiError as exc:
+                log.warning("source not led yet", extra={"fields": {"source": self.settings.name, "why": str(exc)}})
+                await asyncio.sleep(LEAD_AGAIN_S)
+                self._role_moved.set()
+
+    async def _tell_lead(self, leading: bool) -> None:
+        if self._around.on_lead is not None:
+            await self._around.on_lead(self.settings.name, leading)
+
+    def _in_service(self) -> bool:
+        """What is held here may be answered: the store is whole, and this member remembers what it promised."""
+        answers = self.placed is None or self.placed.answers()
+        return answers and self.log.failure is None and not self.store.behind
 
     async def _state_ownership(self) -> None:
         """Commit the configured prefixes when they differ from the committed ones (SEMANTICS 9)."""
@@ -194,9 +274,15 @@ class SourceCopy:
 
     async def stop(self) -> None:
         """Feed first, then takeover, then the log; the store is closed last."""
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+        self.led.clear()
         await self.driver.stop()
         await self.runner.stop()
         await self.log.stop()
+        if self.placed is not None:
+            self.placed.remove()
 
     def close(self) -> None:
         """After the apply thread stopped."""
@@ -252,7 +338,8 @@ class TakeoverView:
         return self._copy.endpoints()
 
     def observations(self) -> Sequence[Observation]:
-        return ()  # one member: there is no other observer
+        side = self._copy._around.side
+        return () if side is None else side.observations(self._copy.settings.name)
 
     async def published(self, prefix: bytes) -> PublishedSites:
         return self._copy._around.published(prefix)

@@ -26,7 +26,10 @@ from replica.feed.edge_puller import Puller
 from replica.feed.edge_push_server import PushService
 from replica.feed.edge_source_server import SourceService
 from replica.member.answers import catalog_mark, catalog_of
-from replica.member.copy import Around, SourceCopy
+from replica.member.cluster_life import ClusterLife
+from replica.member.cluster_side import ClusterSide, check_card
+from replica.member.copy import Around, SourceCopy, store_folder
+from replica.member.edge_aside import next_aside, put_aside
 from replica.member.edge_broken import stopping_on_broken
 from replica.member.edge_feed_port import FeedPort
 from replica.member.hosted import HostedPort
@@ -46,6 +49,7 @@ from replica.model.view import SourceView
 from replica.store.edge_disk import DiskLimits as StoreDiskLimits
 from replica.store.edge_disk import write_durable
 from replica.store.edge_rocks import BudgetLimits, StoreBudget, check_open_files
+from replica.store.edge_store import SourceStore
 from replica.takeover.edge_beats import BeatTable, listen_for_beats
 from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.ports import PublishedSites
@@ -106,6 +110,7 @@ class Member:
         self._observer: asyncio.Task[None] | None = None
         self._returner: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.life: ClusterLife | None = None  # None: this member works alone
 
     # -- life
 
@@ -136,12 +141,13 @@ class Member:
         )
         self._apply = ApplyThread(on_broken=self._invariant, metrics=ApplyMetrics(registry) if registry else None)
         self._apply.start()
+        await self._join_cluster(self._journal, self._apply)
         self._around = around = Around(
             settings=settings,
             journal=self._journal,
             apply=self._apply,
             budget=budget,
-            lineage=_lineage(settings.data),
+            lineage=_lineage(settings.data) if settings.cluster is None else settings.cluster.card.lineage,
             owner_of=self._owner_of,
             published=self._published,
             out_of_service=self._out_of_service,
@@ -150,14 +156,83 @@ class Member:
             beats_reach=settings.beats_reach or self.beat_addresses,
             feed_metrics=FeedMetrics(registry) if registry else None,
             takeover_metrics=takeover_metrics,
+            side=None if self.life is None else self.life.side,
+            on_lead=self._on_lead,
         )
-        await asyncio.gather(*(self._open(source, around) for source in settings.sources))  # the thread pool bounds it
+        here = [source for source in settings.sources if self._lives_here(source.name)]
+        await asyncio.gather(*(self._open(source, around) for source in here))  # the thread pool bounds it
         self._renew_catalog()
         await self._serve()
         for source in settings.sources:
             self._begin_pull(source)
+        if self.life is not None:
+            side = self.life.side
+            side.feeds = side.feeds or tuple(_address(*address) for address in self.feed_addresses)
+            await side.start()
+            self.life.start()
         self._observer = asyncio.create_task(self._observe(), name="observe feeds")
         self._returner = asyncio.create_task(self._bring_back(), name="bring sources back")
+
+    # -- as a member of a cluster
+
+    async def _join_cluster(self, journal: Journal, apply: ApplyThread) -> None:
+        """Replay what the cluster decided; it says which sources live here."""
+        cluster = self.settings.cluster
+        if cluster is None:
+            return
+        check_card(cluster)
+        registry = self._registry or CollectorRegistry()
+        side = ClusterSide(self.settings, cluster, journal, apply, registry, self._on_failed, self._store_of)
+        await side.open()
+        self.life = ClusterLife(side, self, journal.knows)
+
+    def _lives_here(self, name: str) -> bool:
+        if self.life is None:
+            return True
+        record = self.life.side.record(name)
+        return record is not None and self.life.side.lives_here(record)
+
+    def _store_of(self, name: str) -> SourceStore | None:
+        copy = self.copies.get(name)
+        return None if copy is None or name in self.broken else copy.store
+
+    def configured(self, name: str) -> bool:
+        """Satisfies cluster_life.Sources."""
+        return any(source.name == name for source in self.settings.sources)
+
+    async def open_source(self, name: str) -> None:
+        """Satisfies cluster_life.Sources."""
+        async with self.changing:
+            if name not in self.copies and name not in self.broken:
+                await self.bring_in(name)
+
+    async def close_source(self, name: str, *, forget: bool) -> None:
+        """Satisfies cluster_life.Sources."""
+        async with self.changing:
+            self.broken.setdefault(name, ZaibeiError(Code.STOPPING, f"{name} is taken out of this member", retry=True))
+            await self.take_out(name)
+            if forget:
+                await self.forget_log(name)
+                data = self.settings.data
+                await asyncio.to_thread(put_aside, store_folder(data, name), next_aside(data, name))
+            self.broken.pop(name, None)
+            self._renew_catalog()
+
+    async def _on_lead(self, name: str, leading: bool) -> None:
+        """A source's group begins to be led here, or that ended: who fetches and who is pushed to follows."""
+        if leading:
+            source = next((one for one in self.settings.sources if one.name == name), None)
+            if source is not None:
+                self._begin_pull(source)
+        else:
+            await self._end_pull(name)
+        await self._tell_health()
+
+    async def _turn(self, name: str) -> None:
+        """Returns when this member leads the source's group."""
+        copy = self.copies.get(name)
+        if copy is not None:
+            await copy.led.wait()
 
     async def _bring_back(self) -> None:
         """What could not be opened on a full disk is tried again: when there is room, it comes into service by itself."""
@@ -281,7 +356,9 @@ class Member:
             log.error("store not closed in order", extra={"fields": {"source": name, "why": str(exc)}})
 
     async def stop(self) -> None:
-        """In order: no new streams, feeds end, logs drain, stores flush and close."""
+        """In order: what is led here is handed over, no new streams, feeds end, logs drain, stores flush and close."""
+        if self.life is not None:
+            await self.life.stop()
         for chore in (self._observer, self._returner):
             if chore is not None:
                 chore.cancel()
@@ -296,6 +373,8 @@ class Member:
             transport.close()
         for copy in self.copies.values():
             await copy.stop()
+        if self.life is not None:
+            await self.life.side.stop()
         if self._apply is not None:
             await asyncio.to_thread(self._apply.stop)
         for name, copy in self.copies.items():
@@ -328,7 +407,7 @@ class Member:
         settings = self.settings
         if not settings.feed_listen or not (settings.pins.peers or settings.trust_files):
             return  # nobody is pinned, so nobody could come in
-        push = PushService(self._driver_for, lambda: self._trusts)
+        push = PushService(self._driver_for, lambda: self._trusts, self._turn)
         source = SourceService(self._log_for, lambda: self._trusts)
         self._feed = FeedPort(settings.identity, self._trusts, push, source)
         await self._feed.start(settings.feed_listen)
@@ -359,7 +438,8 @@ class Member:
 
     def _begin_pull(self, source: SourceSettings) -> None:
         copy = self.copies.get(source.name)
-        if copy is not None and source.peer is not None and source.pull and source.name not in self.broken:
+        fits = copy is not None and copy.led.is_set() and source.name not in self._pullers and source.name not in self.broken
+        if fits and copy is not None and source.peer is not None and source.pull:
             puller = Puller(copy.driver, source.pull, self.settings.identity, source.peer, self._trusts)
             self._pullers[source.name] = asyncio.create_task(puller.run(), name=f"pull {source.name}")
 
@@ -453,6 +533,10 @@ class Member:
 
 def _type_of(kind: str | bytes) -> str:
     return kind if isinstance(kind, str) else kind.decode("ascii", "replace")
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _lineage(data: Path) -> bytes:

@@ -15,17 +15,16 @@ from hashlib import sha256
 from pathlib import Path
 
 from replica.member.copy import store_folder
+from replica.member.edge_aside import next_aside, put_aside
 from replica.member.member import Member
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_text
 from replica.model.states import Authority
-from replica.store.edge_disk import disk_error, move_durable, sync_folder
 from replica.v1 import entry_pb2
 
 PLAN_VERSION = "zaibei reseed plan 1"
 TOKEN_DIGITS = 16
-ASIDE_FOLDER = "aside"
 SERIAL_PREFIX = "0.ZAIBEI.RESEED"  # of a withdrawn overlay that keeps the highest serial and nothing else
 
 log = logging.getLogger("zaibei.member")
@@ -102,7 +101,7 @@ def plan_of(member: Member, source: str) -> ReseedPlan:
             f"{source} is in service and is not re-seeded: a copy that differs is healed by what its source publishes",
         )
     copy, data = member.copies.get(source), member.settings.data
-    aside = next(path for number in range(1, 1_000_000) if not (path := data / ASIDE_FOLDER / f"{source}-{number}").exists())
+    aside = next_aside(data, source)
     return ReseedPlan(source, str(trouble), store_folder(data, source), aside, None if copy is None else copy.store.state())
 
 
@@ -126,23 +125,12 @@ async def run(member: Member, token: str) -> ReseedPlan:
         plan = plan_with(member, token)
         log.warning("re-seeding", extra={"fields": {"source": plan.source, "aside": str(plan.aside), "why": plan.why}})
         await member.take_out(plan.source)
-        await asyncio.to_thread(_put_aside, plan)
+        await asyncio.to_thread(put_aside, plan.store, plan.aside)
         await member.forget_log(plan.source)
         await member.bring_in(plan.source, carried(plan.known))
     if (trouble := member.broken.get(plan.source)) is not None:
         raise trouble
     return plan
-
-
-def _put_aside(plan: ReseedPlan) -> None:
-    try:
-        plan.aside.parent.mkdir(exist_ok=True)
-        sync_folder(plan.aside.parent.parent)
-        if plan.store.exists():
-            move_durable(plan.store, plan.aside)
-            sync_folder(plan.store.parent)
-    except OSError as exc:
-        raise disk_error(exc, f"moving {plan.store} aside") from exc
 
 
 def carried(state: GroupState | None) -> list[entry_pb2.Entry]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from replica.cluster.card import Card
 from replica.model.edge_identity import Identity
 from replica.model.edge_trust import TrustFiles
 from replica.model.errors import require
 from replica.model.identifier import prefix_key
-from replica.model.identity import Peer, Pins
+from replica.model.identity import Peer, Pins, Trusts
 from replica.model.states import Mode
 from replica.model.view import STALE_HORIZON_MS
 from replica.takeover.ports import Endpoint
@@ -60,6 +61,27 @@ class SourceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """This member's place in a cluster.
+
+    Args:
+        card: which cluster, and our number there. trusts: whom we take for a member.
+        links_listen: where others call us; reach: `host:port` they are told, empty: where we listen.
+        feeds, answers: `host:port` told to sources and to programs; empty: where we listen.
+        zone: place that can be lost at once; replicas: voters a group shall have.
+    """
+
+    card: Card
+    trusts: Trusts
+    links_listen: tuple[Address, ...]
+    reach: tuple[str, ...] = ()
+    feeds: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    zone: str = ""
+    replicas: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class MemberSettings:
     """One member.
 
@@ -70,6 +92,7 @@ class MemberSettings:
         own_site: HS_SITE data octets of this cluster.
         publishers: adapters that make a takeover known, by their names.
         shadow_prefix: for rehearsals.
+        cluster: None: this member works alone.
         trust_files: of the CA whose sources may come in beside the pinned ones; None: pins alone count.
     """
 
@@ -89,6 +112,7 @@ class MemberSettings:
     journal_keep_octets: int = 2_048 * MB
     disk_reserve_octets: int = 256 * MB
     identity_ends_s: int | None = None
+    cluster: ClusterSettings | None = None
     trust_files: TrustFiles | None = None
     pins: Pins = field(init=False)
 
