@@ -84,7 +84,7 @@ class StreamProxy:
         for lane in self._lanes.values():
             lane.set(OPEN)
         for host, port in self._listen:
-            server = await asyncio.start_server(self._accepted, host, port, limit=PIECE_OCTETS_MAX)
+            server = await asyncio.start_server(self.carry, host, port, limit=PIECE_OCTETS_MAX)
             self._servers.append(server)
             self.addresses.append((host, server.sockets[0].getsockname()[1]))
         return self
@@ -155,7 +155,8 @@ class StreamProxy:
 
     # ----------------------------------------------------------------------------------------------------------- carrying
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take over a caller's connection, accepted here or at a door that several links share; returns when it has ended."""
         pair = _Pair(writer)
         if self.refusing or len(self._pairs) >= CONNECTIONS_MAX:
             _close(writer, reset=True)

@@ -28,8 +28,15 @@ class NetLab:
         require(0 < members <= MEMBERS_MAX, f"1 to {MEMBERS_MAX} members")
         self.name, self.members, self._log = unique(), range(1, members + 1), log
         self._undo = Undo()
-        self._net = int.from_bytes(os.urandom(2), "big")
+        self.net = int.from_bytes(os.urandom(2), "big")
         self._dropped: list[Pair] = []
+
+    @classmethod
+    def attached(cls, name: str, net: int, members: int, log: FaultLog | None = None) -> Self:
+        """A lab that somebody else built and will take down: to work its filter and start processes in it. Not a context."""
+        lab = cls(members, log)
+        lab.name, lab.net = name, net
+        return lab
 
     def __enter__(self) -> Self:
         try:
@@ -44,7 +51,7 @@ class NetLab:
 
     def addresses(self, member: int) -> tuple[str, str]:
         """IPv4 and IPv6."""
-        return f"10.{self._net >> 8}.{self._net & 255}.{member}", f"fd00:{self._net:x}::{member}"
+        return f"10.{self.net >> 8}.{self.net & 255}.{member}", f"fd00:{self.net:x}::{member}"
 
     def space(self, member: int) -> str:
         """Name of a member's namespace; 0: of the switch."""

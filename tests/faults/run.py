@@ -1,0 +1,306 @@
+"""Runs scenarios on real processes: `python -m tests.faults.run [--only N] [--root] [--system standin|cluster]`.
+
+Phases: load under faults, heal all, wait until all take part, final reads, judge. One line a scenario; the last line is
+`N passed, N failed`. An inconclusive scenario is listed; where CI=true it counts as failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import click
+
+from chaos.check.history import format_line
+from chaos.check.judge import judge
+from chaos.check.verdict import Verdict, worst
+from chaos.faults.fault import FaultState
+from chaos.rigs.capability import Capability, Probe
+from chaos.rigs.edge_network import NetLab
+from chaos.rigs.edge_power import PowerDisk
+from chaos.rigs.edge_probe import probe
+from tests.faults import scenarios
+from tests.faults.acts import Stage
+from tests.faults.scenario import Layer, Scenario
+from tests.faults.system import PYTHON, ROOT, System
+from tests.faults.workload import Client, History, keys_of, read_finally
+
+CI = os.environ.get("CI", "").lower() == "true"
+WARM_S = 1.0  # load before the first fault
+AFTER_S = 1.0  # load after everybody takes part again
+SCENARIO_S_MAX = 300.0
+OF_THE_SYSTEM = (Capability.FEED, Capability.MEMBERSHIP, Capability.AMNESIA, Capability.LEADER)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one scenario. verdict: pass, fail or unknown (inconclusive)."""
+
+    scenario: Scenario
+    verdict: Verdict
+    why: list[str] = field(default_factory=list)
+    figures: dict[str, object] = field(default_factory=dict)
+
+    def line(self) -> str:
+        word = {Verdict.PASS: "pass", Verdict.FAIL: "FAIL", Verdict.UNKNOWN: "inconclusive"}[self.verdict]
+        figures = ", ".join(f"{name} {value}" for name, value in self.figures.items())
+        why = "".join(f"\n      {sentence}" for sentence in self.why)
+        return f"{word:<13}{self.scenario.number:>3} {self.scenario.story} [{self.scenario.layer}]: {figures or 'not run'}{why}"
+
+
+def system_of(name: str) -> type[System]:
+    """The system under test; "standin" or "standin:RULE" with that rule turned off."""
+    if name.startswith("standin"):
+        from tests.faults.standin_system import StandinSystem
+
+        rule = name.partition(":")[2]
+        return type("Broken", (StandinSystem,), {"broken": rule}) if rule else StandinSystem
+    from tests.faults.cluster import Cluster
+
+    return Cluster
+
+
+def all_scenarios() -> list[Scenario]:
+    """One a file of scenarios/, in their order."""
+    names = sorted(found.name for found in pkgutil.iter_modules(scenarios.__path__))
+    return [importlib.import_module(f"tests.faults.scenarios.{name}").SCENARIO for name in names]
+
+
+def missing(scenario: Scenario, kind: type[System]) -> list[str]:
+    """Capabilities that are not there, in words."""
+    found = []
+    for capability in sorted(scenario.needs):
+        if capability in kind.capabilities:
+            continue
+        if capability in OF_THE_SYSTEM:
+            found.append(Probe(capability, "the system under test does not have it").missing())
+        elif capability is Capability.VERSIONS:
+            if not os.environ.get("FAULTS_OLD_TREE"):
+                found.append(Probe(capability, "no second tree was named").missing())
+        elif not (told := probe(capability)).there:
+            found.append(told.missing())
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------------- one run
+
+
+class Run:
+    """One scenario on one system."""
+
+    def __init__(self, scenario: Scenario, kind: type[System], folder: Path, seed: int, lab: NetLab | None = None) -> None:
+        self.scenario, self.folder, self.seed = scenario, folder, seed
+        self._kind, self._lab = kind, lab
+        self.history = History()
+        self.outcome = Outcome(scenario, Verdict.UNKNOWN)
+
+    async def go(self) -> Outcome:
+        """Whatever goes wrong in the machinery is inconclusive; what goes wrong in the system is a failure."""
+        try:
+            with ExitStack() as rigs:
+                disks = self._disks(rigs)
+                at = {number: disk.at for number, disk in disks.items()}
+                scenario = self.scenario
+                system = self._kind(self.folder, scenario.members, zones=scenario.zones, disks=at, lab=self._lab, seed=self.seed)
+                try:
+                    async with asyncio.timeout(SCENARIO_S_MAX):
+                        await self._play(Stage(system, Random(self.seed), self.folder, disks))
+                finally:
+                    await system.close()
+        except (TimeoutError, Exception) as exc:  # noqa: BLE001 - the machinery's own trouble is told, and is no verdict
+            self.outcome.verdict = Verdict.UNKNOWN
+            self.outcome.why.append(f"{type(exc).__name__}: {str(exc)[:1500]}")
+        (self.folder / "history.jsonl").write_text("".join(format_line(one) + "\n" for one in self.history.operations))
+        return self.outcome
+
+    def _disks(self, rigs: ExitStack) -> dict[int, PowerDisk]:
+        if not self.scenario.disks:
+            return {}
+        numbers = range(1, self.scenario.members + 1)
+        return {number: rigs.enter_context(PowerDisk(self.folder / f"power{number}")) for number in numbers}
+
+    async def _play(self, stage: Stage) -> None:
+        system, scenario = stage.system, self.scenario
+        await system.start()
+        stop = asyncio.Event()
+        clients = [f"c{number}" for number in range(scenario.load.clients)]
+        registers = {name: system.register(name) for name in (*clients, "final")}
+        began_ns = time.monotonic_ns()
+        tasks = [
+            asyncio.create_task(Client(name, registers[name], scenario.load, self.history, self.seed).run(stop))
+            for name in clients
+        ]
+        tasks += [asyncio.create_task(work(stop)) for work in system.other_load(scenario.load, self.history, self.seed)]
+        await asyncio.sleep(WARM_S)
+        try:
+            healed_ns = await self._faults(stage)
+            await self._all_take_part(stage, healed_ns)
+            await asyncio.sleep(AFTER_S)
+        finally:
+            ended_ns = time.monotonic_ns()
+            stop.set()
+            crashed = [one for one in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(one, BaseException)]
+        if crashed:
+            stage.unsure.append(f"a client crashed: {crashed[0]!r}")
+        unread = await read_finally(registers["final"], keys_of(scenario.load), self.history)
+        for register in registers.values():
+            await register.close()
+        if unread:
+            stage.unmet.append(f"never readable again: {', '.join(unread)}")
+        self._write_log(stage)
+        self._judge(stage, began_ns, ended_ns)
+
+    async def _faults(self, stage: Stage) -> int:
+        """Each step in turn; returns when the last one began to heal."""
+        healed_ns = time.monotonic_ns()
+        async with AsyncExitStack() as stack:
+            for step in self.scenario.steps:
+                await asyncio.sleep(step.after_s)
+                async with step.act.on(stage):
+                    await asyncio.sleep(step.for_s)
+                    healed_ns = time.monotonic_ns()
+            await stack.aclose()
+        return healed_ns
+
+    async def _all_take_part(self, stage: Stage, healed_ns: int) -> None:
+        stage.system.mesh.heal()
+        budget_s = self.scenario.budgets.heal_s_max
+        try:
+            for number in stage.system.seats:
+                left_s = budget_s - (time.monotonic_ns() - healed_ns) / 1e9
+                await self._takes_part(stage, number, max(0.1, left_s))
+        except TimeoutError as exc:
+            stage.unmet.append(str(exc))
+        self.outcome.figures["healed ms"] = (time.monotonic_ns() - healed_ns) // 1_000_000
+
+    async def _takes_part(self, stage: Stage, number: int, seconds: float) -> None:
+        """Raises TimeoutError. A member that ended again after its start is repaired once, as an operator would."""
+
+        async def settled() -> bool:
+            seat = stage.system.seats[number]
+            return seat.pid() is None or await stage.system.ready(seat)
+
+        await stage.system.until(f"member {number} takes part", settled, seconds)
+        if stage.system.seats[number].pid() is None:
+            stage.facts[f"repaired {number}"] = await stage.system.repair(number)
+            await stage.system.up(number, seconds)
+
+    def _write_log(self, stage: Stage) -> None:
+        events = [
+            {"at_ns": one.at_ns, "fault": one.fault, "what": one.what, "detail": one.detail} for one in stage.system.log.events
+        ]
+        document = {"scenario": self.scenario.number, "seed": self.seed, "faults": events, "facts": {**stage.facts}}
+        (self.folder / "faults.json").write_text(json.dumps(document, indent=1, default=str))
+
+    def _judge(self, stage: Stage, began_ns: int, ended_ns: int) -> None:
+        outcome, budgets, history = self.outcome, self.scenario.budgets, self.history
+        checks = {str(one) for one in self.scenario.invariants}
+        findings = [one for one in judge(history.operations) if one.check in checks]
+        acked, operations = history.acked(), history.operations
+        pause_ms = history.longest_pause_ms(began_ns, ended_ns)
+        unknown = sum(one.ok is None for one in operations)
+        outcome.figures = {
+            "operations": len(operations), "acked": len(acked), "unknown": unknown, "longest pause ms": round(pause_ms),
+            **outcome.figures, **stage.facts,
+        }  # fmt: skip
+        verdicts = [one.verdict for one in findings]
+        outcome.why += [str(one) for one in findings if one.verdict is not Verdict.PASS]
+        if stage.unmet:
+            verdicts.append(Verdict.FAIL)
+            outcome.why += stage.unmet
+        if pause_ms > budgets.pause_ms_max:
+            verdicts.append(Verdict.FAIL)
+            outcome.why.append(f"no write was acknowledged for {pause_ms:.0f} ms, allowed {budgets.pause_ms_max:.0f}")
+        if len(acked) < budgets.acked_min:
+            verdicts.append(Verdict.UNKNOWN)
+            outcome.why.append(f"only {len(acked)} acknowledged writes, {budgets.acked_min} are needed to say anything")
+        stuck = [event for event in stage.system.log.events if event.what is FaultState.STUCK]
+        if stuck or stage.unsure:
+            verdicts.append(Verdict.UNKNOWN)
+            outcome.why += [f"fault {event.fault} got stuck: {event.detail}" for event in stuck] + stage.unsure
+        outcome.verdict = worst(verdicts)
+
+
+def run_one(scenario: Scenario, system: str, folder: Path, seed: int, lab: NetLab | None = None) -> Outcome:
+    """Run a scenario where its capabilities are; inconclusive, with what is missing, where they are not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = system_of(system)
+    if lacking := missing(scenario, kind):
+        return Outcome(scenario, Verdict.UNKNOWN, lacking)
+    if scenario.lab and lab is None:
+        return _in_lab(scenario, system, folder, seed)
+    return asyncio.run(Run(scenario, kind, folder, seed, lab).go())
+
+
+def _in_lab(scenario: Scenario, system: str, folder: Path, seed: int) -> Outcome:
+    """A second runner lives in a namespace beside the members, so that its clients reach them; it says how it went in a file."""
+    told = folder / "outcome.json"
+    with NetLab(scenario.members + 1) as lab:
+        argv = [
+            PYTHON, "-m", "tests.faults.run", "--only", str(scenario.number), "--root", "--system", system, "--seed", str(seed),
+            "--keep", str(folder), "--lab", f"{lab.name}:{lab.net}:{scenario.members}", "--told", str(told),
+        ]  # fmt: skip
+        with (folder / "runner.log").open("wb") as said:
+            process = lab.start(scenario.members + 1, argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+            try:
+                process.wait(SCENARIO_S_MAX + 30)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+    if not told.exists():
+        return Outcome(scenario, Verdict.UNKNOWN, [f"the inner runner failed: {(folder / 'runner.log').read_text()[-800:]}"])
+    found = json.loads(told.read_text())
+    return Outcome(scenario, Verdict(found["verdict"]), found["why"], found["figures"])
+
+
+# ----------------------------------------------------------------------------------------------------------------- command
+
+
+@click.command(help=__doc__)
+@click.option("--only", multiple=True, type=int, help="Number of a scenario; may be given again.")
+@click.option("--root", is_flag=True, help="The scenarios that need root, instead of the others.")
+@click.option("--system", default="cluster", show_default=True, help="cluster, standin, or standin:RULE with a rule turned off.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--keep", type=click.Path(path_type=Path), help="Folder for histories and logs; without it they are removed.")
+@click.option("--lab", hidden=True)
+@click.option("--told", hidden=True, type=click.Path(path_type=Path))
+def main(
+    only: tuple[int, ...], root: bool, system: str, seed: int, keep: Path | None, lab: str | None, told: Path | None
+) -> None:
+    """Run, print, count."""
+    layer = Layer.ROOT if root else Layer.LOOPBACK
+    chosen = [one for one in all_scenarios() if one.layer is layer and (not only or one.number in only)]
+    if lab is not None and told is not None and keep is not None:
+        name, net, members = lab.split(":")
+        outcome = run_one(chosen[0], system, keep / "inside", seed, NetLab.attached(name, int(net), int(members)))
+        found = {"verdict": outcome.verdict, "why": outcome.why, "figures": outcome.figures}
+        told.write_text(json.dumps(found, default=str))
+        return
+    counts = dict.fromkeys(Verdict, 0)
+    with tempfile.TemporaryDirectory(prefix="zaibei-faults-run-") as spare:
+        for scenario in chosen:
+            folder = (keep or Path(spare)) / f"{scenario.number:02}-{scenario.layer}"
+            outcome = run_one(scenario, system, folder.resolve(), seed)
+            counts[outcome.verdict] += 1
+            print(outcome.line(), flush=True)
+    failed = counts[Verdict.FAIL] + (counts[Verdict.UNKNOWN] if CI else 0)
+    if counts[Verdict.UNKNOWN]:
+        print(f"{counts[Verdict.UNKNOWN]} inconclusive" + (", counted as failed because CI=true" if CI else ""))
+    print(f"{counts[Verdict.PASS]} passed, {failed} failed")
+    sys.exit(1 if failed or not counts[Verdict.PASS] else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""A scenario as a value: faults in their order, load, invariants, budgets, and the planted fault that must turn it red."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from chaos.rigs.capability import Capability
+from tests.faults.acts import Act
+
+
+class Layer(StrEnum):
+    """Where a scenario runs."""
+
+    LOOPBACK = "loopback"  # our own proxies; no root
+    ROOT = "root"  # rigs of the kernel
+
+
+class Invariant(StrEnum):
+    """What must hold, read from the history alone but for the last two."""
+
+    LINEARIZABLE = "linearizable"
+    ACKED_KEPT = "acked in final"
+    RESOLUTION = "resolution"
+    STOPS = "stops itself"  # a member whose disk failed ended by itself
+    NO_VOTE = "refused its vote"  # a member that lost its memory said so
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One fault: `after_s` the step before it began to heal, on for `for_s` seconds."""
+
+    act: Act
+    for_s: float
+    after_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What clients ask, by a seed.
+
+    Args:
+        clients: how many at once; lists, values: keys that hold growing lists and single values.
+        reads: share of reads; pause_ms: between two requests of a client.
+        names: of the fed source, each rewritten again and again; 0: no source.
+    """
+
+    clients: int = 6
+    lists: int = 3
+    values: int = 2
+    reads: float = 0.4
+    pause_ms: float = 4
+    names: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Limits of a run; traffic below its minimum proves nothing.
+
+    Args:
+        acked_min: acknowledged writes, else inconclusive.
+        pause_ms_max: longest time without an acknowledged write.
+        heal_s_max: from the heal of the last fault until all members take part again.
+    """
+
+    acked_min: int = 100
+    pause_ms_max: float = 15_000
+    heal_s_max: float = 45
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One row of the table of scenarios.
+
+    Args:
+        number: of that table; story: one line of what happens.
+        zones: of each member, in order.
+        needs: capabilities of the machine and the system.
+        red: rule of the stand-in that, turned off, must make this scenario fail; "": no such rule.
+    """
+
+    number: int
+    story: str
+    steps: tuple[Step, ...]
+    members: int = 3
+    layer: Layer = Layer.LOOPBACK
+    zones: tuple[str, ...] = ()
+    load: Load = Load()
+    invariants: tuple[Invariant, ...] = (Invariant.LINEARIZABLE, Invariant.ACKED_KEPT, Invariant.RESOLUTION)
+    budgets: Budgets = Budgets()
+    needs: frozenset[Capability] = field(default_factory=frozenset)
+    disks: bool = False  # each member on a disk that can lose its power
+    lab: bool = False  # members in namespaces
+    red: str = ""

@@ -1,0 +1,12 @@
+"""1: SIGKILL of the leader under load, three times."""
+
+from tests.faults.acts import Kill, Leader
+from tests.faults.scenario import Budgets, Scenario, Step
+
+SCENARIO = Scenario(
+    1,
+    "leader killed",
+    (Step(Kill(Leader()), for_s=1.5), Step(Kill(Leader()), for_s=1.5), Step(Kill(Leader()), for_s=1.5)),
+    budgets=Budgets(pause_ms_max=5_000),
+    red="lonely",
+)

@@ -1,0 +1,14 @@
+"""17: each fsync of the leader takes 300 ms longer."""
+
+from chaos.rigs.capability import Capability
+from tests.faults.acts import Leader, SyncSlow
+from tests.faults.scenario import Budgets, Scenario, Step
+
+SCENARIO = Scenario(
+    17,
+    "leader's fsync takes 300 ms",
+    (Step(SyncSlow(Leader(), 300), for_s=5),),
+    budgets=Budgets(pause_ms_max=6_000),
+    needs=frozenset({Capability.SHIM}),
+    red="stale",
+)

@@ -1,0 +1,16 @@
+"""22: flipped bits and lost ends of a member's files: found before they are served, healed from its peers."""
+
+from tests.faults.acts import Damage, Follower
+from tests.faults.scenario import Scenario, Step
+
+SCENARIO = Scenario(
+    22,
+    "flipped bits and lost ends of files",
+    (
+        Step(Damage(Follower(), "wal", "truncate", 0.6), for_s=0.5),
+        Step(Damage(Follower(), "wal", "flip", 0.5), for_s=0.5, after_s=3),
+        Step(Damage(Follower(), "table", "flip", 0.5), for_s=0.5, after_s=3),
+        Step(Damage(Follower(), "manifest", "flip", 0.3), for_s=0.5, after_s=3),
+    ),
+    red="forgetful",
+)

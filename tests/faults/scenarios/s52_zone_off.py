@@ -1,0 +1,16 @@
+"""52: a whole zone goes dark while a takeover is active: members 2-2-1 over three zones, the leader's zone is cut off and
+killed."""
+
+from tests.faults.acts import Kill, Part, ZoneOfLeader
+from tests.faults.changes import TakenOver, While
+from tests.faults.scenario import Budgets, Scenario, Step
+
+SCENARIO = Scenario(
+    52,
+    "a zone goes dark during a takeover",
+    (Step(While(TakenOver(), Part(ZoneOfLeader())), for_s=4), Step(Kill(ZoneOfLeader()), for_s=2)),
+    members=5,
+    zones=("dc-1", "dc-1", "dc-2", "dc-2", "dc-3"),
+    budgets=Budgets(pause_ms_max=6_000),
+    red="lonely",
+)
