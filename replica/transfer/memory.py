@@ -1,4 +1,4 @@
-"""Memory twins of the ports in ports.py: a member whose files are octets in memory, with the faults a test wants."""
+"""Memory twin of another member: its files are octets in memory, with the faults a test wants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports of this room. `memory.py` holds a twin of each; one contract test runs on both."""
+"""Ports of this room. `memory.py` holds a twin of the other member; one contract test runs on both."""
 
 from __future__ import annotations
 
