@@ -44,6 +44,7 @@ COMMANDS = MappingProxyType(
         "stop": Lazy("ops.cli.up:stop", "Decide", "Stop a running member in order."),
         "config": Lazy("ops.cli.config:config", "Set up", "Check, show and begin a configuration file."),
         "identity": Lazy("ops.cli.identity:identity", "Set up", "Who this member is: what its peers pin."),
+        "pki": Lazy("ops.cli.pki:pki", "Set up", "A private CA: sign, renew, revoke; instead of pins."),
         "operator": Lazy("ops.cli.operator:operator", "Set up", "People whose signatures count."),
         "help": Lazy("ops.cli.topics:topics", "Set up", "Exit codes, JSON output, plans: `zaibei help`."),
     }

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from rich.text import Text
 
+from ops.cli.enroll import enroll, join
 from ops.cli.exits import Exit
 from ops.cli.grant import grant
 from ops.cli.reseed import reseed
@@ -57,7 +58,9 @@ def source() -> None:
 
     \b
     Examples:
-      zaibei source identity --config source.toml     what the copy's operators pin
+      zaibei source enroll node-a --prefix 88.118.8   at the centre: a one-time token for a node
+      zaibei source join TOKEN                        at the node: certificate and source.toml
+      zaibei source identity --config source.toml     without a CA: what the copy's operators pin
       zaibei source serve --config source.toml
       zaibei source check node-a                      at the centre: the one in zaibei.toml
       zaibei source reseed plan node-a                at the centre: when its copy here is damaged
@@ -337,6 +340,8 @@ def _shown(name: str, value: object) -> object:
 
 source.add_command(reseed)
 source.add_command(grant)
+source.add_command(enroll)
+source.add_command(join)
 
 if __name__ == "__main__":
     sys.exit(guarded(lambda: source(standalone_mode=False, prog_name="zaibei source"), "--json" in sys.argv))

@@ -78,6 +78,10 @@ class PkiFolder:
                 Code.NOT_FOUND, f"there is no CA in {self.path}. Next: zaibei pki init --folder {self.path}"
             ) from None
 
+    def lists_pem(self) -> bytes:
+        """The revocation list. Raises OSError."""
+        return (self.path / LIST_FILE).read_bytes()
+
     def key(self) -> ec.EllipticCurvePrivateKey:
         """The CA's key. Raises ZaibeiError(NOT_FOUND, NOT_AUTHORISED, DAMAGED)."""
         path = self.path / KEY_FILE

@@ -105,6 +105,7 @@ class EnrolService(enrol_pb2_grpc.EnrolmentServicer):
             members=[enrol_pb2.EnrolMember(name=centre.name, number=centre.number, feeds=centre.feeds)],
             prefixes=ticket.prefixes,
             pull=ticket.pull,
+            lists=self._issuer.lists_pem(),
         )
 
     def _judge(self, request: enrol_pb2.EnrolRequest, caller: str) -> Ticket:
@@ -158,7 +159,7 @@ class EnrolService(enrol_pb2_grpc.EnrolmentServicer):
             raise ZaibeiError(Code.NOT_AUTHORISED, "a renewal keeps the signing key; for another one enrol anew")
         chain = self._issuer.issue(claims_of(leaf), tls, signing_key)
         log.warning("certificate renewed", extra={"fields": {"caller": caller, "role": peer.role, "name": name}})
-        return enrol_pb2.RenewResponse(certificate=chain, roots=self._issuer.roots_pem())
+        return enrol_pb2.RenewResponse(certificate=chain, roots=self._issuer.roots_pem(), lists=self._issuer.lists_pem())
 
 
 def _about(ticket: Ticket, caller: str) -> dict[str, object]:

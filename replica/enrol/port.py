@@ -72,6 +72,10 @@ class Issuer(Protocol):
 
     def roots_pem(self) -> bytes: ...
 
+    def lists_pem(self) -> bytes:
+        """What was revoked so far."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Centre:
