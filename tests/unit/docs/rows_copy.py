@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.unit.docs.planting import Plant
+from tests.unit.docs.rows_registering import REGISTERING
 from tests.unit.docs.rule_rows import AGENT, APPLY, GROUP, LOADING, RESOLVE, Row, twin
 
 BATCHES = [
@@ -86,6 +87,7 @@ ADMISSION = [
         f"{GROUP}::test_nothing_is_admitted_before_the_first_entry_of_the_own_term_is_applied",
         Plant("replica.consensus.group:GroupLog._check_admission", "if self._phase is not GroupPhase.LEADING:", "if False:"),
     ),
+    *REGISTERING,
     twin("2.3", "brake", "a copy that copies the disaster"),
     twin("2.3", "brake counts in flight", "a disaster in four parts"),
     Row(
