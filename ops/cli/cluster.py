@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ops.admin.cluster_calls import INVITE_VALID_S
 from ops.admin.cluster_values import ClusterStatus, GroupRow, MemberRow
+from ops.cli.cluster_begin import init, join
 from ops.cli.cluster_plans import remove, replace, reseed
 from ops.cli.exits import Exit
 from ops.cli.style import Console, admin, styled, table, target_options
@@ -282,5 +283,5 @@ def member_row(found: ClusterStatus, name: str) -> MemberRow:
     raise ZaibeiError(Code.NOT_FOUND, f"no member {name!r}; there are: {', '.join(one.name for one in found.members)}")
 
 
-for _command in (remove, replace, reseed):
+for _command in (init, join, remove, replace, reseed):
     cluster.add_command(_command)

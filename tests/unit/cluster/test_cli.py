@@ -6,11 +6,13 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from ops.admin.cluster_calls import NoCluster
 from ops.cli.cluster import cluster as group_of_commands
 from ops.cli.main import cli
 from ops.cluster.desk import ClusterDesk
@@ -93,8 +95,6 @@ def test_without_a_majority_nothing_is_made_up(world: MemoryCluster, run: Run) -
 def test_what_is_not_known_is_exit_11(world: MemoryCluster) -> None:
     class Blind(MemoryCluster):
         def look(self) -> Any:
-            from dataclasses import replace
-
             return replace(world.look(), members={})
 
     blind = Blind()
@@ -277,8 +277,6 @@ def test_reseeding_what_cannot_be(world: MemoryCluster, run: Run) -> None:
 
 
 def test_a_member_by_itself_says_how_to_begin() -> None:
-    from ops.admin.cluster_calls import NoCluster
-
     class Alone:
         def cluster_status(self) -> Any:
             return asyncio.run(NoCluster().cluster_status())
