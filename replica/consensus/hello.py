@@ -16,6 +16,11 @@ all, and a member that finds less of itself on its disk than another one remembe
 Each start is ASKING again: what follows from the disk alone is judged anew. ASKING acknowledges nothing, because a new promise
 would replace, in the memory of others, the old one by which the loss is found. A torn tail that was never acknowledged is normal.
 
+Only acknowledged entries of the promised term itself are counted: those alone can commit anything in it, and a log that ends in
+that term is the beginning of its leader's, while an older end may be longer and yet be other entries. What else was matched in the
+term is worthless after a restart, so a leader forgets it with the Hello of a new life (`core.memory_lost`), and a link belongs to
+one life of either side: what was sent to the life before is dropped.
+
 The limit: a rolled-back member is not found when some quorum of Hellos holds nobody that ever heard of the lost promises. It is
 found whenever `others_that_must_know` of the other voters remember. Restoring a member's disk is therefore forbidden.
 """
@@ -41,7 +46,8 @@ class Promise:
 
     Args:
         boot: highest number of a journal's opening that was seen of the member; it rises on its own.
-        term, index: in `term` it took part and had acknowledged all up to `index`; ordered by term, then index.
+        term, index: in `term` it took part, and `index` is the last entry *of that term* that it had acknowledged (0: none);
+            ordered by term, then index.
     """
 
     boot: int = 0
@@ -59,6 +65,28 @@ class Promise:
 
 NOTHING = Promise()
 Row = tuple[int, Promise]  # member, its promise
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What is on a member's disk of a group: the hard state's term, and the log's last entry with its term."""
+
+    term: int
+    last: int
+    last_term: int
+
+    def shown(self, boot: int) -> Promise:
+        """The highest promise that this disk can keep."""
+        return Promise(boot, self.term, self.last if self.last_term == self.term else 0)
+
+
+def acknowledged(boot: int, term: int, index: int, first_of_term: int) -> Promise:
+    """What an APPEND_REPLY of `term` promises, as its leader sees it.
+
+    Args:
+        first_of_term: index of the first entry of that leader's term.
+    """
+    return Promise(boot, term, index if index >= first_of_term else 0)
 
 
 class Standing(StrEnum):
@@ -98,7 +126,7 @@ def judge(told: Promise, shown: Promise) -> str:
 
     Args:
         told: the highest promise anybody remembers of the member.
-        shown: its boot, its hard state's term and its last saved index.
+        shown: what its disk can keep; see Saved.shown.
     Returns:
         "" when it is sound, or why it is AMNESIAC.
     """
@@ -107,7 +135,7 @@ def judge(told: Promise, shown: Promise) -> str:
     if told.term > shown.term:
         return f"it took part in term {told.term}, its journal knows term {shown.term} only: votes are lost"
     if told.term == shown.term and told.index > shown.index:
-        return f"it acknowledged index {told.index} in term {told.term}, its journal ends at {shown.index}: entries are lost"
+        return f"it acknowledged entry {told.index} of term {told.term}, its journal has {shown.index or 'none'}: entries are lost"
     return ""
 
 
@@ -218,7 +246,7 @@ class Recall:
 
     Args:
         member: our number. boot: of our journal.
-        start: the hard state as it was found on the disk. last: the last sound index found there.
+        start: what was found on the disk.
         memory: as it was kept; our own row in it is what others had told us of ourselves before.
         lost: why the journal itself knows that it lost flushed entries (a cut below its flushed mark); "" when it does not.
         alone: the group has no voter but us: there is nobody to ask.
@@ -227,17 +255,17 @@ class Recall:
     __slots__ = ("_start", "boot", "heard", "member", "memory", "reason", "standing")
 
     def __init__(
-        self, member: int, boot: int, start: HardState, last: int, memory: Memory, *, lost: str = "", alone: bool = False
+        self, member: int, boot: int, start: Saved, memory: Memory, *, lost: str = "", alone: bool = False
     ) -> None:
         self.member, self.boot, self.memory = member, boot, memory
         self.reason = ""
         self.heard: set[int] = set()
         self.standing = Standing.ASKING
-        self._start = (start.term, last)
+        self._start = start
         if lost:
             self._forgot(lost)
         else:
-            self._judge(start.term, last)
+            self._judge(start)
         if alone and self.standing is Standing.ASKING:
             self._move(Standing.SOUND)
 
@@ -250,16 +278,16 @@ class Recall:
         """The highest promise of ours that anybody told us of."""
         return self.memory.of(self.member)
 
-    def hello(self, sender: int, rows: Iterable[Row], halves: Sequence[frozenset[int]], term: int, last: int) -> Standing:
+    def hello(self, sender: int, rows: Iterable[Row], halves: Sequence[frozenset[int]], saved: Saved) -> Standing:
         """A member told what it remembers of the group.
 
         Args:
             halves: of the present membership: voters, outgoing voters.
-            term, last: our hard term and last index as they are on the disk now.
+            saved: what is on our disk now.
         """
         self.memory.merge(rows)
         self.heard.add(sender)
-        self._judge(term, last)
+        self._judge(saved)
         if self.standing is Standing.ASKING:
             if not any(halves):
                 self._move(Standing.FED)
@@ -267,10 +295,10 @@ class Recall:
                 self._move(Standing.SOUND)
         return self.standing
 
-    def told_of_us(self, rows: Iterable[Row], term: int, last: int) -> Standing:
-        """A leader's heartbeat carried its match table. `term`, `last`: as in `hello`."""
+    def told_of_us(self, rows: Iterable[Row], saved: Saved) -> Standing:
+        """A leader's heartbeat carried its match table. `saved`: what is on our disk now."""
         if self.memory.merge(rows):
-            self._judge(term, last)
+            self._judge(saved)
         return self.standing
 
     def may_be_fed(self, index: int, term: int, *, learner: bool) -> bool:
@@ -293,11 +321,11 @@ class Recall:
         if self.standing is Standing.FED:
             self._move(Standing.SOUND)
 
-    def _judge(self, term: int, last: int) -> None:
+    def _judge(self, saved: Saved) -> None:
         """While ASKING what was found at the start counts: nothing was promised since."""
         if self.standing is Standing.ASKING:
-            term, last = self._start
-        reason = judge(self.told, Promise(self.boot, term, last))
+            saved = self._start
+        reason = judge(self.told, saved.shown(self.boot))
         if reason and self.standing is not Standing.AMNESIAC:
             self._forgot(reason)
 

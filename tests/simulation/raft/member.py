@@ -38,6 +38,7 @@ class Member:
         self.fsync_fails = False
         self.seats: dict[int, Seat] = {}
         self.heard: dict[int, int] = {}
+        self.links: dict[int, int] = {}  # member -> its life whose Hello was heard; a link belongs to one life of either side
         self.unheard: set[int] = set()  # a message came from a life whose Hello did not
         self.backlog: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self.made: dict[int, tuple[int, int]] = {}  # group -> highest promise that left this member, over all lives
@@ -53,7 +54,7 @@ class Member:
         self.disk.flushed.append(Boot(self.boot))
         self.alive, self.frozen, self.full, self.flushing, self.fsync_fails = True, False, False, False, False
         self.clock_stands = False
-        self.heard, self.unheard, self.backlog = {}, set(), []
+        self.heard, self.links, self.unheard, self.backlog = {}, {}, set(), []
         self.seats = {group: self.seat_type(self, group, self.boot, found.views[group], found.images[group]) for group in found.views}
         for group, seat in self.seats.items():
             if seat.restarted:  # the journal begins anew behind the store
@@ -131,13 +132,13 @@ class Member:
     # -- messages
 
     def deliver(
-        self, sender: int, boot: int, group: int, message: Message, rows: tuple[tuple[int, Promise], ...], image: Image | None
+        self, sender: int, to_life: int, boot: int, group: int, message: Message, rows: tuple[tuple[int, Promise], ...], image: Image | None
     ) -> None:
-        if not self.alive or self._wait(self.deliver, sender, boot, group, message, rows, image):
+        if not self.alive or self._wait(self.deliver, sender, to_life, boot, group, message, rows, image):
             return
-        if boot > self.heard.get(sender, -1):
+        if to_life != self.life or boot > self.heard.get(sender, -1):
             self.unheard.add(sender)
-            return  # the Hello of that life comes first
+            return  # sent to a life that has ended, or from one whose Hello was not heard
         seat = self.seats[group]
         standing = seat.recall.standing
         if standing not in CALM:
@@ -149,10 +150,12 @@ class Member:
             seat.told(rows)
             if seat.recall.standing is Standing.AMNESIAC:
                 return
-        if kind is Kind.APPEND_REPLY or kind is Kind.VOTE_REPLY:
+        if kind is Kind.APPEND_REPLY:
+            if not message.reject and seat.role is Role.LEADER and message.term == seat.core.term:
+                seat.recall.memory.record(sender, seat.promise_of(boot, message))
+        elif kind is Kind.VOTE_REPLY:
             if not message.reject:
-                index = message.index if kind is Kind.APPEND_REPLY else 0
-                seat.recall.memory.record(sender, Promise(boot, message.term, index))
+                seat.recall.memory.record(sender, Promise(boot, message.term, 0))
         elif kind is Kind.VOTE:
             seat.recall.memory.record(sender, Promise(boot, message.log_term, message.index))
         elif kind is Kind.SNAPSHOT:
@@ -183,19 +186,22 @@ class Member:
         rows: HelloRows = {group: seat.recall.memory.rows() for group, seat in self.seats.items()}
         for number in to:
             if number != self.number:
-                self.world.net.tell(self, number, self.world.members[number].hear_hello, self.number, self.boot, rows, answer)
+                self.world.net.tell(self, number, self.world.members[number].hear_hello, self.number, self.life, self.boot, rows, answer)
 
-    def hear_hello(self, sender: int, boot: int, rows: HelloRows, answer: bool) -> None:
-        if not self.alive or self._wait(self.hear_hello, sender, boot, rows, answer):
+    def hear_hello(self, sender: int, life: int, boot: int, rows: HelloRows, answer: bool) -> None:
+        if not self.alive or self._wait(self.hear_hello, sender, life, boot, rows, answer):
             return
-        before = self.heard.get(sender, 0)
-        self.heard[sender] = max(before, boot)  # one of a lower boot is answered all the same: its disk may be an old one
+        before = self.links.get(sender, 0)
+        if life < before:
+            return  # of a life that has ended
+        self.links[sender] = life
+        self.heard[sender] = max(self.heard.get(sender, 0), boot)
         self.unheard.discard(sender)
         for group, seat in self.seats.items():
             seat.recall.memory.record(sender, Promise(boot, 0, 0))
             seat.hello(sender, rows.get(group, ()))
-            if before and boot > before and seat.recall.standing in CALM:
-                seat.core.unreachable(sender)
+            if life > before and seat.recall.standing in CALM:
+                seat.new_life(sender)
                 if seat.core.leader == sender:
                     seat.core.suspect()
                 seat.pump()

@@ -55,7 +55,7 @@ class Net:
         if self.holds and any([hold(number, to, group, message) for hold in self.holds]):
             return
         for delay in self._ways(number, to):
-            self.world.later(delay, target.deliver, number, source.boot, group, message, rows, image)
+            self.world.later(delay, target.deliver, number, source.links.get(to, 0), source.boot, group, message, rows, image)
 
     def tell(self, source: Member, to: int, call: Callable[..., None], *args: Any) -> None:
         """Send what is no message of a core."""
@@ -90,5 +90,5 @@ class Net:
         target = self.world.members[to]
         ok = not broken and (source.number, to) not in self.cut and target.alive and source.alive and source.life == life
         if ok:
-            target.deliver(source.number, boot, group, message, (), image)
+            target.deliver(source.number, target.life, boot, group, message, (), image)
         source.transfer_ended(life, group, to, ok)

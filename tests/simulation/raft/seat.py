@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from replica.consensus.hello import Memory, Promise, Recall, Standing, hard_at_start, hard_when_fed
+from replica.consensus.hello import Memory, Promise, Recall, Saved, Standing, acknowledged, hard_at_start, hard_when_fed
 from replica.consensus.port import HardState
 from replica.consensus.raft.core import RaftCore
 from replica.consensus.raft.membership import Act, Membership, MembershipChange, Step
@@ -116,14 +116,15 @@ class Seat:
         hard = self._hard_at_start(hard)
         memory = Memory.decode(view.kept)
         alone = image.membership.voters == {self.me} and not image.membership.joint
-        self.recall = self._recall(boot, hard, view.last, memory, view.lost, alone=alone)
+        start = Saved(hard.term, view.last, view.term(view.last) or 0)
+        self.recall = self._recall(boot, start, memory, view.lost, alone=alone)
         self._begin(view, image, hard)
 
     def _hard_at_start(self, hard: HardState) -> HardState:
         return hard_at_start(hard, self.me)
 
-    def _recall(self, boot: int, hard: HardState, last: int, memory: Memory, lost: str, *, alone: bool) -> Recall:
-        return Recall(self.me, boot, hard, last, memory, lost=lost, alone=alone)
+    def _recall(self, boot: int, start: Saved, memory: Memory, lost: str, *, alone: bool) -> Recall:
+        return Recall(self.me, boot, start, memory, lost=lost, alone=alone)
 
     def _begin(self, view: View, image: Image, hard: HardState) -> None:
         self.life += 1
@@ -134,7 +135,8 @@ class Seat:
         self.index, self.state_term, self.digest = image.index, image.term, image.digest
         self.content = dict(image.content)
         self.staged: Image | None = None
-        self.saved_term, self.saved_last = hard.term, view.last
+        self.saved_term, self.saved_last, self.saved_last_term = hard.term, view.last, view.term(view.last) or 0
+        self.first_of_term = 0
         self.handed = image.index
         self.role = Role.FOLLOWER
         self.commit = 0
@@ -165,11 +167,18 @@ class Seat:
                 self._stepped_down()
             self.role = role
             if role is Role.LEADER:
-                self.truth.led(self, self.me, core.term)
-                self.truth.voted(self.me, core.term, self.me)
-                self.member.promised(self.group, core.term, 0)
+                self._leads()
         elif role is Role.LEADER and core.term not in self.truth.leaders:
-            self.truth.led(self, self.me, core.term)
+            self._leads()
+
+    def _leads(self) -> None:
+        term = self.core.term
+        self.truth.led(self, self.me, term)
+        self.truth.voted(self.me, term, self.me)
+        self.member.promised(self.group, term, 0)
+        self.first_of_term = self.log.last_index()
+        while self.log.term(self.first_of_term - 1) == term:
+            self.first_of_term -= 1
 
     def _do(self, duties: Duties) -> None:
         for message in duties.send_now:
@@ -219,11 +228,9 @@ class Seat:
         if self.storage is not self.log:
             self.storage.write(duties)
         if duties.snapshot is not None:
-            self.saved_last = duties.snapshot.index
-        if duties.cut_after is not None:
-            self.saved_last = min(self.saved_last, duties.cut_after)
+            self.saved_last, self.saved_last_term = duties.snapshot.index, duties.snapshot.term
         if duties.entries:
-            self.saved_last = duties.entries[-1].index
+            self.saved_last, self.saved_last_term = duties.entries[-1].index, duties.entries[-1].term
         if duties.hard is not None:
             self.saved_term = duties.hard.term
         if self.recall.standing not in CALM:
@@ -231,8 +238,9 @@ class Seat:
         core = self.core
         core.saved(duties.number)
         if self.role is Role.LEADER and core.term == self.saved_term:
-            self.recall.memory.record(self.me, Promise(self.member.boot, core.term, self.saved_last))
-            self.member.promised(self.group, core.term, self.saved_last)
+            index = self.saved_last if self.saved_last_term == core.term else 0
+            self.recall.memory.record(self.me, Promise(self.member.boot, core.term, index))
+            self.member.promised(self.group, core.term, index)
         for message in duties.send_after_save:
             self.send(message)
         self.pump()
@@ -243,7 +251,8 @@ class Seat:
         rows: tuple[tuple[int, Promise], ...] = ()
         if kind is Kind.APPEND_REPLY:
             if not message.reject:
-                self.member.promised(self.group, message.term, message.index)
+                own = self.log.term(message.index) == message.term
+                self.member.promised(self.group, message.term, message.index if own else 0)
         elif kind is Kind.HEARTBEAT:
             rows = self.rows
         elif kind is Kind.VOTE:
@@ -393,13 +402,21 @@ class Seat:
         membership = self.core.membership
         return membership.voters, membership.outgoing
 
+    @property
+    def disk_shows(self) -> Saved:
+        return Saved(self.saved_term, self.saved_last, self.saved_last_term)
+
+    def promise_of(self, boot: int, message: Message) -> Promise:
+        """What an acknowledgement promises to us, its leader."""
+        return acknowledged(boot, message.term, message.index, self.first_of_term)
+
     def hello(self, sender: int, rows: Sequence[tuple[int, Promise]]) -> None:
         was = self.recall.standing
-        self._now(was, self.recall.hello(sender, rows, self.halves, self.saved_term, self.saved_last))
+        self._now(was, self.recall.hello(sender, rows, self.halves, self.disk_shows))
 
     def told(self, rows: Sequence[tuple[int, Promise]]) -> None:
         was = self.recall.standing
-        self._now(was, self.recall.told_of_us(rows, self.saved_term, self.saved_last))
+        self._now(was, self.recall.told_of_us(rows, self.disk_shows))
 
     def _now(self, was: Standing, standing: Standing) -> None:
         if was is not standing:
@@ -408,6 +425,10 @@ class Seat:
                 self._stepped_down()
                 self.role = Role.FOLLOWER
                 self.world.amnesiac(self)
+
+    def new_life(self, sender: int) -> None:
+        """A Hello of a member's new life: what it had matched in the life before is worth nothing."""
+        self.core.memory_lost(sender)
 
     def feed(self, image: Image) -> None:
         """A transfer reached an AMNESIAC member: begin anew with it, if it heals."""

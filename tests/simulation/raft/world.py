@@ -12,14 +12,14 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-from replica.consensus.hello import Promise, Standing, judge, others_that_must_know
+from replica.consensus.hello import Promise, Saved, Standing, judge, others_that_must_know
 from replica.consensus.hello import Memory as PromiseMemory
 from replica.consensus.raft.membership import Act, Membership, MembershipChange, Step, Transition
 from replica.consensus.raft.values import CoreError, Role
 from replica.model.outcome import EntryKind
 from tests.simulation.raft.checks import GroupTruth, Violation
 from tests.simulation.raft.clients import Clients, Operation
-from tests.simulation.raft.disk import Hole
+from tests.simulation.raft.disk import Hole, Image, View
 from tests.simulation.raft.member import Member
 from tests.simulation.raft.net import CALM as CALM_WEATHER
 from tests.simulation.raft.net import Net, Weather
@@ -456,7 +456,7 @@ class World:
         others = {number: member.disk.found() for number, member in self.members.items() if number != machine.number}
         for group in self.groups:
             view, image = found.views[group], found.images[group]
-            shown = Promise(1 << 62, max(view.hard.term, image.term), max(view.last, image.index))
+            shown = self._shown(view, image)
             term, index = machine.made.get(group, (0, 0))
             if not judge(Promise(0, term, index), shown):
                 continue
@@ -469,6 +469,14 @@ class World:
             if image.membership.joint or not voters or knowing < min(enough, len(voters - {machine.number})):
                 return False
         return True
+
+    @staticmethod
+    def _shown(view: View, image: Image) -> Promise:
+        """What a seat would find at its start; boots apart."""
+        last, term = view.last, view.term(view.last) or 0
+        if image.index > last or view.term(image.index) != image.term:
+            last, term = image.index, image.term
+        return Saved(max(view.hard.term, image.term), last, term).shown(1 << 62)
 
     def amnesiac(self, seat: Seat) -> None:
         self.note("member", seat.me, "is AMNESIAC in group", seat.group, seat.recall.reason)
