@@ -24,6 +24,7 @@ NAMES = {
     Kind.READ_INDEX_REPLY: "MsgReadIndexResp",
     Kind.TRANSFER: "MsgTransferLeader",
 }
+VOTE_REPLIES = frozenset({Kind.VOTE_REPLY, Kind.PRE_VOTE_REPLY})
 ROLES = {
     Role.FOLLOWER: "StateFollower",
     Role.PRE_CANDIDATE: "StatePreCandidate",
@@ -106,11 +107,11 @@ def snapshot_text(meta: SnapshotMeta) -> str:
 
 
 def message_text(message: Message, old_style: frozenset[tuple[int, int]]) -> str:
-    log_term, index = message.log_term, message.index
+    log_term, index = 0 if message.kind in VOTE_REPLIES else message.log_term, message.index
     text = f"{message.sender}->{message.to} {NAMES[message.kind]} Term:{message.term} Log:{log_term}/{index}"
     if message.reject:
         text += f" Rejected (Hint: {message.hint})"
-    if message.commit:
+    if message.commit and message.kind not in VOTE_REPLIES:
         text += f" Commit:{message.commit}"
     text += entries_text(message.entries, old_style)
     if message.snapshot is not None:

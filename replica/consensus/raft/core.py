@@ -34,8 +34,8 @@ class RaftCore(Changing):
 
     @property
     def saved_index(self) -> int:
-        """Newest entry that is durable here."""
-        return self.log.saved
+        """Newest entry that is durable here; 0 while a restored state is not saved."""
+        return 0 if self.log.restoring else self.log.saved
 
     def progress(self, member: MemberId) -> Progress | None:
         """What this leader knows of a member; None when it does not lead, or not the member. To read only."""

@@ -108,8 +108,18 @@ class Elections(CoreState):
         if self.role is Role.CANDIDATE and mark.term == self.term and mark.vote == self.member:
             self._count_vote(self.member, granted=True)
 
+    def _learn_commit(self, message: Message) -> None:
+        """A refusal names an entry that is committed: when ours at that index has its term, ours are committed so far too.
+
+        Without it a group can stand still: the one voter that is left holds the change that leaves a joint membership, but does
+        not know it to be committed, and asks an old voter, which has applied it, may not stand any more, and holds a longer log.
+        """
+        if message.reject and message.commit > self.commit and self.log.term(message.commit) == message.log_term:
+            self._commit_to(message.commit)
+
     def _on_vote_reply(self, message: Message) -> None:
         """A reply counts in the election it answers: of the same kind and term (`step` checked it)."""
+        self._learn_commit(message)
         pre = message.kind == Kind.PRE_VOTE_REPLY
         if self.role is not (Role.PRE_CANDIDATE if pre else Role.CANDIDATE):
             return
@@ -150,7 +160,11 @@ class Elections(CoreState):
         # A granted pre-vote answers in the term that was asked about; a refusal tells our own.
         term = message.term if granted else self.term
         kind = Kind.PRE_VOTE_REPLY if pre else Kind.VOTE_REPLY
-        self._answer(Message(kind, message.sender, self.member, term, reject=not granted))
+        reply = Message(kind, message.sender, self.member, term, reject=not granted)
+        if not granted:
+            # Tell the candidate what is committed; the term proves that its entry there is the same (see `_learn_commit`).
+            reply.commit, reply.log_term = self.commit, self.log.term(self.commit) or 0
+        self._answer(reply)
 
     def _may_vote(self, message: Message) -> bool:
         """One vote a term: the same again, or the first while no leader of it is known. A later term's pre-vote binds nobody."""

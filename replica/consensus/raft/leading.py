@@ -190,7 +190,7 @@ class Leading(Reads):
         elif progress.feeding is Feeding.PROBE or progress.match + 1 >= self.log.first:
             # After a transfer any match that the log reaches will do, be it another state than the one we sent.
             progress.replicate()
-        if self._commit_by_quorum():
+        if progress.match > self.commit and self._commit_by_quorum():
             self._broadcast_append()
         elif self._may_learn_commit(progress):
             self._feed(member, progress)
