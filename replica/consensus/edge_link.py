@@ -90,7 +90,10 @@ class GrpcLinks:
             call = MemberCall(member, place, self._book, self._trust, self._own, self._limits, self._random)
             self._calls[member] = call
             self._tasks[member] = self._run(call.run(), f"calling member {member}")
-        self._book.places(self._places)
+        for member in self._book.places(self._places):
+            for one in (self._calls.get(member), self.service.calls.get(member)):
+                if one is not None:
+                    one.end("the cluster knows it with another journal")
 
     def hello_changed(self) -> None:
         """Tell our Hello again on all calls, if it differs from the one told last."""
@@ -150,18 +153,22 @@ class GrpcLinks:
             call.end("it was started again")
         call.poke()
 
+    def _answers(self, member: int) -> bool:
+        call = self._calls.get(member)
+        return call is not None and call.stands
+
     async def _tick(self) -> None:
         punctuality = Punctuality(self._limits, now_ms())
         proved_ms = now_ms()
         while True:
             await asyncio.sleep(self._limits.beat_ms / 1_000)
             at_ms = now_ms()
-            late = punctuality.late(at_ms)
+            late_ms = punctuality.late_ms(at_ms)
+            self.service.tick(at_ms, late_ms=late_ms, answered=self._answers)
             for call in self._calls.values():
                 taken = self.service.calls.get(call.member)
                 call.heard_ms = None if taken is None else taken.heard_ms
-                call.tick(at_ms, late=late)
-            self.service.tick(at_ms, late=late, answered=lambda member: member in self._calls and self._calls[member].stands)
+                call.tick(at_ms, late_ms)
             if at_ms - proved_ms >= PROVE_MS:
                 proved_ms = at_ms
                 self.service.prove()

@@ -22,7 +22,7 @@ from replica.consensus.edge_link_writer import Writer
 from replica.consensus.link_book import LinkBook, OwnHello
 from replica.consensus.link_checks import read_link_message
 from replica.consensus.link_frames import Outbox, Slot
-from replica.consensus.link_port import LinkLimits, MemberTrust, Place, Reason, Refused
+from replica.consensus.link_port import LinkKeys, LinkLimits, MemberTrust, Place, Reason, Refused
 from replica.consensus.link_watch import BeatWatch, backoff_ms
 from replica.model.errors import ZaibeiError
 from replica.v1 import peer_pb2
@@ -94,6 +94,8 @@ class MemberCall:
         self._ended: asyncio.Future[str] | None = None
         self._poked = asyncio.Event()
         self._refused = False
+        self._told: Over | Refused | None = None
+        self._keys: LinkKeys | None = None
         self._sent = self._sent_octets = self._dropped = 0
         self._counted_octets = 0
 
@@ -147,25 +149,27 @@ class MemberCall:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(why)
 
-    def tick(self, at_ms: float, *, late: bool) -> None:
-        """Once in beat_ms: is it silent? Then the next beat. `late`: this look itself came too late to prove anything."""
+    def tick(self, at_ms: float, late_ms: float) -> None:
+        """Once in beat_ms: is it silent? Then the next beat. `late_ms`: how much too late this look itself came."""
         self._count()
         writer = self._writer
         if writer is None:
             return
         self._watch.wrote(writer.written - self._counted_octets)
         self._counted_octets = writer.written
-        if late:
-            self._watch.restart(at_ms)
-        elif why := self._watch.silent(at_ms, self.heard_ms):
+        self._watch.excuse(late_ms)
+        if why := self._watch.silent(at_ms, self.heard_ms):
             self.end(why)
             return
         beat = peer_pb2.LinkBeat(serial=self._watch.beat(at_ms))
         self.send_newest(Slot.BEAT, peer_pb2.LinkMessage(beat=beat))
 
     def prove(self) -> None:
-        """Is the certificate that answers still a member's?"""
+        """Is the certificate that answers still a member's, and ours still the newest?"""
         if not self.stands:
+            return
+        if self._keys is None or self._trust.credentials().certificate_pem != self._keys.certificate_pem:
+            self.end("our certificate was renewed")
             return
         try:
             self._trust.member_of(self._chain)
@@ -192,7 +196,9 @@ class MemberCall:
             try:
                 await self._once()
             except (Over, Refused) as exc:
-                self._over(exc)
+                if exc is not self._told:
+                    self._over(exc)
+                self._told = None
             finally:
                 self.phase = Phase.PAUSING
             lasted = now_ms() - began_ms > LASTED_MS + self._limits.hello_ms_max
@@ -201,16 +207,15 @@ class MemberCall:
             await self._pause(backoff_ms(failed, self._random, self._limits))
 
     def _over(self, exc: Over | Refused) -> None:
-        """Tell that the call is over, once."""
+        """Tell that the call is over."""
+        self._told = exc
         if isinstance(exc, Over):
             self._refused = exc.refused
             self._book.ours_over(self.member, str(exc))
             return
         self._refused = True
-        why = f"we refuse it: {exc}"
-        if self._book.trouble(self.member) != why:
-            self._book.refuse(self.member, exc)
-        self._book.ours_over(self.member, why)
+        self._book.refuse(self.member, exc)
+        self._book.ours_over(self.member, f"we refuse it: {exc}")
 
     async def _pause(self, pause_ms: float) -> None:
         try:
@@ -230,7 +235,8 @@ class MemberCall:
         try:
             async with asyncio.timeout(self._limits.hello_ms_max / 1_000):
                 answerer = await self._trust.answerer(self.member, address)
-                channel = open_channel(address, self._trust.credentials(), answerer)
+                self._keys = self._trust.credentials()
+                channel = open_channel(address, self._keys, answerer)
                 call: Call = channel.stream_stream(LINK_PATH)()
                 self._chain = (answerer.certificate_pem + answerer.issuers_pem,)
                 certified = self._trust.member_of(self._chain)
@@ -269,7 +275,7 @@ class MemberCall:
         }
         try:
             self._book.ours(self.member, hello)
-            self.tick(now_ms(), late=True)
+            self.tick(now_ms(), 0)
             done, _ = await asyncio.wait({ended, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             if ended in done:
                 raise Over(ended.result(), refused=self._refused)

@@ -78,15 +78,15 @@ class LinkService:
         for call in list(self.calls.values()):
             call.end("this member stops")
 
-    def tick(self, at_ms: float, *, late: bool, answered: Callable[[int], bool]) -> None:
+    def tick(self, at_ms: float, *, late_ms: float, answered: Callable[[int], bool]) -> None:
         """Once in beat_ms: end calls on which nothing comes.
 
         Args:
+            late_ms: how much too late this look itself came.
             answered: does that member answer our own call at present? Then a slow line may hold up its beats for a while.
         """
         for call in list(self.calls.values()):
-            if late:
-                call.heard_ms = at_ms
+            call.heard_ms += late_ms
             silent_ms = at_ms - call.heard_ms
             limit_ms = self._limits.slow_ms_max if answered(call.member) else self._limits.silent_ms_max
             if silent_ms > limit_ms:

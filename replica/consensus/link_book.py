@@ -61,15 +61,23 @@ class LinkBook:
             return "no such member is known here"
         return "" if known.ours else known.trouble
 
-    def places(self, places: Mapping[int, Place]) -> None:
-        """Take what the cluster knows of its members; what is known of others is forgotten."""
+    def places(self, places: Mapping[int, Place]) -> list[int]:
+        """Take what the cluster knows of its members; what is known of others is forgotten.
+
+        Returns:
+            Members that were believed with another journal: their calls must end.
+        """
+        wrong = []
         for member in [one for one in self._known if one not in places]:
             if not self._known[member].ours and not self._known[member].theirs:
                 del self._known[member]
         for member, place in places.items():
             known = self._known.setdefault(member, _Known())
             if place.journal:
+                if known.journal not in (b"", place.journal):
+                    wrong.append(member)
                 known.journal, known.sure = place.journal, True
+        return wrong
 
     def check(self, hello: peer_pb2.Hello, certified: tuple[int, str]) -> None:
         """Raises Refused: not the member that its certificate names, or not of our cluster."""

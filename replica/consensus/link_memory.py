@@ -141,7 +141,10 @@ class MemoryLinks:
         self._places = {member: place for member, place in places.items() if member != self._own().member}
         for member in [one for one in self._lines if one not in self._places]:
             self._break(self._lines[member], "it is no member any more", "its call is over")
-        self.book.places(self._places)
+        for member in self.book.places(self._places):
+            for line in (self._lines.get(member), self.taken.get(member)):
+                if line is not None:
+                    self._break(line, "the cluster knows it with another journal", "its call is over")
         self.call_missing()
 
     def hello_changed(self) -> None:

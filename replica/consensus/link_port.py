@@ -65,7 +65,7 @@ class LinkLimits:
         beat_ms: between beats, and between looks at what is silent.
         silent_ms_max: a member that answers nothing for so long is lost.
         slow_ms_max: the same while much of ours is on its way to it and it is heard on its own call: a slow line is no dead one.
-        late_ms_max: a look that comes later than this after its time proves nothing about others: the window begins anew.
+        late_ms_max: a look may come so long after its time; of one that is later the whole delay counts as our own silence.
         hello_ms_max: until a new call has connected and shown its Hello.
         backoff_ms_min, backoff_ms_max: pause before calling again, doubled each time, shortened at random by up to a half.
         queue_octets_max, queue_messages_max: what may wait for one member; more is dropped, for groups send again.

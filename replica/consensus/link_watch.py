@@ -59,9 +59,9 @@ class BeatWatch:
                 del self._beats[older]
         return True
 
-    def restart(self, now_ms: float) -> None:
-        """We were late ourselves: what was silent until now proves nothing."""
-        self._answered_ms = now_ms
+    def excuse(self, late_ms: float) -> None:
+        """We were late ourselves: so much of its silence was ours."""
+        self._answered_ms += late_ms
 
     def silent(self, now_ms: float, heard_ms: float | None) -> str:
         """Why the member counts as lost; "": it does not.
@@ -88,8 +88,8 @@ class Punctuality:
         self._limits = limits
         self._due_ms = now_ms + limits.beat_ms
 
-    def late(self, now_ms: float) -> bool:
-        """Told at each look: True when this one came too late."""
-        late = now_ms - self._due_ms > self._limits.late_ms_max
+    def late_ms(self, now_ms: float) -> float:
+        """Told at each look: how much too late it came; 0: in time, or nearly so."""
+        late_ms = now_ms - self._due_ms
         self._due_ms = now_ms + self._limits.beat_ms
-        return late
+        return late_ms if late_ms > self._limits.late_ms_max else 0

@@ -221,3 +221,11 @@ async def test_the_round_trip_is_measured(world: World) -> None:
     one, _ = await world.pair()
     await until(lambda: one.links.rtt_ms(2) is not None)
     assert 0 <= (one.links.rtt_ms(2) or 0) < 400
+
+
+async def test_a_journal_that_the_cluster_knows_otherwise_ends_the_link(world: World) -> None:
+    one, two = await world.pair()
+    one.links.set_places({2: replace(two.place, journal=b"n" * 16)})
+    await until(lambda: one.heard.story == ["connected 2", "lost 2"] and one.refused(2, "journal"))
+    one.links.set_places({2: replace(two.place, journal=two.hello.journal)})
+    await until(lambda: one.links.connected == {2})
