@@ -1,15 +1,18 @@
-"""GET /metrics over HTTP/1.1: small, limited, and away from the event loop while it writes the text."""
+"""GET /metrics over HTTP/1.1, and what load balancers ask (replica/cluster/health.py): small, limited, off the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
 
+import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from ops.config.address import Address
+from replica.cluster.health import Health, answer
 from replica.model.errors import Code, ZaibeiError
 
 HEAD_OCTETS_MAX = 8 * 1024
@@ -26,10 +29,13 @@ class MetricsServer:
 
     Args:
         registry: what is shown; addresses: where, port 0 for any free one.
+        health: how the member stands now, for /livez, /readyz and the roles of groups; None: those are not answered here.
     """
 
-    def __init__(self, registry: CollectorRegistry, addresses: Sequence[Address]) -> None:
-        self._registry = registry
+    def __init__(
+        self, registry: CollectorRegistry, addresses: Sequence[Address], health: Callable[[], Health] | None = None
+    ) -> None:
+        self._registry, self._health = registry, health
         self._wanted = tuple(addresses)
         self._servers: list[asyncio.Server] = []
         self._connections = 0
@@ -84,6 +90,10 @@ class MetricsServer:
             return _answer("400 Bad Request", b"not HTTP/1.1\n")
         if words[0] not in (b"GET", b"HEAD"):
             return _answer("405 Method Not Allowed", b"GET /metrics\n")
+        told = None if self._health is None else answer(self._health(), words[1].decode("latin-1"))
+        if told is not None:
+            octets = b"" if words[0] == b"HEAD" else msgspec.json.encode(told[1]) + b"\n"
+            return _answer(f"{told[0]} {HTTPStatus(told[0]).phrase}", octets, "application/json")
         if words[1].partition(b"?")[0] != b"/metrics":
             return _answer("404 Not Found", b"GET /metrics\n")
         encode, kind = choose_encoder(_accept(rest))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ops.config import Address
 from ops.metrics import MetricsServer, faults_of_names, new_registry, samples, watch_loop
+from replica.cluster.health import GroupHealth, Health
 from replica.model.errors import Code, ZaibeiError
 
 
@@ -79,6 +81,36 @@ async def test_the_server_answers(host: str) -> None:
         assert open_metrics.endswith(b"# EOF\n")
     finally:
         await server.stop()
+
+
+async def test_load_balancers_are_answered_beside_the_metrics() -> None:
+    healths = [Health("m1", groups={"g": GroupHealth("leader", "m1", 0, 5)})]
+    server = MetricsServer(CollectorRegistry(), [Address("127.0.0.1", 0)], lambda: healths[-1])
+    bound = (await server.start())[0]
+    try:
+        head, _, body = (await ask(bound, b"GET /readyz HTTP/1.1\r\n\r\n")).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK") and b"application/json" in head
+        assert json.loads(body) == {"member": "m1", "ok": True, "reason": ""}
+        assert (await ask(bound, b"HEAD /livez HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\n")
+        for target, status in (
+            (b"/leader/g", b"200"),
+            (b"/follower/g?lag=5", b"503"),
+            (b"/any/x", b"404"),
+            (b"/any/g?lag=x", b"400"),
+        ):
+            assert (await ask(bound, b"GET " + target + b" HTTP/1.1\r\n\r\n")).split(b" ")[1] == status, target
+        healths.append(Health("m1", failed="the journal failed"))
+        assert (await ask(bound, b"GET /livez HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 503 Service Unavailable")
+        assert (await ask(bound, b"GET /metrics HTTP/1.1\r\n\r\n")).split(b" ")[1] == b"200"
+        assert (await ask(bound, b"GET /\xff HTTP/1.1\r\n\r\n")).split(b" ")[1] == b"404"
+    finally:
+        await server.stop()
+    plain = MetricsServer(CollectorRegistry(), [Address("127.0.0.1", 0)])
+    bound = (await plain.start())[0]
+    try:
+        assert (await ask(bound, b"GET /livez HTTP/1.1\r\n\r\n")).split(b" ")[1] == b"404", "nobody says how it stands"
+    finally:
+        await plain.stop()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How a cluster begins, what a member says of itself at each start; the card and the places; health for load balancers."""
+"""Care of the control leader, the card and the places, health for load balancers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replica.cluster.begin import Announced, next_entry, next_group, refusal
 from replica.cluster.card import Card, CardMember, decode_card, encode_card
 from replica.cluster.care import emptied, next_entries
 from replica.cluster.edge_card import (
@@ -22,92 +21,13 @@ from replica.cluster.edge_card import (
     write_places,
 )
 from replica.cluster.health import GroupHealth, Health, answer
-from replica.cluster.placement import MemberSeen, World
 from replica.cluster.places import Place, decode_places, encode_places, merged, of_card, of_state
-from replica.cluster.rules import apply_entry
-from replica.cluster.state import ControlState, MemberState
+from replica.cluster.state import MemberState
 from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import OutcomeKind
-from tests.unit.cluster.worlds import CLUSTER, LINEAGE, Cluster, journal_of
+from tests.unit.cluster.worlds import CLUSTER, LINEAGE, Cluster
 
-SAID = Announced("dc-1", "host-1", ("m1:2646",), ("m1:2643",), ("m1:2642",), journal_of(1), "ab12")
 CARD = Card(CLUSTER, LINEAGE, 1, "m1", (CardMember(1, "m1", ("m1:2646",)),))
-
-
-def begin(state: ControlState, card: Card = CARD, said: Announced = SAID) -> ControlState:
-    for _ in range(10):
-        entry = next_entry(state, card, said, 3, 0)
-        if entry is None:
-            return state
-        after, outcome = apply_entry(state, entry.control)
-        assert outcome.kind is OutcomeKind.APPLIED, outcome
-        state = replace(after, index=after.index + 1)
-    raise AssertionError("it never ends")
-
-
-def test_the_first_member_begins_the_cluster_and_is_active() -> None:
-    state = begin(ControlState())
-    first = state.member(1)
-    assert first is not None and (first.name, first.state, first.zone) == ("m1", MemberState.ACTIVE, "dc-1")
-    assert state.group("control") is not None and (state.cluster, state.lineage, state.replicas) == (CLUSTER, LINEAGE, 3)
-
-
-def test_the_same_entries_again_after_a_crash_change_nothing() -> None:
-    """Each entry is proposed twice, as after a crash behind the proposal."""
-    state = ControlState()
-    while (entry := next_entry(state, CARD, SAID, 3, 0)) is not None:
-        state, first = apply_entry(state, entry.control)
-        again, second = apply_entry(state, entry.control)
-        assert (first.kind, second.kind, again) == (OutcomeKind.APPLIED, OutcomeKind.ALREADY, state)
-
-
-def test_what_changed_since_the_last_start_is_told_and_a_drain_stays() -> None:
-    state = begin(ControlState())
-    first = state.member(1)
-    assert first is not None
-    state = state.with_member(replace(first, draining=True))
-    moved = begin(state, said=replace(SAID, links=("new:2646",), zone="dc-9")).member(1)
-    assert moved is not None and (moved.links, moved.zone, moved.draining) == (("new:2646",), "dc-9", True)
-
-
-def test_changing_there_and_back_is_told_each_time() -> None:
-    state = begin(ControlState())
-    for zone in ("b", "dc-1", "b"):
-        state = begin(state, said=replace(SAID, zone=zone))
-        found = state.member(1)
-        assert found is not None and found.zone == zone
-
-
-def test_another_member_says_nothing_before_it_was_admitted() -> None:
-    second = replace(CARD, number=2, name="m2")
-    assert next_entry(ControlState(), second, SAID, 3, 0) is None
-    assert next_entry(begin(ControlState()), second, SAID, 3, 0) is None
-
-
-def test_groups_are_made_for_sources_that_have_none() -> None:
-    state = begin(ControlState())
-    world = World(state, {1: MemberSeen(up_ms=0)})
-    entry = next_group(world, ["node-a", "node-b"], {"node-a": 1}, 0)
-    assert entry is not None and entry.control.placed.name == "node-a" and list(entry.control.placed.voters) == [1]
-    state, _ = apply_entry(state, entry.control)
-    other = next_group(World(state, {1: MemberSeen(up_ms=0)}), ["node-a", "node-b"], {}, 0)
-    assert other is not None and other.control.placed.name == "node-b"
-    assert next_group(World(state), ["node-b"], {}, 0) is None, "nobody is up"
-    state, _ = apply_entry(state, other.control)
-    assert next_group(World(state), ["node-a", "node-b"], {}, 0) is None
-
-
-def test_who_may_not_take_part() -> None:
-    state = begin(ControlState())
-    assert refusal(state, CARD, journal_of(1)) == ""
-    assert refusal(ControlState(), CARD, journal_of(1)) == ""
-    assert "zaibei cluster replace m1" in refusal(state, CARD, journal_of(2))
-    assert LINEAGE.hex() in refusal(state, replace(CARD, cluster=LINEAGE), journal_of(1))
-    first = state.member(1)
-    assert first is not None
-    gone = state.with_member(replace(first, state=MemberState.REMOVED))
-    assert "was removed" in refusal(gone, CARD, journal_of(1))
-    assert next_entry(gone, CARD, SAID, 3, 0) is None
 
 
 # --------------------------------------------------------------------------------------------------------------- care
