@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -28,6 +29,7 @@ _STATUS = {
     Code.STOPPING: grpc.StatusCode.UNAVAILABLE,
 }
 _LATER = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+_BROKEN = (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
 _SAID = frozenset({Code.MALFORMED, Code.NOT_AUTHORISED, Code.NOT_FOUND, Code.DAMAGED, Code.DISK_FAILED, Code.CONFLICT})
 
 
@@ -59,6 +61,14 @@ def refusal(status: grpc.StatusCode, details: str, whom: str) -> ZaibeiError:
     return ZaibeiError(code, text)
 
 
+def _channel_closed(whom: str) -> BaseException:
+    """A call ends like a cancelled task when its channel is closed under it; only a task that is cancelled itself goes on so."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    return ZaibeiError(Code.UNREACHABLE, f"{whom}: the connection was closed on our side", definite=False, retry=True)
+
+
 class GrpcReading:
     """See Reading."""
 
@@ -74,8 +84,10 @@ class GrpcReading:
     async def _write(self, request: transfer_pb2.ReadRequest) -> None:
         try:
             await self._call.write(request)
-        except (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError) as exc:
+        except _BROKEN as exc:
             raise await self._ended(exc) from exc
+        except asyncio.CancelledError as exc:
+            raise _channel_closed(self._whom) from exc
 
     async def _ended(self, exc: BaseException) -> ZaibeiError:
         """Why the stream can be written no more: what a failed write says is no reason."""
@@ -88,6 +100,10 @@ class GrpcReading:
             reply = await self._call.read()
         except grpc.RpcError as exc:
             raise translate(exc, self._whom) from exc
+        except _BROKEN as exc:
+            raise await self._ended(exc) from exc
+        except asyncio.CancelledError as exc:
+            raise _channel_closed(self._whom) from exc
         if not isinstance(reply, transfer_pb2.ReadReply):
             raise ZaibeiError(Code.UNREACHABLE, f"{self._whom} ended the stream early", definite=False, retry=True)
         if len(reply.octets) > CHUNK_OCTETS:
@@ -126,6 +142,8 @@ class GrpcSender:
             reply = await self._stub.Manifest(request, timeout=OFFER_S_MAX)
         except grpc.RpcError as exc:
             raise translate(exc, self._name) from exc
+        except (grpc.aio.UsageError, asyncio.CancelledError) as exc:
+            raise _channel_closed(self._name) from exc
         return self._checked(reply, wanted)
 
     def _checked(self, reply: transfer_pb2.TransferManifest, wanted: Wanted) -> Offer:
@@ -139,7 +157,10 @@ class GrpcSender:
     @asynccontextmanager
     async def reading(self, transfer: bytes) -> AsyncIterator[GrpcReading]:
         """See Sender."""
-        call: Call = self._stub.Read()
+        try:
+            call: Call = self._stub.Read()
+        except grpc.aio.UsageError as exc:
+            raise _channel_closed(self._name) from exc
         try:
             yield GrpcReading(call, transfer, self._name)
         finally:
@@ -149,5 +170,5 @@ class GrpcSender:
         """See Sender."""
         try:
             await self._stub.Release(transfer_pb2.ReleaseRequest(transfer=transfer), timeout=RELEASE_S_MAX)
-        except grpc.RpcError:
+        except (grpc.RpcError, grpc.aio.UsageError):
             return  # its lease ends by itself

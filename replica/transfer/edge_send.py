@@ -115,7 +115,7 @@ class Serving:
                 self._changed.set()
         except ZaibeiError as exc:
             self._fault = exc
-        except (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError) as exc:
+        except (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError) as exc:
             self._fault = ZaibeiError(Code.UNREACHABLE, f"the stream broke: {exc}", retry=True)
         finally:
             self._over = True
@@ -186,7 +186,7 @@ class Serving:
     async def _write(self, reply: transfer_pb2.ReadReply) -> None:
         try:
             await self._context.write(reply)
-        except (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError) as exc:
+        except (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError) as exc:
             raise ZaibeiError(Code.UNREACHABLE, f"the stream broke: {exc}", retry=True) from exc
 
 

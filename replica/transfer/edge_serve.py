@@ -159,10 +159,11 @@ class TransferService(transfer_pb2_grpc.TransferServicer):
         return found
 
     def _caller(self, context: Context) -> int:
-        certificates = list(context.auth_context().get("x509_pem_cert", []))
-        if not certificates:
+        about = context.auth_context()
+        chain = [bytes(pem) for part in ("x509_pem_cert", "x509_pem_cert_chain") for pem in about.get(part, [])]
+        if not chain:
             raise ZaibeiError(Code.NOT_AUTHORISED, "files are served to members with a certificate alone")
-        return self._trust.member_of(bytes(certificates[0]))
+        return self._trust.member_of(chain)[0]
 
     async def _refuse(self, context: Context, exc: ZaibeiError) -> None:
         if self.metrics is not None:

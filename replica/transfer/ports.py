@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +129,12 @@ class Holder(Protocol):
 class MemberTrust(Protocol):
     """Which member is at the other end."""
 
-    def member_of(self, certificate_pem: bytes) -> int:
-        """Its number. Raises ZaibeiError(NOT_AUTHORISED): no certificate of a member of this cluster."""
+    def member_of(self, chain_pem: Sequence[bytes]) -> tuple[int, str]:
+        """Number and name of the member that presented these certificates, its own first. The links between members ask the same.
+
+        Raises:
+            ZaibeiError(NOT_AUTHORISED, MALFORMED): they are no member's of this cluster, ended or revoked.
+        """
         ...
 
 
