@@ -12,14 +12,14 @@ BEATS_MAX = 256  # on their way; older ones are forgotten, their answers say not
 BULK_OCTETS = 256 * 1024  # with more than this before it on the way, a beat may be late on a slow line
 
 
-def backoff_ms(attempt: int, random: Random, limits: LinkLimits) -> float:
+def backoff_ms(attempt: int, chance: Random, limits: LinkLimits) -> float:
     """Pause before an attempt to call.
 
     Args:
         attempt: failed ones so far, 1 after the first.
     """
     doubled = limits.backoff_ms_min << min(max(attempt - 1, 0), 20)
-    return min(doubled, limits.backoff_ms_max) * (1 - random.random() / 2)
+    return min(doubled, limits.backoff_ms_max) * (1 - chance.random() / 2)
 
 
 class BeatWatch:
