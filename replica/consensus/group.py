@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from replica.consensus.group_limits import GroupLimits, RunBlocking, in_a_thread
-from replica.consensus.hello import hard_at_start
+from replica.consensus.hello import Saved, hard_at_start
 from replica.consensus.log_tail import LogTail
 from replica.consensus.membership_row import decode_membership, encode_membership
 from replica.consensus.port import (
@@ -166,9 +166,30 @@ class GroupLog:
         return self._core.saved_index if self._core is not None else 0
 
     @property
+    def saved_state(self) -> Saved:
+        """What is on our disk of this group."""
+        last = self.saved_index
+        return Saved(self._hard_term, last, self._log.term_at(last) or 0)
+
+    @property
+    def found_state(self) -> Saved:
+        """What was on our disk when the group started."""
+        found = self._log.recovered
+        return Saved(found.hard.term, found.last, found.last_term)
+
+    @property
+    def first_of_term(self) -> int:
+        """Index of the first entry of the term in which we lead or led last."""
+        return self._led[1]
+
+    @property
     def hard_term(self) -> int:
         """Highest term whose hard state was handed to the journal."""
         return self._hard_term
+
+    def forgotten(self, member: int) -> None:
+        """A member began a new life: what it had matched in this term without entries of the term itself is worth nothing."""
+        self._tell_core(lambda core: core.memory_lost(member))
 
     @property
     def recovered(self) -> Recovered:

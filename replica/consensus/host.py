@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 
 from replica.consensus.group import CHANGING, GroupLog
-from replica.consensus.hello import Memory, Promise, Recall, Row, Standing
+from replica.consensus.hello import Memory, Promise, Recall, Row, Standing, acknowledged
 from replica.consensus.host_limits import HostLimits
 from replica.consensus.host_transfers import HostTransfers
 from replica.consensus.hosted import Heard, Hosted, HostLinks, MemberFiles, Told
@@ -56,6 +56,7 @@ class GroupHost:
         self.member, self.boot, self._links, self._now_ns = member, boot, links, now_ns
         self._limits, self._random, self._raise_boot = limits or HostLimits(), random or Random(), raise_boot
         self.groups: dict[int, Hosted] = {}
+        self._hellos: dict[int, peer_pb2.Hello] = {}  # of the members that are connected
         self.boots: dict[int, int] = {}  # as the others' Hellos said
         self.up_since_ns: dict[int, int] = {}
         self.transfers = HostTransfers(member, self._put, self._rise, self._look)
@@ -102,9 +103,12 @@ class GroupHost:
         lost = ""
         if recovered.flushed > recovered.last and not alone:
             lost = f"entries {recovered.last + 1} to {recovered.flushed} had been flushed, and are gone"
-        last = max(recovered.last, group.last)
-        hosted.recall = Recall(self.member, self.boot, recovered.hard, last, memory, lost=lost, alone=alone)
+        hosted.recall = Recall(self.member, self.boot, group.found_state, memory, lost=lost, alone=alone)
         self._look(hosted)
+        for member, hello in list(self._hellos.items()):  # said in this life of ours, before the group was open here
+            for told in hello.groups:
+                if told.group == ident:
+                    self._remind(member, hello, told)
 
     def remove(self, ident: int) -> None:
         hosted = self.groups.pop(ident, None)
@@ -198,25 +202,31 @@ class GroupHost:
 
     def connected(self, member: int, hello: peer_pb2.Hello) -> None:
         """A Hello of another member: on a new connection, or because something in it changed."""
+        if self.boots.get(member, hello.boot) != hello.boot:
+            for one in self.groups.values():
+                one.log.forgotten(member)
         self.boots[member] = hello.boot
+        self._hellos[member] = hello
         self.up_since_ns.setdefault(member, self._now_ns())
         for told in hello.groups:
-            hosted = self.groups.get(told.group)
-            if hosted is None or hosted.recall is None:
-                continue
+            self._remind(member, hello, told)
+
+    def _remind(self, member: int, hello: peer_pb2.Hello, told: peer_pb2.GroupMemory) -> None:
+        """What a member remembers of one group."""
+        hosted = self.groups.get(told.group)
+        if hosted is not None and hosted.recall is not None:
             rows: list[Row] = [(one.member, Promise(one.boot, one.term, one.index)) for one in told.promises]
             rows.append((member, Promise(hello.boot, told.term, 0)))
-            membership = hosted.log.membership
-            before = hosted.recall.standing
-            hosted.recall.hello(
-                member, rows, [membership.voters, membership.outgoing], hosted.log.hard_term, hosted.log.saved_index
-            )
+            group, before = hosted.log, hosted.recall.standing
+            halves = [group.membership.voters, group.membership.outgoing]
+            hosted.recall.hello(member, rows, halves, group.saved_state)
             if before is not hosted.recall.standing:
                 self._look(hosted)
 
     def lost(self, member: int, why: str) -> None:
         """The connection of a member ended: its groups wake, and whom it led is free to elect."""
         self.up_since_ns.pop(member, None)
+        self._hellos.pop(member, None)
         for hosted in self.groups.values():
             if member in hosted.log.membership.members:
                 hosted.asleep = False
@@ -234,7 +244,7 @@ class GroupHost:
                 continue
             rows = (peer_pb2.Promise(member=m, boot=p.boot, term=p.term, index=p.index) for m, p in hosted.recall.memory.rows())
             found.append(
-                peer_pb2.GroupMemory(group=hosted.ident, term=hosted.log.term, last=hosted.log.last, promises=list(rows))
+                peer_pb2.GroupMemory(group=hosted.ident, term=hosted.log.hard_term, last=hosted.log.last, promises=list(rows))
             )
         return found
 
@@ -273,7 +283,7 @@ class GroupHost:
         if message.promises:
             before = recall.standing
             rows = [(one.member, Promise(one.boot, one.term, one.index)) for one in message.promises]
-            recall.told_of_us(rows, hosted.log.hard_term, hosted.log.saved_index)
+            recall.told_of_us(rows, hosted.log.saved_state)
             if before is not recall.standing:
                 self._look(hosted)
         self._note(hosted, sender, message)
@@ -291,7 +301,7 @@ class GroupHost:
             return
         boot = self.boots.get(sender, 0)
         if message.kind == Wire.KIND_APPEND_REPLY:
-            recall.memory.record(sender, Promise(boot, message.term, message.index))
+            recall.memory.record(sender, acknowledged(boot, message.term, message.index, hosted.log.first_of_term))
             if hosted.pinned and message.index >= hosted.pinned.get(sender, NEEDED_BY_NONE):
                 hosted.pinned.pop(sender, None)
         elif message.kind == Wire.KIND_VOTE_REPLY:

@@ -35,6 +35,7 @@ class Setup:
         source: name in the source's certificate; source_key: its signing key, 32 octets; pinned: key parts it may write.
         member: our name; signer: our key; lineage: of our cluster.
         random: n -> that many random octets.
+        members_needed: how many members must have a loaded generation's files on disk before it may be switched to: a majority.
         beat_key, beat_to: key and receivers of datagram beats; no receivers: none wanted.
     """
 
@@ -47,6 +48,7 @@ class Setup:
     random: Callable[[int], bytes]
     owner_of: OwnerOf = nobody_owns
     limits: FeedLimits = field(default_factory=FeedLimits)
+    members_needed: Callable[[], int] = lambda: 1
     beat_key: bytes = field(default=bytes(BEAT_KEY_OCTETS), repr=False)
     beat_to: tuple[source_pb2.Endpoint, ...] = ()
 

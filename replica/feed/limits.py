@@ -29,6 +29,7 @@ class FeedLimits:
         load_retry_ns, load_retry_ns_max: pause after a failed load, doubled each time.
         busy_pause_ns: pause after our own back-pressure refused a batch.
         answer_ns_max: how long a proof, a snapshot's header or a grant's acceptance may take before the stream is closed.
+        staging_ns_max: how long other members may take to fetch a loaded generation.
         retention_ms: length of a retention lease while a snapshot loads; renewed at a third of it.
         beat_interval_ms: what we ask of the source.
         brake: False switches the brake off, for tests: no message and no setting reaches it.
@@ -44,6 +45,7 @@ class FeedLimits:
     load_retry_ns_max: int = 60_000 * MS
     busy_pause_ns: int = 100 * MS
     answer_ns_max: int = 30_000 * MS
+    staging_ns_max: int = 3_600_000 * MS
     retention_ms: int = 60_000
     beat_interval_ms: int = 500
     brake: bool = True

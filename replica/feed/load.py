@@ -6,7 +6,7 @@
 | HEADER | the snapshot's header: its position P | P lies in the granted epoch |
 | BEGIN | entry LoadBegin | changes after P flow into the side generation; the parts load |
 | PARTS | count, digest and ordered hash compared, files on disk | |
-| STAGING | entry LoadStaged | |
+| STAGING | entry LoadStaged of a majority of the members, each with the files on its disk | |
 | COMPARING | what a switch would remove and rewrite | over the brake, unproved, or behind our receipts: HELD |
 | SWITCHING | entry LoadSwitch | the copy is live |
 | HELD | two people | |
@@ -30,7 +30,6 @@ from replica.model.position import Position
 from replica.model.states import FeedState
 from replica.v1 import entry_pb2, source_pb2
 
-MEMBERS_NEEDED = 1
 RELEASED, DISCARDED = "released", "discarded"  # feed codes of the store after two people decided
 LINES_MAX = 1_000  # lines of a difference that travel in an entry; what is left goes into one line of the whole source
 LINES_OCTETS_MAX = 256 * 1024
@@ -188,9 +187,8 @@ class Load:
             self._unfit = self._unfit or f"the snapshot at {position.short()} lacks changes we gave a receipt for"
         self.side = state.generation + 1
         self._move(Step.BEGIN)
-        begin = entry_pb2.LoadBegin(
-            side=self.side, position=position.to_wire(), reason=self._reason, members_needed=MEMBERS_NEEDED
-        )
+        needed = self._desk.setup.members_needed()
+        begin = entry_pb2.LoadBegin(side=self.side, position=position.to_wire(), reason=self._reason, members_needed=needed)
         self._desk.propose(entry_pb2.Entry(load_begin=begin), lambda outcome: self._begun(position, outcome))
         return None
 
@@ -231,6 +229,19 @@ class Load:
             self._again = lambda: self._propose_staged(staged)
         elif not _applied(outcome):
             self._abort(f"staging: {_why(outcome)}")
+        else:
+            self._when_staged()
+
+    def _when_staged(self) -> None:
+        """Go on once a majority of the members has the files: what is switched to must outlive any minority."""
+        side = self._desk.state.side
+        if self.step is not Step.STAGING or side is None or side.number != self.side:
+            return
+        if not side.staged:
+            if self._desk.now.boot_ns - self.since_ns > self._desk.limits.staging_ns_max:
+                self._abort("too few members fetched the loaded content")
+            else:
+                self._again = self._when_staged
         elif self._desk.state.ready:
             self._move(Step.COMPARING)
             self._after_staged()

@@ -89,9 +89,7 @@ class ClusterSide:
             seat=self.host.seat(CONTROL_ID, Membership(voters=frozenset({FIRST_MEMBER}))),
             reseed_command="zaibei cluster reseed plan {group} MEMBER",
         )
-        self.transfers = TransferService(
-            StoresHolder(store_of), _CertifiedNumber(self.trust), cluster.card.cluster, self._source_of
-        )
+        self.transfers = TransferService(StoresHolder(store_of), self.trust, cluster.card.cluster, self._source_of)
         self.asks = AskService(self.trust, self._answer)
         self._server: LinkServer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -124,8 +122,8 @@ class ClusterSide:
         if self._server is not None:
             await self._server.stop()
         await self.transfers.close()
-        await self.host.stop()
         await self.control.stop()
+        await self.host.stop()
 
     def _control_lost(self, _group: str, error: ZaibeiError) -> None:
         log.error("control group out of service", extra={"fields": {"why": str(error)}})
@@ -293,16 +291,6 @@ class ClusterSide:
         told = self.host.stands(ident)
         member = None if told is None else self.state.member(told.leader)
         return () if member is None else member.answers
-
-
-class _CertifiedNumber:
-    """Satisfies replica.transfer.ports.MemberTrust."""
-
-    def __init__(self, trust: TrustedMembers) -> None:
-        self._trust = trust
-
-    def member_of(self, certificate_pem: bytes) -> int:
-        return self._trust.member_of([certificate_pem])[0]
 
 
 def _text(host: str, port: int) -> str:

@@ -29,6 +29,7 @@ from replica.member.group_port import GroupPort, propose_and_wait
 from replica.member.hosted import HostedPort, found
 from replica.member.placed import Placed
 from replica.member.settings import Address, MemberSettings, SourceSettings
+from replica.member.staging import Staging
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_key
@@ -72,6 +73,7 @@ class Around:
         beats: who may send datagram beats; beats_reach: addresses sources send them to.
         side: this member's side of its cluster; None: it works alone.
         on_lead: called when a source's group begins to be led here, and when that ends.
+        propose_at: commits an entry of a group (by its id) at whatever member leads it.
     """
 
     settings: MemberSettings
@@ -89,6 +91,7 @@ class Around:
     takeover_metrics: TakeoverMetrics | None = None
     side: ClusterSide | None = None
     on_lead: Callable[[str, bool], Awaitable[None]] | None = None
+    propose_at: Callable[[int, entry_pb2.Entry], Awaitable[object]] | None = None
 
 
 class SourceCopy:
@@ -101,6 +104,7 @@ class SourceCopy:
         self.led = asyncio.Event()  # proposals are admitted here, and what the group lacked was committed
         self._role_moved = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
+        self._staging: asyncio.Task[None] | None = None
         self.log = GroupLog(
             settings.name,
             around.journal,
@@ -175,6 +179,7 @@ class SourceCopy:
             random=secrets.token_bytes,
             owner_of=self._around.owner_of,
             limits=FeedLimits(beat_interval_ms=ARMED_BEAT_MS if settings.armed else UNARMED_BEAT_MS),
+            members_needed=lambda: len(self.log.membership.voters) // 2 + 1,
             beat_to=tuple(
                 source_pb2.Endpoint(protocol="udp", address=host, port=port) for host, port in self._around.beats_reach
             ),
@@ -208,10 +213,26 @@ class SourceCopy:
             self.led.set()
         else:
             self.placed.started()
+            self._begin_staging(self.placed)
             self._follower = asyncio.get_running_loop().create_task(self._follow_role(), name=f"role of {self.settings.name}")
         if not self.settings.hosted:  # it has no node that could die
             await self.runner.start()
         return report
+
+    def _begin_staging(self, placed: Placed) -> None:
+        if self.settings.hosted or self._around.propose_at is None:
+            return
+        propose_at, side = self._around.propose_at, placed.side
+        self.store.fed = True
+
+        def number_of(name: str) -> int:
+            member = side.state.member_named(name)
+            return 0 if member is None else member.number
+
+        staging = Staging(
+            self.store, placed.files, self._around.settings.name, number_of, lambda entry: propose_at(placed.ident, entry)
+        )
+        self._staging = asyncio.get_running_loop().create_task(staging.run(), name=f"staging {self.settings.name}")
 
     async def _begin_to_lead(self) -> None:
         """Commit what the group lacks: that it is hosted, what it owns."""
@@ -274,9 +295,10 @@ class SourceCopy:
 
     async def stop(self) -> None:
         """Feed first, then takeover, then the log; the store is closed last."""
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.gather(self._follower, return_exceptions=True)
+        for task in (self._follower, self._staging):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         self.led.clear()
         await self.driver.stop()
         await self.runner.stop()

@@ -158,6 +158,7 @@ class Member:
             takeover_metrics=takeover_metrics,
             side=None if self.life is None else self.life.side,
             on_lead=self._on_lead,
+            propose_at=None if self.life is None else self.life.propose,
         )
         here = [source for source in settings.sources if self._lives_here(source.name)]
         await asyncio.gather(*(self._open(source, around) for source in here))  # the thread pool bounds it

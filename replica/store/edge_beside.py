@@ -43,6 +43,16 @@ class StoreBeside(StoreReads):
         self._hashes = FileHashes()
 
     # ------------------------------------------------------------------------------------------------- members
+    @property
+    def staged_by(self) -> tuple[str, ...]:
+        """Names of the members that have the side generation's files on their disks."""
+        return self._stored.staged_by
+
+    def has_side(self, side: SideGeneration) -> bool:
+        """True when the files of a loaded generation lie here, verified. Raises ZaibeiError(DAMAGED)."""
+        load = read_load(generation_folder(self._folder, side.number))
+        return load is not None and load.begun == side.first_index and load.source == self.source
+
     def room(self, octets: int) -> None:
         """Raises ZaibeiError(DISK_FULL): there is no room for so many more."""
         self._budget.disk.require_for(octets)

@@ -63,6 +63,7 @@ class SourceStore(StoreBeside):
         self._failed: ZaibeiError | None = None
         self._sweeping = True  # rows of a load that was given up may be left
         self._durable = live.row.index
+        self.fed = False  # True in a cluster: another member loads, and files come here by themselves
 
     @staticmethod
     def open(folder: Path, source: str, budget: StoreBudget, metrics: StoreMetrics | None = None) -> SourceStore:
@@ -385,6 +386,9 @@ class SourceStore(StoreBeside):
         body, group, old = message.load_switch, self._stored.group, self._live
         if (refused := switch_refused(group, body.side)) is not None:
             return self._nothing(entry, *refused)
+        if self.fed and group.side is not None and not self.has_side(group.side):
+            text = f"generation {body.side} of {self.source} is still being fetched from another member"
+            raise ZaibeiError(Code.BUSY, text, retry=True)
         side = self._open_side()
         stated = ContentDigest.from_wire(body.digest) if body.HasField("digest") else None
         wrong = load_mismatch(side.load, stated)

@@ -65,6 +65,7 @@ class Node:
         )
         self.log.trust_granters([member.signer.public])
         self.addresses: tuple[str, ...] = ()
+        self.pins_more: tuple[Peer, ...] = ()  # further members that may come
 
     @property
     def pin(self) -> Peer:
@@ -79,7 +80,7 @@ class Node:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Node]:
-        pins = Pins((Peer(self.member.name, self.member.certificate_pem, role="member"),))
+        pins = Pins((Peer(self.member.name, self.member.certificate_pem, role="member"), *self.pins_more))
         server = grpc.aio.server(options=list(SERVER_OPTIONS))
         add_source_service(server, SourceService(lambda _peer, _name: self.log, lambda: pins))
         credentials = server_credentials(self.identity, pins)

@@ -12,6 +12,7 @@ import pytest
 
 from replica.member import reseed
 from replica.member.copy import store_folder
+from replica.member.edge_aside import put_aside
 from replica.model.edge_identity import Identity, ensure_identity
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites
@@ -116,7 +117,7 @@ async def test_a_crash_between_any_two_acts_takes_the_same_command_again(tmp_pat
             plan = reseed.plan_of(world.member, "node-a")
             await world.member.take_out("node-a")
             if after in ("aside", "forget_log"):
-                reseed._put_aside(plan)
+                put_aside(plan.store, plan.aside)
             if after == "forget_log":
                 await world.member.forget_log("node-a")
         async with running(settings) as world:  # as after a crash: everything stands where the act left it
