@@ -46,7 +46,7 @@ class GroupTruth:
         # Committed, by index from 1. A group is born as a state at index 1, so that whoever joins is fed by a transfer and learns
         # the membership with it.
         self.entries: list[LogEntry] = [LogEntry(1, 1, b"born")]
-        self.terms: list[int] = [1]
+        self.seen_in: list[int] = [1]  # term in which it was known to be committed; never falls
         self.digests: list[int] = [0, 0]  # by index from 0
         self.memberships: dict[int, Membership] = {}  # index -> in force from there on
         self.membership = Membership()
@@ -71,11 +71,11 @@ class GroupTruth:
         before = self.leaders.setdefault(term, member)
         if before != member:
             raise self.wrong("election safety", f"members {before} and {member} lead in term {term}")
-        last = bisect_left(self.terms, term)
-        if last and not seat.log.holds(last, self.terms[last - 1]):
+        last = bisect_left(self.seen_in, term)
+        if last and not seat.log.holds(last, self.entries[last - 1].term):
             raise self.wrong(
                 "leader completeness",
-                f"member {member} leads in term {term} without entry {last} of term {self.terms[last - 1]}: {seat.log}",
+                f"member {member} leads in term {term} without entry {last} of term {self.entries[last - 1].term}: {seat.log}",
             )
         if term > self.top_term:
             self.top, self.top_term = seat, term
@@ -88,14 +88,11 @@ class GroupTruth:
             self.written[key] = (entry, before)
         elif known[1] != before or (known[0] is not entry and known[0] != entry):
             raise self.wrong("log matching", f"member {member} holds another entry {entry.index} of term {entry.term}")
-        if entry.index <= len(self.terms) and entry.term > self.terms[entry.index - 1]:
-            raise self.wrong(
-                "leader completeness",
-                f"entry {entry.index} of term {entry.term} stands where one of term {self.terms[entry.index - 1]} is committed",
-            )
+        if entry.index <= len(self.seen_in) and entry.term > self.seen_in[entry.index - 1]:
+            raise self.wrong("leader completeness", f"entry {entry.index} of term {entry.term} stands where another one is committed")
 
-    def handed_out(self, member: int, entry: LogEntry) -> None:
-        """A member takes an entry for committed."""
+    def handed_out(self, member: int, entry: LogEntry, term: int) -> None:
+        """A member, itself in `term`, takes an entry for committed."""
         index = entry.index
         if index <= len(self.entries):
             known = self.entries[index - 1]
@@ -108,10 +105,10 @@ class GroupTruth:
         if index != len(self.entries) + 1:
             raise self.wrong("state-machine safety", f"member {member} applies {index}, nobody saw {len(self.entries) + 1}")
         self.entries.append(entry)
-        self.terms.append(entry.term)
+        self.seen_in.append(max(term, self.seen_in[-1]))
         self.digests.append(chained(self.digests[-1], entry))
         top = self.top
-        if top is not None and self.top_term > entry.term and top.leads_in(self.top_term) and not top.log.holds(index, entry.term):
+        if top is not None and self.top_term > term and top.leads_in(self.top_term) and not top.log.holds(index, entry.term):
             raise self.wrong("leader completeness", f"entry {index} of term {entry.term} is committed, the leader of {self.top_term} has it not")
 
     def stands(self, member: int, index: int, digest: int) -> None:

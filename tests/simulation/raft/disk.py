@@ -63,6 +63,14 @@ class Keep:
 
 
 @dataclass(slots=True)
+class Known:
+    """A change of the membership is committed and applied at `index`: all up to there is applied before the next elections."""
+
+    group: int
+    index: int
+
+
+@dataclass(slots=True)
 class Truncate:
     """Entries up to `index` are dropped: the store holds them durably."""
 
@@ -78,7 +86,7 @@ class Hole:
     index: int
 
 
-Op = Boot | Save | Keep | Truncate | Hole
+Op = Boot | Save | Keep | Known | Truncate | Hole
 
 
 @dataclass(slots=True)
@@ -90,6 +98,7 @@ class View:
     entries: list[LogEntry] = field(default_factory=list)
     hard: HardState = field(default_factory=HardState)
     kept: bytes = b""
+    known: int = 0
     lost: str = ""
 
     @property
@@ -165,6 +174,8 @@ class Disk:
                 places[op.group].write(op)
             elif isinstance(op, Keep):
                 places[op.group].kept = op.octets
+            elif isinstance(op, Known):
+                places[op.group].known = op.index
             elif isinstance(op, Boot):
                 boot = op.boot
             elif isinstance(op, Truncate):

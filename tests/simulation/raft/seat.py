@@ -14,7 +14,7 @@ from replica.consensus.raft.values import CoreConfig, CoreError, CoreStart, Duti
 from replica.model.errors import InvariantBroken
 from replica.model.outcome import EntryKind, LogEntry
 from tests.simulation.raft.checks import Violation, chained
-from tests.simulation.raft.disk import Image, Save, Truncate, View
+from tests.simulation.raft.disk import Image, Known, Save, Truncate, View
 
 if TYPE_CHECKING:
     from tests.simulation.raft.member import Member
@@ -113,7 +113,7 @@ class Seat:
             self.restarted = True
         else:
             self.restarted = False
-        hard = self._hard_at_start(hard)
+        hard = self._hard_at_start(HardState(hard.term, hard.vote, boot, view.known))
         memory = Memory.decode(view.kept)
         alone = image.membership.voters == {self.me} and not image.membership.joint
         start = Saved(hard.term, view.last, view.term(view.last) or 0)
@@ -192,7 +192,7 @@ class Seat:
                 self.handed += 1
                 if entry.index != self.handed:
                     raise self.truth.wrong("state-machine safety", f"member {self.me} is handed {entry.index}, not {self.handed}")
-                self.truth.handed_out(self.me, entry)
+                self.truth.handed_out(self.me, entry, self.core.term)
             self.queue.extend(duties.committed)
             self._apply_soon()
         for read in duties.reads:
@@ -304,6 +304,7 @@ class Seat:
 
     def _change(self, membership: Membership) -> None:
         self.truth.changed(self.me, self.index, membership)
+        self.member.write(Known(self.group, self.index))
         if membership.votes(self.me):
             self.recall.promoted()
             self.core.allow_elections(self.recall.rights.vote)

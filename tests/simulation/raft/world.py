@@ -19,7 +19,7 @@ from replica.consensus.raft.values import CoreError, Role
 from replica.model.outcome import EntryKind
 from tests.simulation.raft.checks import GroupTruth, Violation
 from tests.simulation.raft.clients import Clients, Operation
-from tests.simulation.raft.disk import Hole, Image, View
+from tests.simulation.raft.disk import Found, Hole, Image, View
 from tests.simulation.raft.member import Member
 from tests.simulation.raft.net import CALM as CALM_WEATHER
 from tests.simulation.raft.net import Net, Weather
@@ -440,16 +440,27 @@ class World:
 
     def _can_spare(self, number: int) -> bool:
         """True when every group has its majorities without this member's disk, now and after any change on its way."""
+        disks = [member.disk.found() for member in self.members.values() if member.number != number]
         for group in self.groups:
             truth = self.truths[group]
-            halves = [half for half in (truth.membership.voters, truth.membership.outgoing) if half]
-            if any(len(half - {number}) <= len(half) // 2 for half in halves):
-                return False
-            for member in self.members.values():
-                rows = member.seats[group].log.rows if member.alive else member.disk.found().views[group].entries
+            memberships = {truth.membership}
+            for member, found in zip([m for m in self.members.values() if m.number != number], disks, strict=True):
+                rows = member.seats[group].log.rows if member.alive else found.views[group].entries
                 if any(row.kind is EntryKind.MEMBERSHIP and row.index > len(truth.entries) for row in rows):
                     return False
+                if member.number in truth.membership.members:
+                    memberships.add(self._after_restart(truth, found, group))
+            halves = [half for membership in memberships for half in (membership.voters, membership.outgoing) if half]
+            if any(len(half - {number}) <= len(half) // 2 for half in halves):
+                return False
         return True
+
+    @staticmethod
+    def _after_restart(truth: GroupTruth, found: Found, group: int) -> Membership:
+        """What a member would take for the membership if all were started anew now."""
+        image, view = found.images[group], found.views[group]
+        later = [index for index in truth.memberships if image.index < index <= min(view.known, view.last)]
+        return truth.memberships[max(later)] if later else image.membership
 
     def _would_be_found(self, machine: Member, upto: int, *, stores_too: bool) -> bool:
         found = machine.disk.found(upto, stores_too=stores_too)
