@@ -99,9 +99,11 @@ async def _serve(console: Console, config: SourceConfig) -> None:
     try:
         async with opened.running():
             ready = {"ready": True, **opened.status(), "fingerprint": opened.identity.fingerprint}
-            where = ", ".join(map(str, opened.addresses)) or "nowhere yet (no member is pinned)"
+            pushed = "".join(f"pushed to {name} at {address}" for name, address in config.push[:1])
+            listening = f"offered on {', '.join(map(str, opened.addresses))}" if opened.addresses else ""
+            where = listening or pushed or "offered nowhere yet (no member is pinned)"
             when = "" if opened.offered else " as soon as its files were read as a whole"
-            console.answer(ready, f"{config.nature.source} is offered on {where}{when}; head {opened.agent.head().short()}")
+            console.answer(ready, f"{config.nature.source} is {where}{when}; head {opened.agent.head().short()}")
             sys.stdout.flush()
             await _until(stop, opened)
     finally:

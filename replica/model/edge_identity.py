@@ -91,7 +91,7 @@ class IdentityFolder:
                     fresh = _load(self.path, before.name, self)
                     if fresh.signer.public != before.signer.public:
                         raise ZaibeiError(Code.CONFLICT, "it has another signing key: that takes a restart")
-                    if fresh != held:
+                    if fresh.certificate_pem != held.certificate_pem:
                         log.info("a renewed certificate is in use", extra={"fields": {"fingerprint": fresh.fingerprint}})
                         held = fresh
             except (OSError, ZaibeiError) as exc:
