@@ -52,13 +52,16 @@ def refusal(status: grpc.StatusCode, details: str, whom: str) -> ZaibeiError:
         return ZaibeiError(Code.BUSY, text, retry=True)
     if status in _LATER:
         return ZaibeiError(Code.UNREACHABLE, text, definite=False, retry=True)
-    said = details.partition(":")[0]
-    code = next((code for code in _SAID if code.value == said), None)
-    if code is None and status is grpc.StatusCode.UNIMPLEMENTED:
-        code = Code.NOT_FOUND
-    if code is None:
-        return ZaibeiError(Code.UNREACHABLE, text, definite=False, retry=True)
-    return ZaibeiError(code, text)
+    return _said(Code.NOT_FOUND if status is grpc.StatusCode.UNIMPLEMENTED else details.partition(":")[0], text)
+
+
+def _said(code: str, text: str) -> ZaibeiError:
+    """What a sender says is wrong, as far as it is for us to say so too."""
+    if code in (Code.BUSY, Code.DISK_FULL):
+        return ZaibeiError(Code.BUSY, text, retry=True)
+    if code in _SAID:
+        return ZaibeiError(Code(code), text)
+    return ZaibeiError(Code.UNREACHABLE, text, definite=False, retry=True)
 
 
 def _channel_closed(whom: str) -> BaseException:
@@ -106,6 +109,8 @@ class GrpcReading:
             raise _channel_closed(self._whom) from exc
         if not isinstance(reply, transfer_pb2.ReadReply):
             raise ZaibeiError(Code.UNREACHABLE, f"{self._whom} ended the stream early", definite=False, retry=True)
+        if reply.code:
+            raise _said(reply.code, f"{self._whom}: {reply.message[:300]}")
         if len(reply.octets) > CHUNK_OCTETS:
             raise ZaibeiError(Code.MALFORMED, f"{self._whom} sent a chunk of {len(reply.octets)} octets, at most {CHUNK_OCTETS}")
         return Chunk(reply.file, reply.offset, reply.octets)

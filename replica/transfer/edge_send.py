@@ -19,6 +19,8 @@ from replica.transfer.edge_pace import Pace
 from replica.transfer.ports import CHUNK_OCTETS, Held, Wanted
 from replica.v1 import transfer_pb2
 
+TELL_S_MAX = 5.0
+BROKEN = (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -64,6 +66,17 @@ class HeldSet:
             if line.name == name:
                 return line
         raise ZaibeiError(Code.MALFORMED, f"no file {name[:100]!r} belongs to this transfer")
+
+
+async def tell(context: Context, exc: ZaibeiError) -> None:
+    """Say in the stream why nothing more comes, and let the caller end it: a status alone is lost to one that is just writing."""
+    try:
+        await context.write(transfer_pb2.ReadReply(code=exc.code.value, message=exc.trouble.message))
+        async with asyncio.timeout(TELL_S_MAX):
+            while isinstance(await context.read(), transfer_pb2.ReadRequest):
+                continue
+    except (*BROKEN, TimeoutError):
+        return
 
 
 class Server(Protocol):
@@ -115,7 +128,7 @@ class Serving:
                 self._changed.set()
         except ZaibeiError as exc:
             self._fault = exc
-        except (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError) as exc:
+        except BROKEN as exc:
             self._fault = ZaibeiError(Code.UNREACHABLE, f"the stream broke: {exc}", retry=True)
         finally:
             self._over = True
@@ -186,7 +199,7 @@ class Serving:
     async def _write(self, reply: transfer_pb2.ReadReply) -> None:
         try:
             await self._context.write(reply)
-        except (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError) as exc:
+        except BROKEN as exc:
             raise ZaibeiError(Code.UNREACHABLE, f"the stream broke: {exc}", retry=True) from exc
 
 

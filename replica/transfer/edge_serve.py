@@ -16,7 +16,7 @@ from replica.model.transfer import Manifest, TransferKind
 from replica.transfer.edge_grpc import FORMAT, status_of
 from replica.transfer.edge_metrics import TransferMetrics
 from replica.transfer.edge_pace import Pace
-from replica.transfer.edge_send import Context, HeldSet, ServeLimits, Serving
+from replica.transfer.edge_send import Context, HeldSet, ServeLimits, Serving, tell
 from replica.transfer.ports import TRANSFER_OCTETS, Holder, MemberTrust, Wanted, require_same_member
 from replica.v1 import transfer_pb2, transfer_pb2_grpc
 
@@ -183,16 +183,18 @@ class TransferService(transfer_pb2_grpc.TransferServicer):
 
     async def Read(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]
         del request_iterator  # read through the context: reading and writing do not wait for each other
-        if self._streams >= self.limits.streams_max:
-            text = f"{self._streams} streams of files are open: again later"
-            await self._refuse(context, ZaibeiError(Code.BUSY, text, retry=True))
         self._streams += 1
         self._note_streams()
         stream = None
         try:
+            if self._streams > self.limits.streams_max:
+                text = f"{self._streams - 1} streams of files are open: again later"
+                raise ZaibeiError(Code.BUSY, text, retry=True)
             stream = Serving(self, context, self._caller(context))
             await stream.run()
         except ZaibeiError as exc:
+            if exc.code is not Code.UNREACHABLE:
+                await tell(context, exc)
             await self._refuse(context, exc)
         finally:
             self._streams -= 1
