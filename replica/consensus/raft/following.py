@@ -23,6 +23,7 @@ class Following(Elections):
         self._hear_leader(message)
         if message.index < self.commit:
             # An old message: all up to commit is equal here and there.
+            self._check_committed(message)
             self._acknowledge(message, self.commit)
         elif self.log.term(message.index) != message.log_term:
             self._refuse(message)
@@ -31,6 +32,13 @@ class Following(Elections):
             self._take_entries(message)
             self._commit_to(self._clamp_commit(message, last_new))
             self._acknowledge(message, last_new)
+
+    def _check_committed(self, message: Message) -> None:
+        """A leader that sends other entries where ours are committed was elected without them: this member must stop."""
+        told = [(message.index, message.log_term), *[(entry.index, entry.term) for entry in message.entries]]
+        for index, term in told:
+            ours = self.log.term(index) if index <= self.commit else None
+            require(ours is None or ours == term, f"member {message.sender} contradicts the committed entry {index}")
 
     def _take_entries(self, message: Message) -> None:
         """Append what is new. Entries that are held already stay, so that an old or doubled message never shortens the log."""

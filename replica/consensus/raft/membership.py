@@ -67,7 +67,7 @@ class Act(IntEnum):
 class Transition(IntEnum):
     """How a change passes through a joint membership; persistent, never renumber."""
 
-    AUTO = 0  # only when more than one voter changes, and left by itself
+    AUTO = 0  # only when it has several steps, and left by itself
     IMPLICIT = 1  # always, and left by itself
     EXPLICIT = 2  # always, and left by an empty change
 
