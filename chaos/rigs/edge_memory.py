@@ -16,6 +16,7 @@ V1 = Path("/sys/fs/cgroup/memory")
 V2 = Path("/sys/fs/cgroup")
 LEAVE_TRIES_MAX = 50
 LEAVE_PAUSE_S = 0.1
+SQUEEZE_OCTETS_MIN = 4_096  # a page
 
 
 class MemoryLimit:
@@ -23,14 +24,14 @@ class MemoryLimit:
 
     def __init__(self) -> None:
         self._v1 = (V1 / "memory.limit_in_bytes").exists()
-        self._at = (V1 if self._v1 else V2) / unique()
+        self.at = (V1 if self._v1 else V2) / unique()
         self._undo = Undo()
 
     def __enter__(self) -> Self:
         if not self._v1 and "memory" not in _text(V2 / "cgroup.subtree_control"):
             raise ZaibeiError(Code.REFUSED, "this machine has no memory controller that may be used")
         try:
-            self._at.mkdir()
+            self.at.mkdir()
         except OSError as exc:
             raise ZaibeiError(Code.REFUSED, f"no group of our own can be made: {exc}") from exc
         self._undo.add(self._leave)
@@ -41,24 +42,39 @@ class MemoryLimit:
 
     def add(self, pid: int) -> None:
         """The process, its threads, and whom it starts from now on."""
-        (self._at / "cgroup.procs").write_text(str(pid))
+        (self.at / "cgroup.procs").write_text(str(pid))
 
     def limit(self, octets: int | None) -> None:
         """None: no limit. Below what they use now, the kernel takes pages back and kills at the next page that is needed."""
         name = "memory.limit_in_bytes" if self._v1 else "memory.max"
-        (self._at / name).write_text(str(octets) if octets else ("-1" if self._v1 else "max"))
+        (self.at / name).write_text(str(octets) if octets else ("-1" if self._v1 else "max"))
+
+    def squeeze(self) -> int:
+        """The lowest limit the kernel grants: the next page that is needed and cannot be found kills. Returns it in octets."""
+        granted = self.used()
+        if not self._v1:  # a limit below what is used kills at once
+            self.limit(max(1, granted // 2))
+            return granted // 2
+        step = granted // 4
+        while step >= SQUEEZE_OCTETS_MIN:
+            try:
+                self.limit(granted - step)
+                granted -= step
+            except OSError:
+                step //= 2
+        return granted
 
     def used(self) -> int:
         """Octets used now."""
-        return int(_text(self._at / ("memory.usage_in_bytes" if self._v1 else "memory.current")))
+        return int(_text(self.at / ("memory.usage_in_bytes" if self._v1 else "memory.current")))
 
     def kills(self) -> int:
         """How many the kernel killed."""
-        text = _text(self._at / ("memory.oom_control" if self._v1 else "memory.events"))
+        text = _text(self.at / ("memory.oom_control" if self._v1 else "memory.events"))
         return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 
     def pids(self) -> list[int]:
-        return [int(word) for word in _text(self._at / "cgroup.procs").split()]
+        return [int(word) for word in _text(self.at / "cgroup.procs").split()]
 
     def _leave(self) -> None:
         for _ in range(LEAVE_TRIES_MAX):
@@ -66,10 +82,10 @@ class MemoryLimit:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             with suppress(OSError):
-                self._at.rmdir()
+                self.at.rmdir()
                 return
             time.sleep(LEAVE_PAUSE_S)
-        raise ZaibeiError(Code.REFUSED, f"{self._at} is still in use")
+        raise ZaibeiError(Code.REFUSED, f"{self.at} is still in use")
 
 
 def probe() -> str:

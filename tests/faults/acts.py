@@ -24,6 +24,7 @@ from tests.faults.system import System
 
 STOPS_S_MAX = 10.0
 CRASH_S_MAX = 20.0
+SQUEEZES_MAX = 15
 
 
 @dataclass(slots=True)
@@ -34,6 +35,7 @@ class Stage:
     chance: Random
     folder: Path
     disks: dict[int, PowerDisk] = field(default_factory=dict)
+    limits: dict[int, MemoryLimit] = field(default_factory=dict)
     unmet: list[str] = field(default_factory=list)  # what should have happened and did not: the scenario fails
     unsure: list[str] = field(default_factory=list)  # what could not be found out: it is inconclusive
     facts: dict[str, object] = field(default_factory=dict)
@@ -276,7 +278,7 @@ class CrashBetweenSteps:
                     died += await self._death(stage, member)
                 stage.system.launch(member)
                 await stage.system.up(member, CRASH_S_MAX)
-        stage.facts["deaths"] = died
+        stage.facts["deaths"] = died + int(str(stage.facts.get("deaths", 0)))
         if died < len(self.steps):
             stage.unsure.append(f"only {died} of {len(self.steps)} places of death were reached")
         yield
@@ -433,15 +435,25 @@ class OutOfMemory:
     @asynccontextmanager
     async def on(self, stage: Stage) -> AsyncIterator[None]:
         [member] = await self.who.choose(stage)
-        pid = stage.system.pids()[member]
-        with MemoryLimit() as group:
-            group.add(pid)
-            # What it had before it came counts elsewhere; a limit of next to nothing kills it at the next page it needs.
-            group.limit(1 << 20)
-            try:
-                await edge_process.gone(pid, STOPS_S_MAX)
-            except TimeoutError:
+        pid, limit = stage.system.pids()[member], stage.limits[member]
+        before = limit.kills()
+
+        async def heal() -> None:
+            limit.limit(None)
+            await stage.start_again([member])
+
+        async with Fault(f"memory of {member}", lambda: self._squeezed(stage, limit, pid), heal, stage.system.log):
+            killed = limit.kills() - before
+            stage.facts["killed by the kernel"] = killed + int(str(stage.facts.get("killed by the kernel", 0)))
+            if not killed:
                 stage.unsure.append(f"the kernel did not kill member {member}")
-            stage.facts["killed by the kernel"] = group.kills()
             yield
-        await stage.start_again([member])
+
+    async def _squeezed(self, stage: Stage, limit: MemoryLimit, pid: int) -> None:
+        for _ in range(SQUEEZES_MAX):
+            limit.squeeze()
+            try:
+                await edge_process.gone(pid, 1.0)
+                return
+            except TimeoutError:
+                continue

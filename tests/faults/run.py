@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -27,6 +27,7 @@ from chaos.check.judge import judge
 from chaos.check.verdict import Verdict, worst
 from chaos.faults.fault import FaultState
 from chaos.rigs.capability import Capability, Probe
+from chaos.rigs.edge_memory import MemoryLimit
 from chaos.rigs.edge_network import NetLab
 from chaos.rigs.edge_power import PowerDisk
 from chaos.rigs.edge_probe import probe
@@ -39,6 +40,7 @@ from tests.faults.workload import Client, History, keys_of, read_finally
 CI = os.environ.get("CI", "").lower() == "true"
 WARM_S = 1.0  # load before the first fault
 AFTER_S = 1.0  # load after everybody takes part again
+ENOUGH_S_MAX = 15.0  # longer, until there are as many acknowledged writes as the scenario needs
 SCENARIO_S_MAX = 300.0
 OF_THE_SYSTEM = (Capability.FEED, Capability.MEMBERSHIP, Capability.AMNESIA, Capability.LEADER)
 
@@ -111,11 +113,14 @@ class Run:
             with ExitStack() as rigs:
                 disks = self._disks(rigs)
                 at = {number: disk.at for number, disk in disks.items()}
+                numbers = range(1, self.scenario.members + 1) if self.scenario.memory else ()
+                limits = {number: rigs.enter_context(MemoryLimit()) for number in numbers}
                 scenario = self.scenario
                 system = self._kind(self.folder, scenario.members, zones=scenario.zones, disks=at, lab=self._lab, seed=self.seed)
+                system.groups = {number: limit.at for number, limit in limits.items()}
                 try:
                     async with asyncio.timeout(SCENARIO_S_MAX):
-                        await self._play(Stage(system, Random(self.seed), self.folder, disks))
+                        await self._play(Stage(system, Random(self.seed), self.folder, disks, limits))
                 finally:
                     await system.close()
         except (TimeoutError, Exception) as exc:  # noqa: BLE001 - the machinery's own trouble is told, and is no verdict
@@ -146,7 +151,7 @@ class Run:
         try:
             healed_ns = await self._faults(stage)
             await self._all_take_part(stage, healed_ns)
-            await asyncio.sleep(AFTER_S)
+            await self._enough()
         finally:
             ended_ns = time.monotonic_ns()
             stop.set()
@@ -184,6 +189,13 @@ class Run:
             stage.unmet.append(str(exc))
         self.outcome.figures["healed ms"] = (time.monotonic_ns() - healed_ns) // 1_000_000
 
+    async def _enough(self) -> None:
+        await asyncio.sleep(AFTER_S)
+        for _ in range(int(ENOUGH_S_MAX / AFTER_S)):
+            if len(self.history.acked()) >= self.scenario.budgets.acked_min:
+                return
+            await asyncio.sleep(AFTER_S)
+
     async def _takes_part(self, stage: Stage, number: int, seconds: float) -> None:
         """Raises TimeoutError. A member that ended again after its start is repaired once, as an operator would."""
 
@@ -197,9 +209,7 @@ class Run:
             await stage.system.up(number, seconds)
 
     def _write_log(self, stage: Stage) -> None:
-        events = [
-            {"at_ns": one.at_ns, "fault": one.fault, "what": one.what, "detail": one.detail} for one in stage.system.log.events
-        ]
+        events = [asdict(one) for one in stage.system.log.events]
         document = {"scenario": self.scenario.number, "seed": self.seed, "faults": events, "facts": {**stage.facts}}
         (self.folder / "faults.json").write_text(json.dumps(document, indent=1, default=str))
 
@@ -268,16 +278,34 @@ def _in_lab(scenario: Scenario, system: str, folder: Path, seed: int) -> Outcome
 # ----------------------------------------------------------------------------------------------------------------- command
 
 
+def fresh(folder: Path, name: str) -> Path:
+    """A folder that is not there yet: data of an earlier run would be taken for this one's."""
+    return next(path for number in range(1, 10_000) if not (path := folder / f"{name}-{number}").exists())
+
+
+def turned(verdict: Verdict) -> Verdict:
+    """For a planted fault: found is passed, not found is failed, undecided stays so."""
+    return {Verdict.FAIL: Verdict.PASS, Verdict.PASS: Verdict.FAIL}.get(verdict, verdict)
+
+
 @click.command(help=__doc__)
 @click.option("--only", multiple=True, type=int, help="Number of a scenario; may be given again.")
 @click.option("--root", is_flag=True, help="The scenarios that need root, instead of the others.")
 @click.option("--system", default="cluster", show_default=True, help="cluster, standin, or standin:RULE with a rule turned off.")
+@click.option("--red", is_flag=True, help="Each with the stand-in whose rule it must miss: passed is who fails.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for histories and logs; without it they are removed.")
 @click.option("--lab", hidden=True)
 @click.option("--told", hidden=True, type=click.Path(path_type=Path))
 def main(
-    only: tuple[int, ...], root: bool, system: str, seed: int, keep: Path | None, lab: str | None, told: Path | None
+    only: tuple[int, ...],
+    root: bool,
+    system: str,
+    red: bool,
+    seed: int,
+    keep: Path | None,
+    lab: str | None,
+    told: Path | None,
 ) -> None:
     """Run, print, count."""
     layer = Layer.ROOT if root else Layer.LOOPBACK
@@ -291,10 +319,12 @@ def main(
     counts = dict.fromkeys(Verdict, 0)
     with tempfile.TemporaryDirectory(prefix="zaibei-faults-run-") as spare:
         for scenario in chosen:
-            folder = (keep or Path(spare)) / f"{scenario.number:02}-{scenario.layer}"
-            outcome = run_one(scenario, system, folder.resolve(), seed)
-            counts[outcome.verdict] += 1
+            folder = fresh((keep or Path(spare)).resolve(), f"{scenario.number:02}-{scenario.layer}")
+            if red and not scenario.red:
+                continue
+            outcome = run_one(scenario, f"standin:{scenario.red}" if red else system, folder, seed)
             print(outcome.line(), flush=True)
+            counts[turned(outcome.verdict) if red else outcome.verdict] += 1
     failed = counts[Verdict.FAIL] + (counts[Verdict.UNKNOWN] if CI else 0)
     if counts[Verdict.UNKNOWN]:
         print(f"{counts[Verdict.UNKNOWN]} inconclusive" + (", counted as failed because CI=true" if CI else ""))

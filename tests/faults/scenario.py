@@ -91,4 +91,5 @@ class Scenario:
     needs: frozenset[Capability] = field(default_factory=frozenset)
     disks: bool = False  # each member on a disk that can lose its power
     lab: bool = False  # members in namespaces
+    memory: bool = False  # each member in a group whose memory can be limited
     red: str = ""

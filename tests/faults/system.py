@@ -108,6 +108,7 @@ class System:
         self.mesh = Mesh({}, self.log)
         self._doors: list[Door] = []
         self.seats: dict[int, Seat] = {}
+        self.groups: dict[int, Path] = {}  # control group each member's process begins in, if any
         for number in range(1, members + 1):
             data = (disks or {}).get(number, folder) / f"m{number}"
             data.mkdir(parents=True, exist_ok=True)
@@ -198,6 +199,8 @@ class System:
         argv = self.command(seat)
         if self.lab is not None:
             argv = self.lab.argv(number, argv)
+        if (group := self.groups.get(number)) is not None:
+            argv = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *argv]
         shim = seat.shim.env() if seat.shim else {}
         with (self.folder / f"m{number}.log").open("ab") as said:
             seat.process = subprocess.Popen(

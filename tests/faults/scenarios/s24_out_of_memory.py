@@ -10,5 +10,6 @@ SCENARIO = Scenario(
     (Step(OutOfMemory(Leader()), for_s=1), Step(OutOfMemory(Leader()), for_s=1)),
     layer=Layer.ROOT,
     needs=frozenset({Capability.MEMORY}),
+    memory=True,
     red="lonely",
 )

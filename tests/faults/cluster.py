@@ -1,0 +1,277 @@
+"""A real cluster as a system of the runner: `zaibei up` processes that came by `zaibei cluster init`, `invite` and `join`.
+
+Each member tells others the address of its door (`[cluster] reach`), so that every link goes through the mesh. All members have
+the same two
+sources: one that is hosted (registrations) and one that is fed by a node (feeding.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+
+from chaos.faults.edge_image import wipe
+from chaos.rigs.capability import Capability
+from hosting.tenant.edge_client import RegistrationClient
+from ops.admin.cluster_values import ClusterStatus, MemberRow
+from ops.admin.edge_client import AdminClient
+from ops.cli.exits import Exit
+from replica.model.edge_identity import ensure_identity
+from replica.model.errors import Code, ZaibeiError
+from tests.acceptance.world import stable_port
+from tests.faults.clients import HOSTED, PREFIX, ClusterRegister, registrar_line
+from tests.faults.feeding import Feeding
+from tests.faults.scenario import Load
+from tests.faults.system import PYTHON, ROOT, Register, Seat, System
+from tests.faults.workload import History
+
+COMMAND_S_MAX = 30.0
+READY_S_MAX = 60.0
+MEMORY_MB = 64
+LAG_ENTRIES_MAX = 1_000  # fewer than this behind, under load: it takes part
+LISTENS = ("handle", "http", "grpc", "feed", "beats", "registration", "metrics")
+ZAIBEI = [PYTHON, "-m", "ops.cli.main"]
+
+
+class Cluster(System):
+    """Members named m1, m2, …"""
+
+    capabilities = frozenset({Capability.FEED, Capability.MEMBERSHIP, Capability.AMNESIA, Capability.LEADER})
+    patterns: Mapping[str, str] = {"wal": "journal/db/*.log", "table": "gen-*/*.sst", "manifest": "journal/db/MANIFEST-*"}
+    port_names = LISTENS
+
+    async def start(self) -> None:
+        await self.open_links()
+        self.registrar = ensure_identity(self.folder / "registrar", "tenant-9")
+        self.feeding = Feeding(self)
+        for seat in self.seats.values():
+            self._configure(seat)
+        first = self.seats[1]
+        await self.zaibei(first, "cluster", "init", *self._zone(first))
+        self.launch(1)
+        await self.until("the first member answers", lambda: self._answers(1), READY_S_MAX)
+        for number in sorted(self.seats)[1:]:
+            await self._joined(number)
+        for number in self.seats:
+            await self.up(number, READY_S_MAX)
+        await self.feeding.start()
+
+    # ------------------------------------------------------------------------------------------------------------------ files
+
+    def _configure(self, seat: Seat) -> None:
+        """The member's file; `cluster init` and `join` add what they know to it."""
+        at = self.hosts(seat.number)
+
+        def listed(addresses: Sequence[tuple[str, int]]) -> str:
+            return json.dumps([f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses])
+
+        listen = "".join(f"{name} = {listed([(host, seat.ports[name]) for host in at])}\n" for name in LISTENS)
+        text = (
+            f'[member]\nname = "m{seat.number}"\ndata = "{seat.data}"\nmachine = "machine-{seat.number}"\nlog = "json"\n'
+            f"[listen]\nallow_public = {'true' if self.lab else 'false'}\n{listen}"
+            f"[limits]\ndisk_reserve_mb = 16\nmemory_mb = {MEMORY_MB}\n"
+            f"[cluster]\nlisten = {listed([(host, seat.ports['link']) for host in at])}\n"
+            f'reach = {listed(self.reach(seat.number))}\nzone = "{seat.zone}"\nreplicas = {3 if len(self.seats) < 5 else 5}\n'
+            f'[[source]]\nname = "{HOSTED}"\nhosted = true\nprefixes = ["{PREFIX}"]\n{registrar_line(self.registrar)}'
+            f"{self.feeding.block()}"
+        )
+        self.toml(seat).write_text(text)
+
+    def toml(self, seat: Seat) -> Path:
+        return self.folder / f"m{seat.number}.toml"
+
+    def roots(self) -> Path:
+        """The certificate of the cluster's CA, at the first member."""
+        return self.seats[1].data / "pki" / "ca.pem"
+
+    @staticmethod
+    def _zone(seat: Seat) -> list[str]:
+        return ["--zone", seat.zone] if seat.zone else []
+
+    # --------------------------------------------------------------------------------------------------------------- commands
+
+    def command(self, seat: Seat) -> list[str]:
+        return [*ZAIBEI, "up", "--config", str(self.toml(seat)), "--json"]
+
+    async def zaibei(self, seat: Seat, *words: str) -> dict[str, object]:
+        """A command of an operator at a member; returns its document. Raises ZaibeiError(REFUSED): it failed."""
+        argv = [*ZAIBEI, *words, "--config", str(self.toml(seat)), "--json"]
+        if self.lab is not None:
+            argv = self.lab.argv(seat.number, argv)
+
+        def typed() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                argv, cwd=ROOT, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False, stdin=subprocess.DEVNULL
+            )
+
+        done = await asyncio.to_thread(typed)
+        if done.returncode != Exit.DONE:
+            raise ZaibeiError(
+                Code.REFUSED, f"zaibei {' '.join(words)} at m{seat.number}: {done.stdout[-600:]} {done.stderr[-300:]}"
+            )
+        found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    async def _joined(self, number: int) -> None:
+        seat = self.seats[number]
+        token = await self._somewhere("cluster", "invite", f"m{number}", *self._zone(seat))
+        await self.zaibei(seat, "cluster", "join", str(token["token"]), *self._zone(seat))
+        self.launch(number)
+
+    async def _somewhere(self, *words: str) -> dict[str, object]:
+        """At the first member that runs and does it."""
+        failed = ""
+        for number in self.pids():
+            try:
+                return await self.zaibei(self.seats[number], *words)
+            except (ZaibeiError, subprocess.TimeoutExpired) as exc:
+                failed = str(exc)
+        raise ZaibeiError(Code.REFUSED, f"no member would: {failed}")
+
+    # ---------------------------------------------------------------------------------------------------------------- looking
+
+    async def _status(self, number: int) -> ClusterStatus | None:
+        """What a member says of the cluster; None while it does not answer."""
+
+        def look() -> ClusterStatus | None:
+            try:
+                with AdminClient(self.seats[number].data / "admin.sock") as client:
+                    return client.cluster_status()
+            except (ZaibeiError, OSError):
+                return None
+
+        return await asyncio.to_thread(look)
+
+    async def _answers(self, number: int) -> bool:
+        return await self._status(number) is not None
+
+    async def _row(self, number: int) -> tuple[ClusterStatus, MemberRow] | None:
+        found = await self._status(number)
+        row = next((one for one in found.members if one.number == number), None) if found else None
+        return (found, row) if found is not None and row is not None else None
+
+    async def ready(self, seat: Seat) -> bool:
+        """Active, every group has a leader and a majority, and where it has a voice it is not out of service and not far
+        behind."""
+        told = await self._row(seat.number)
+        if told is None:
+            return False
+        found, row = told
+        sources = {HOSTED, *([self.feeding.name] if self.feeding.started else [])}
+        groups = {group.group: group for group in found.groups}
+        if row.state != "active" or not sources <= set(groups) or any(not groups[name].leader for name in sources):
+            return False
+        mine = [group for group in groups.values() if row.name in (*group.voters, *group.learners)]
+        return all(
+            group.quorum is not False and row.name not in group.learners and row.name not in group.out_of_service
+            and (group.behind.get(row.name) or 0) <= LAG_ENTRIES_MAX
+            for group in mine
+        )  # fmt: skip
+
+    async def leader(self) -> int:
+        found = 0
+
+        async def look() -> bool:
+            nonlocal found
+            votes: dict[str, int] = {}
+            for number in self.pids():
+                status = await self._status(number)
+                for group in status.groups if status else ():
+                    if group.group == HOSTED and group.leader:
+                        votes[group.leader] = votes.get(group.leader, 0) + 1
+            if votes:
+                name = max(votes, key=lambda one: votes[one])
+                found = int(name[1:])
+            return found in self.pids()
+
+        await self.until(f"{HOSTED} has a leader", look, READY_S_MAX)
+        return found
+
+    async def amnesiac(self, member: int) -> bool | None:
+        """Its own status or log says so, or a group made it a learner."""
+        told = await self._row(member)
+        said = (self.folder / f"m{member}.log").read_text("utf-8", "replace").lower()
+        if "amnesi" in said or (told is not None and "amnesi" in f"{told[1].trouble} {told[0].warnings}".lower()):
+            return True
+        if told is None:
+            return None
+        return any(told[1].name in group.learners for group in told[0].groups)
+
+    def register(self, client: str) -> Register:
+        """Clients know all members; each begins with another one."""
+        numbers = sorted(self.seats)
+        place = sum(map(ord, client)) % len(numbers)
+        order = numbers[place:] + numbers[:place]
+        addresses = [f"{self.hosts(number)[0]}:{self.seats[number].ports['registration']}" for number in order]
+        return ClusterRegister(RegistrationClient(addresses, self.registrar, [self.roots().read_bytes()], patience_s=3.0))
+
+    def other_load(
+        self, load: Load, history: History, seed: int
+    ) -> Sequence[Callable[[asyncio.Event], Coroutine[None, None, None]]]:
+        if not load.names:
+            return ()
+        resolvers = [self.feeding.resolving(number, load.names, history, seed) for number in self.seats]
+        return [self.feeding.writing(load.names, history), *resolvers]
+
+    # ---------------------------------------------------------------------------------------------------------------- changing
+
+    async def repair(self, member: int) -> bool:
+        """As `zaibei up` tells an operator when it refuses a damaged journal: the journal goes aside, the stores stay."""
+        seat = self.seats[member]
+        if seat.process is None or seat.process.poll() != Exit.VERIFICATION_FAILED:
+            return False
+        journal = seat.data / "journal"
+        os.replace(journal, seat.data / f"journal.damaged-{len(list(seat.data.glob('journal.damaged-*')))}")
+        self.launch(member)
+        return True
+
+    async def grow(self) -> Awaitable[None]:
+        number = max(self.seats) + 1
+        data = self.folder / f"m{number}"
+        data.mkdir()
+        seat = Seat(number, data.resolve(), "", {name: stable_port() for name in (*self.port_names, "link", "reach")})
+        seat.ports["reach"] = seat.ports["link"]  # the new one has no door: only the old links are broken
+        self.seats[number] = seat
+        self._configure(seat)
+
+        async def joining() -> None:
+            await self._joined(number)
+            await self.up(number, READY_S_MAX)
+
+        return asyncio.create_task(joining())
+
+    async def shrink(self, member: int) -> Awaitable[None]:
+        """`zaibei cluster remove`, as a plan and its run."""
+
+        async def leaving() -> None:
+            plan = await self._somewhere("cluster", "remove", f"m{member}")
+            await self._somewhere("cluster", "remove", f"m{member}", "--plan", str(plan.get("token", "")), "--yes")
+
+            async def gone() -> bool:
+                rows = [row for number in self.pids() if number != member and (row := await self._row_of(number, member))]
+                return bool(rows) and all(row.state == "removed" for row in rows)
+
+            await self.until(f"m{member} is removed", gone, READY_S_MAX)
+            await self.stop_member(member)
+            wipe(self.seats.pop(member).data)
+
+        return asyncio.create_task(leaving())
+
+    async def _row_of(self, asked: int, member: int) -> MemberRow | None:
+        found = await self._status(asked)
+        return next((one for one in found.members if one.number == member), None) if found else None
+
+    async def source_dies(self) -> None:
+        await self.feeding.die()
+
+    async def source_returns(self) -> None:
+        await self.feeding.come_back()
+
+    async def close(self) -> None:
+        if hasattr(self, "feeding"):
+            await self.feeding.stop()
+        await super().close()

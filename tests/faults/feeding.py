@@ -1,0 +1,175 @@
+"""A node that feeds a cluster: registers versions of a few names again and again, and clients that resolve them at every member.
+
+A version counts as acknowledged when its quorum receipt has come. Answers are asked of each member by itself, so that monotonic
+can be judged per member. Freshness travels in JSON answers only, so that is how they are asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from chaos.check.history import Op, Operation
+from replica.agent.config import read_config
+from replica.client import Publisher
+from replica.model.edge_identity import ensure_identity
+from replica.model.errors import ZaibeiError
+from tests.acceptance.world import stable_port
+from tests.faults.workload import History
+
+if TYPE_CHECKING:
+    from tests.faults.cluster import Cluster
+
+SOURCE, FED_PREFIX = "node-a", "88.118.1"
+RECEIPT_S_MAX = 5.0
+ANSWER_S_MAX = 2.0
+WRITE_EVERY_S = 0.05
+ASK_EVERY_S = 0.05
+DIES_S_MAX = 30.0
+FRESH_HEADER = "x-zaibei-freshness"
+Work = Callable[[asyncio.Event], Coroutine[None, None, None]]
+
+
+def key_of(place: int) -> str:
+    return f"name-{place}"
+
+
+class Feeding:
+    """The node, its registry and who asks for its names."""
+
+    name = SOURCE
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.identity = ensure_identity(cluster.folder / SOURCE / "identity", SOURCE)
+        self.dead_port = stable_port()  # of the node's own site: nobody ever answers there
+        self.started = False
+        self._publisher: Publisher | None = None
+        self._version = 0
+
+    def block(self) -> str:
+        """Its part of each member's file."""
+        return (
+            f'[[source]]\nname = "{SOURCE}"\nfingerprint = "{self.identity.fingerprint}"\n'
+            f"certificate = '''{self.identity.certificate_pem.decode()}'''\nprefixes = [\"{FED_PREFIX}\"]\n"
+            f'takeover = "automatic"\nprobes = [{{ protocol = "tcp", address = "127.0.0.1", port = {self.dead_port} }}]\n'
+        )
+
+    def _config(self) -> Any:
+        members = [
+            {
+                "name": f"m{number}",
+                "certificate": (seat.data / "identity" / "certificate.pem").read_text(),
+                "push": f"{self._cluster.hosts(number)[0]}:{seat.ports['feed']}",
+            }
+            for number, seat in self._cluster.seats.items()
+        ]
+        table = {
+            "source": {"name": SOURCE, "prefixes": [FED_PREFIX], "data": SOURCE, "beat_ms": 50},
+            "spool": {"octets_max": 2**28, "keep_octets": 0},
+            "pki": {"roots": [str(self._cluster.roots())]},
+            "member": members,
+        }
+        return read_config(table, SOURCE, self._cluster.folder)
+
+    async def start(self) -> None:
+        """The node comes up; returns when the cluster has given it a receipt."""
+        self._publisher = await asyncio.to_thread(Publisher, self._config())
+        publisher = self._publisher
+        publisher.put(f"{FED_PREFIX}/FIRST", {"URL": "https://example.cn/first"})
+        receipt = await asyncio.to_thread(publisher.commit)
+
+        async def receipted() -> bool:
+            return receipt.done
+
+        await self._cluster.until(f"{SOURCE} gets its first receipt", receipted, DIES_S_MAX)
+        self.started = True
+
+    async def die(self) -> None:
+        """The node is gone; returns when a member says that it answers for it, or that its detector decided."""
+        await self.stop()
+        await asyncio.sleep(1.0)
+
+    async def come_back(self) -> None:
+        self._publisher = await asyncio.to_thread(Publisher, self._config())
+
+    async def stop(self) -> None:
+        if self._publisher is not None:
+            await asyncio.to_thread(self._publisher.close)
+            self._publisher = None
+
+    # ------------------------------------------------------------------------------------------------------------------ load
+
+    def writing(self, names: int, history: History) -> Work:
+        """One name after the other gets its next version; unknown until its receipt came."""
+
+        async def work(stop: asyncio.Event) -> None:
+            waiting: set[asyncio.Task[None]] = set()
+            while not stop.is_set():
+                await asyncio.sleep(WRITE_EVERY_S)
+                publisher = self._publisher
+                if publisher is None:
+                    continue
+                self._version += 1
+                task = asyncio.create_task(self._write(publisher, key_of(self._version % names), self._version, history))
+                waiting.add(task)
+                task.add_done_callback(waiting.discard)
+            await asyncio.gather(*waiting)
+
+        return work
+
+    async def _write(self, publisher: Publisher, key: str, version: int, history: History) -> None:
+        began_ns = time.monotonic_ns()
+        try:
+            publisher.put(f"{FED_PREFIX}/{key.upper()}", {"URL": f"https://example.cn/{version}"})
+            receipt = await asyncio.to_thread(publisher.commit)
+            done = await asyncio.to_thread(receipt.wait, RECEIPT_S_MAX)
+        except (ZaibeiError, RuntimeError):
+            done = False  # the node died meanwhile
+        ended_ns = time.monotonic_ns()
+        history.operations.append(
+            Operation(SOURCE, key, Op.PUT, version, None, None, False, True if done else None, began_ns, ended_ns)
+        )
+
+    def resolving(self, member: int, names: int, history: History, seed: int) -> Work:
+        """A client that asks one member for one name after the other."""
+        chance = Random(f"{seed} resolve {member}")
+
+        async def work(stop: asyncio.Event) -> None:
+            while not stop.is_set():
+                await asyncio.sleep(ASK_EVERY_S)
+                place = chance.randrange(names)
+                began_ns = time.monotonic_ns()
+                version, fresh = await asyncio.to_thread(self._ask, member, key_of(place))
+                one = Operation(
+                    f"r{member}", key_of(place), Op.RESOLVE, None, None, version, True, True if version else None,
+                    began_ns, time.monotonic_ns(), f"m{member}", fresh,
+                )  # fmt: skip
+                history.operations.append(one)
+
+        return work
+
+    def _ask(self, member: int, key: str) -> tuple[int | None, bool]:
+        """(version, called fresh); None: no final answer."""
+        seat = self._cluster.seats.get(member)
+        if seat is None:
+            return None, False
+        url = f"http://{self._cluster.hosts(member)[0]}:{seat.ports['http']}/api/handles/{FED_PREFIX}/{key.upper()}"
+        try:
+            with urllib.request.urlopen(url, timeout=ANSWER_S_MAX) as answer:
+                document = json.loads(answer.read())
+                fresh = str(answer.headers.get(FRESH_HEADER, "")).startswith("fresh")
+        except (urllib.error.URLError, OSError, ValueError):
+            return None, False
+        urls = [value["data"]["value"] for value in document.get("values", ()) if value.get("type") == "URL"]
+        return (int(str(urls[0]).rpartition("/")[2]), fresh) if urls else (None, False)
+
+    def folder(self) -> Path:
+        return self._cluster.folder / SOURCE
