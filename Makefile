@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 
 PY := .venv/bin/python
 RUNS ?= 50000
+SEEDS ?= 1000
+START ?= 0
 ARGS ?=
 DIR ?= tests/conformance/raft
 
@@ -17,7 +19,7 @@ EDITABLE_STAMP := .venv/.editable-$(call sum,pyproject.toml hatch_build.py)
 # Two `make setup` at once take turns.
 ONE_AT_A_TIME := $(shell command -v flock >/dev/null 2>&1 && echo "flock .venv/.turn")
 
-.PHONY: help setup proto demo test check conformance bench fuzz lock image clean
+.PHONY: help setup proto demo test check conformance bench fuzz soak lock image clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -55,6 +57,9 @@ bench: setup ## the table of speeds, peers side by side where installed
 
 fuzz: setup ## atheris over every decoder (RUNS=200000 for longer)
 	@shopt -s nullglob; for harness in tests/fuzz/*_fuzz.py; do echo "fuzz: $$harness"; $(PY) "$$harness" -runs=$(RUNS) $(ARGS); done
+
+soak: setup ## whole simulated clusters under faults, seed by seed (SEEDS=20000 START=0)
+	@$(PY) -m tests.simulation.raft.soak --seeds $(SEEDS) --start $(START) $(ARGS)
 
 lock: ## pin every dependency again (needs uv)
 	@command -v uv >/dev/null || { echo "lock: uv is needed once, for this target only (pip install uv)"; exit 1; }

@@ -123,6 +123,11 @@ class View:
         self.entries.extend(duties.entries)
         self.hard = duties.hard or self.hard
 
+    def damage(self, index: int) -> None:
+        """The checksum of a record fails: what follows is no part of the log."""
+        self.cut_after(index - 1)
+        self.lost = f"entries from {index} on had been flushed and are unreadable"
+
     def truncate(self, index: int) -> None:
         term = self.term(index)
         if index > self.floor and term is not None:
@@ -141,6 +146,8 @@ class Found:
 
 class Disk:
     """What survives a life."""
+
+    view_type = View
 
     def __init__(self, groups: Sequence[int], starts: dict[int, Membership]) -> None:
         self.flushed: list[Op] = []
@@ -167,7 +174,7 @@ class Disk:
 
     def found(self, upto: int | None = None, *, stores_too: bool = False) -> Found:
         """What an opening would find with the first `upto` flushed writes; `stores_too`: and stores as they were then."""
-        places = {group: View() for group in self.images}
+        places = {group: self.view_type() for group in self.images}
         boot = 0
         for op in self.flushed[:upto]:
             if isinstance(op, Save):
@@ -181,8 +188,7 @@ class Disk:
             elif isinstance(op, Truncate):
                 places[op.group].truncate(op.index)
             else:
-                places[op.group].cut_after(op.index - 1)
-                places[op.group].lost = f"entries from {op.index} on had been flushed and are unreadable"
+                places[op.group].damage(op.index)
         limit = upto if stores_too and upto is not None else len(self.flushed) + 1
         images = {group: [image for place, image in kept if place <= limit][-1] for group, kept in self.images.items()}
         return Found(boot, places, images)

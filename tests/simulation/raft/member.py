@@ -24,10 +24,12 @@ class Member:
     """What a machine is: on or off, frozen or not, with its disk."""
 
     seat_type = Seat
+    disk_type = Disk
+    takes_part = CALM  # standings in which messages reach the core
 
     def __init__(self, world: World, number: int, starts: dict[int, Membership]) -> None:
         self.world, self.number = world, number
-        self.disk = Disk(list(starts), starts)
+        self.disk = self.disk_type(list(starts), starts)
         self.life = 0
         self.boot = 0
         self.alive = self.frozen = False
@@ -108,10 +110,7 @@ class Member:
     def flushed(self, life: int, count: int) -> None:
         if life != self.life or self._wait(self.flushed, life, count):
             return
-        if self.fsync_fails:
-            self.world.note("fsync failed", self.number)
-            self.stop()
-            self.world.later(self.world.rng.random() * 20, self.start)
+        if self.fsync_fails and self._stops_when_fsync_fails(count):
             return
         self.flushing = False
         for op in self.disk.flush(count):
@@ -119,6 +118,13 @@ class Member:
                 self._saved(op)
         if not self.flushing:
             self._flush()
+
+    def _stops_when_fsync_fails(self, count: int) -> bool:
+        self.world.note("fsync failed", self.number)
+        self.world.count("failed fsync")
+        self.stop()
+        self.world.later(self.world.rng.random() * 20, self.start)
+        return True
 
     def _saved(self, op: Save) -> None:
         if op.seat is not None and self.seats.get(op.group) is op.seat and op.life == op.seat.life:
@@ -139,16 +145,18 @@ class Member:
         if to_life != self.life or boot > self.heard.get(sender, -1):
             self.unheard.add(sender)
             return  # sent to a life that has ended, or from one whose Hello was not heard
+        if self._is_forged(sender, message):
+            return
         seat = self.seats[group]
         standing = seat.recall.standing
-        if standing not in CALM:
+        if standing not in self.takes_part:
             if standing is Standing.AMNESIAC and image is not None:
                 seat.feed(image)
             return
         kind = message.kind
         if rows:
             seat.told(rows)
-            if seat.recall.standing is Standing.AMNESIAC:
+            if seat.recall.standing not in self.takes_part:
                 return
         if kind is Kind.APPEND_REPLY:
             if not message.reject and seat.role is Role.LEADER and message.term == seat.core.term:
@@ -165,6 +173,10 @@ class Member:
         self.world.messages += 1
         seat.core.step(message)
         seat.pump()
+
+    def _is_forged(self, sender: int, message: Message) -> bool:
+        """The member a message names must be the one the link was made with."""
+        return message.sender != sender
 
     def apply(self, life: int, seat: Seat) -> None:
         if life != self.life or self._wait(self.apply, life, seat):
@@ -237,7 +249,7 @@ class Member:
         ticks = self.ticks
         for group, seat in self.seats.items():
             standing = seat.recall.standing
-            if standing in CALM:
+            if standing in self.takes_part:
                 leads = seat.role is Role.LEADER
                 seat.rows = seat.recall.memory.rows() if leads and ticks % 3 == 0 else ()
                 seat.core.tick()

@@ -12,6 +12,7 @@ Events are values that JSON can carry: {"at": ticks, "do": name, ...}. The vocab
     hole member group depth back   unreadable entries            store member keep             store flushed, journal compacted
     lead group to                  leader transfer               campaign group member         an election out of turn
     members group voters           other voters are wished       write group count             a burst of writes
+    forge group source name        messages under another name
 """
 
 from __future__ import annotations
@@ -113,6 +114,11 @@ def _members(rng: Random, setting: Setting) -> Event:
     return {"do": "members", "group": _group(rng, setting), "voters": sorted(rng.sample(range(1, setting.members + 1), count))}
 
 
+def _forge(rng: Random, setting: Setting) -> Event:
+    source, name = _two(rng, setting)
+    return {"do": "forge", "group": _group(rng, setting), "source": source, "name": name}
+
+
 MAKERS: dict[str, tuple[float, Maker]] = {  # kind: how many in 100 ticks at most, maker
     "cut": (4, _cut),
     "partition": (3, _partition),
@@ -136,6 +142,7 @@ MAKERS: dict[str, tuple[float, Maker]] = {  # kind: how many in 100 ticks at mos
     "lead": (4, lambda rng, s: {"do": "lead", "group": _group(rng, s), "to": _one(rng, s)}),
     "campaign": (3, lambda rng, s: {"do": "campaign", "group": _group(rng, s), "member": _one(rng, s)}),
     "members": (4, _members),
+    "forge": (6, _forge),
     "write": (3, lambda rng, s: {"do": "write", "group": _group(rng, s), "count": rng.randint(5, 25)}),
 }
 

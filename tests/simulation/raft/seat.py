@@ -113,6 +113,8 @@ class Seat:
             self.restarted = True
         else:
             self.restarted = False
+        for before, entry in zip([None, *view.entries], view.entries, strict=False):
+            self.truth.appended(self.me, entry, before.term if before is not None else view.floor_term)
         hard = self._hard_at_start(HardState(hard.term, hard.vote, boot, view.known))
         memory = Memory.decode(view.kept)
         alone = image.membership.voters == {self.me} and not image.membership.joint
@@ -233,7 +235,7 @@ class Seat:
             self.saved_last, self.saved_last_term = duties.entries[-1].index, duties.entries[-1].term
         if duties.hard is not None:
             self.saved_term = duties.hard.term
-        if self.recall.standing not in CALM:
+        if self.recall.standing not in self.member.takes_part:
             return
         core = self.core
         core.saved(duties.number)
@@ -262,11 +264,20 @@ class Seat:
             if not message.reject:
                 self.truth.voted(self.me, message.term, message.to)
                 self.member.promised(self.group, message.term, 0)
+        elif kind is Kind.APPEND:
+            self._check_octets(message)
         elif kind is Kind.SNAPSHOT:
             image = self.storage.feed
             if image is None or message.snapshot is None or image.index != message.snapshot.index:
                 image = self.image() if message.snapshot and message.snapshot.index == self.index else None
         self.world.net.send(self.member, message.to, self.group, message, rows, image)
+
+    def _check_octets(self, message: Message) -> None:
+        """One message may pass the limit with its last entry alone."""
+        if len(message.entries) > 1:
+            octets = sum([len(entry.data) for entry in message.entries[:-1]])
+            if octets > self.world.setting.append_octets:
+                raise self.truth.wrong("limits", f"member {self.me} sends {len(message.entries)} entries in one message")
 
     # -- state machine
 
@@ -312,7 +323,7 @@ class Seat:
     def _acknowledge(self, entry: LogEntry) -> None:
         if not self.proposals:
             return
-        pending = self.proposals.pop((entry.index, entry.term), None)
+        pending = self.proposals.pop(self._key(entry.index, entry.term), None)
         if pending is not None:
             self.truth.confirmed(entry.index, pending[1])
             self.world.clients.done(pending[0], True, entry.index)
@@ -365,8 +376,12 @@ class Seat:
         except CoreError:
             self.world.clients.done(number, False, 0)
             return
-        self.proposals[place] = (number, data)
+        self.proposals[self._key(*place)] = (number, data)
         self.pump()
+
+    def _key(self, index: int, term: int) -> tuple[int, int]:
+        """By what a proposal is known again."""
+        return index, term
 
     def read(self, context: bytes) -> None:
         self.asked[context] = self.truth.floor

@@ -15,7 +15,7 @@ from typing import Any
 from replica.consensus.hello import Promise, Saved, Standing, judge, others_that_must_know
 from replica.consensus.hello import Memory as PromiseMemory
 from replica.consensus.raft.membership import Act, Membership, MembershipChange, Step, Transition
-from replica.consensus.raft.values import CoreError, Role
+from replica.consensus.raft.values import CoreError, Kind, Message, Role
 from replica.model.outcome import EntryKind
 from tests.simulation.raft.checks import GroupTruth, Violation
 from tests.simulation.raft.clients import Clients, Operation
@@ -382,6 +382,16 @@ class World:
         if machine in self.alive():
             for seat in machine.seats.values():
                 seat.flush_store(keep)
+
+    def _do_forge(self, group: int, source: int, name: int) -> None:
+        """A member sends what another one might have said: it holds all, and it votes for whoever asks."""
+        for machine in self.alive():
+            seat = machine.seats[group]
+            if machine.number in (source, name):
+                continue
+            for kind, index in ((Kind.APPEND_REPLY, seat.log.last_index()), (Kind.VOTE_REPLY, 0)):
+                forged = Message(kind, machine.number, name, seat.core.term, 0, index)
+                self.later(0.1, machine.deliver, source, machine.life, 0, group, forged, (), None)
 
     def _do_write(self, group: int, count: int) -> None:
         for _ in range(count):
