@@ -6,7 +6,8 @@ What is kept, whatever is interrupted and wherever:
     * a step names the new placement of one group; how its log gets there is reconcile.py's (learner first, then one joint
       change), so a step that was decided and not carried out leaves the group exactly as it was;
     * a member that is down keeps its places until a person orders otherwise, or `replace_after_ms` when that is set;
-    * a group gets fewer voters only when the members that exist, up or down, could not be more.
+    * a group gets fewer voters only when the members that exist, up or down, could not be more;
+    * the control group has a copy at every member, as a learner where it does not vote: each must know where groups live.
 Every step makes a group more as it must be, or lowers the sum of squares of what zones and members hold: so steps end.
 
 A group's next placement is chosen from what is *wanted* now, not from where its log stands: a second look half-way through a
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from replica.cluster.state import ControlState, GroupRecord, MemberRecord, MemberState, Placement
+from replica.cluster.state import CONTROL_ID, ControlState, GroupRecord, MemberRecord, MemberState, Placement
 
 GROUPS_MOVING_MAX = 4  # groups whose copies move at the same time
 LEADERS_MOVING_MAX = 8
@@ -241,7 +242,9 @@ def _trimmed(voters: list[MemberRecord], count: int, cap: int, world: World, loa
 def _learners(
     world: World, group: GroupRecord, usable: Mapping[int, MemberRecord], voters: tuple[int, ...], holders: frozenset[int]
 ) -> tuple[int, ...]:
-    """One live copy without a vote where the voters cannot be as many as wanted and a member is left."""
+    """One live copy without a vote where the voters cannot be as many as wanted and a member is left; of control all others."""
+    if group.ident == CONTROL_ID:
+        return tuple(number for number in sorted(_hearers(world, group, holders)) if number not in voters)
     if len(voters) >= world.state.replicas:
         return ()
     rest = [number for number in usable if number not in voters]
@@ -249,6 +252,18 @@ def _learners(
         return ()
     load = Counter(number for one in world.state.groups if one.name != group.name for number in one.wanted.everyone)
     return (min(rest, key=lambda number: (number not in group.wanted.learners, number not in holders, load[number], number)),)
+
+
+def _hearers(world: World, group: GroupRecord, holders: frozenset[int]) -> set[int]:
+    """Members that must hear what the control group decides; one that leaves until nothing else is at it."""
+    found = set()
+    for member in world.state.members:
+        number, wanted = member.number, member.number in group.wanted.everyone
+        joins = member.state is MemberState.ACTIVE and (world.up(number) or (wanted and number in holders))
+        holds_more = world.state.places_of(number) != (group.name,)
+        if joins or (member.state is MemberState.LEAVING and wanted and holds_more):
+            found.add(number)
+    return found
 
 
 def _voter_load(state: ControlState, without: GroupRecord | None = None) -> Counter[int]:
@@ -284,7 +299,8 @@ def _exchange(world: World, group: GroupRecord, seen: GroupSeen, load: Counter[i
     best: tuple[tuple[int, ...], Step] | None = None
     for old in voters:
         for new in usable.values():
-            if new.number in group.wanted.everyone or new.draining or not world.up(new.number):
+            taken = group.wanted.voters if group.ident == CONTROL_ID else group.wanted.everyone
+            if new.number in taken or new.draining or not world.up(new.number):
                 continue
             after = zones - Counter([old.zone]) + Counter([new.zone])
             if max(after.values()) > cap:
@@ -300,7 +316,10 @@ def _exchange(world: World, group: GroupRecord, seen: GroupSeen, load: Counter[i
             if best is None or rank > best[0]:
                 numbers = tuple(sorted({*group.wanted.voters, new.number} - {old.number}))
                 leader = group.wanted.leader if group.wanted.leader in numbers else 0
-                placement = Placement(numbers, group.wanted.learners, leader)
+                learners = group.wanted.learners
+                if new.number in learners:  # of control: the two change their parts
+                    learners = tuple(sorted({*learners, old.number} - {new.number}))
+                placement = Placement(numbers, learners, leader)
                 why = Why.DEAD if gain[0] else Why.EVEN
                 best = (rank, Step(group.name, placement, why, _told(world.state, group.wanted, placement)))
     return (best[0][:3], best[1]) if best else None

@@ -33,7 +33,7 @@ ACT_CHARS_MAX = 128
 REASON_CHARS_MAX = 400
 MEMBERS_MAX = 1_000  # living ones
 VOTERS_MAX = 7
-COPIES_MAX = 16
+COPIES_MAX = 16  # of a group; the control group has one at every member
 
 Changed = tuple[ControlState, Outcome]
 
@@ -180,7 +180,8 @@ def _placed(state: ControlState, body: control_pb2.GroupPlaced) -> tuple[Control
     _check(body.name, "a group needs a name")
     _check(len(voters) % 2 == 1 and len(voters) <= VOTERS_MAX, f"{len(voters)} voters: an odd number up to {VOTERS_MAX}")
     everyone = [*voters, *learners]
-    _check(len(set(everyone)) == len(everyone) <= COPIES_MAX, "each member once, as voter or as learner")
+    copies_max = MEMBERS_MAX if body.name == CONTROL_NAME else COPIES_MAX
+    _check(len(set(everyone)) == len(everyone) <= copies_max, "each member once, as voter or as learner")
     _check(body.leader in (0, *voters), f"member {body.leader} cannot lead: it is no voter")
     group = state.group(body.name)
     held = group.wanted.everyone if group else frozenset()

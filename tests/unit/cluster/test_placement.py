@@ -102,6 +102,25 @@ def test_copies_and_leaders_spread() -> None:
     assert max(leaders.values()) - min(leaders.values()) <= 2 and len(leaders) == 6
 
 
+def test_every_member_hears_what_control_decides_until_it_holds_nothing_else() -> None:
+    cluster = cluster_of(*"abcde", groups=5)
+    cluster.settle()
+    control = cluster.logs["control"]
+    assert len(control.voters) == 3 and control.voters | control.learners == {1, 2, 3, 4, 5}
+    leaves = min(control.voters)
+    cluster.leave(leaves)
+    seen_last = False
+    for _ in range(100):
+        cluster.decide()
+        for name in list(cluster.logs):
+            cluster.act_once(name)
+        cluster.feed()
+        holds = any(leaves in log.voters | log.learners for name, log in cluster.logs.items() if name != "control")
+        seen_last |= not holds and leaves in control.learners
+        assert leaves in control.voters | control.learners or not holds
+    assert seen_last and leaves not in control.voters | control.learners
+
+
 def test_few_groups_move_at_a_time() -> None:
     cluster = cluster_of("", groups=20)
     cluster.settle()

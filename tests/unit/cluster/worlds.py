@@ -195,6 +195,8 @@ class Cluster:
             log = self.logs[group.name]
             assert (log.voters, log.learners) == (frozenset(group.wanted.voters), frozenset(group.wanted.learners))
             assert len(log.voters) == count, (group, zones)
+            if group.name == "control":
+                assert log.voters | log.learners == {one.number for one in active}, "every member hears control"
             placed = Counter(one.zone for one in active if one.number in log.voters)
             assert sum(placed.values()) == count, "voters are active members"
             assert max(placed.values()) <= zone_cap(count, len(zones)), (group.name, placed)
