@@ -117,6 +117,18 @@ async def test_a_killed_process_is_lost_at_once_and_met_again_when_it_returns(wo
         await echoes(node)
 
 
+async def test_who_calls_us_is_called_back_without_a_pause(world: World) -> None:
+    patient = await world.add(1, limits=replace(QUICK, backoff_ms_min=60_000, backoff_ms_max=60_000))
+    port = free_port()
+    patient.links.start()
+    patient.links.set_places({2: Place((f"127.0.0.1:{port}",))})
+    await until(lambda: "not called yet" not in patient.links.trouble(2))
+    two = await world.add(2, listen=(("127.0.0.1", port),))
+    two.links.start()
+    world.places(patient, two)
+    await until(lambda: patient.links.connected == {2}, wait_s=5)
+
+
 async def test_a_frozen_process_is_lost_within_a_second_and_back_when_it_thaws(world: World) -> None:
     async with with_child(world) as (node, child):
         await echoes(node)
