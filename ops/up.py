@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cryptography import x509
 
@@ -24,20 +24,27 @@ from hosting.front.edge_metrics import FrontCollector
 from hosting.front.edge_port_server import PortServer, PortServerSettings
 from ops.admin.edge_server import AdminServer
 from ops.calls import MemberCalls
+from ops.cluster.desk import ClusterDesk
+from ops.cluster.edge_invite import ClusterAdmission, PkiInviter
+from ops.cluster.edge_running import RunningCluster, health_of
 from ops.config import Address, MemberConfig
 from ops.config.values import Source, TakeoverPolicy
 from ops.enrolling import Enrolment
 from ops.fronts import FrontProcesses
 from ops.metrics import MetricsServer, watch_loop
-from ops.pki.edge_own import trust_files
+from ops.pki.edge_own import ca_of, trust_files
 from ops.registering import registration_port
 from ops.seat import Seat
+from replica.cluster.edge_card import read_card
 from replica.member.member import Member
-from replica.member.settings import MB, MemberSettings, SourceSettings
+from replica.member.settings import MB, ClusterSettings, MemberSettings, SourceSettings
 from replica.model.catalog import Catalog
 from replica.model.edge_identity import Identity
+from replica.model.edge_trust import LiveTrust
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.types import Interface, InterfaceUse, Protocol, encode_site, site_of
+from replica.model.identity import Pins
+from replica.model.trust import Role
 from replica.takeover.edge_recursive import RecursiveConfig, RecursivePublisher
 from replica.takeover.ports import Endpoint
 from replica.takeover.publish import Publisher
@@ -94,15 +101,29 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         stack.push_async_callback(registration.stop)
         await registration.start(_pairs(config.listen.registration))
         bound["registration"] = [Address(*address) for address in registration.addresses]
+        running = None if member.life is None else RunningCluster(member, member.life)
         enrolment = Enrolment(
-            config, seat.origin, identity, lambda one: member.add_source(_source(one)), [a for a in bound["feed"] if not a.is_any]
+            config,
+            seat.origin,
+            identity,
+            lambda one: member.add_source(_source(one)),
+            [a for a in bound["feed"] if not a.is_any],
+            None if running is None else ClusterAdmission(config.member.data, running),
         )
         stack.push_async_callback(enrolment.stop)
         bound["enrol"] = await enrolment.start()
-        metrics = MetricsServer(seat.registry, config.listen.metrics)
+        if member.life is not None:
+            bound["cluster"] = [Address(*address) for address in member.life.side.link_addresses]
+            told = config.listen.registration and bound["registration"]
+            member.life.side.tell_answers(tuple(str(one) for one in told or () if not one.is_any))
+        metrics = MetricsServer(seat.registry, config.listen.metrics, lambda: health_of(member))
         bound["metrics"] = await metrics.start()
         stack.push_async_callback(metrics.stop)
-        admin = AdminServer(config.member.admin_socket, MemberCalls(config, member, seat, lambda: bound))
+        admin = AdminServer(
+            config.member.admin_socket,
+            MemberCalls(config, member, seat, lambda: bound),
+            None if running is None else ClusterDesk(running, LateInviter(config, lambda: bound.get("enrol", ()))),
+        )
         await admin.start()
         stack.push_async_callback(admin.stop)
         watcher = asyncio.create_task(watch_loop(seat.registry))
@@ -202,7 +223,43 @@ def member_settings(config: MemberConfig, identity: Identity, bound: Mapping[str
         disk_reserve_octets=limits.disk_reserve_mb * MB,
         identity_ends_s=int(certificate.not_valid_after_utc.timestamp()),
         trust_files=trust_files(config),
+        cluster=_cluster(config),
     )
+
+
+def _cluster(config: MemberConfig) -> ClusterSettings | None:
+    """The member's place in its cluster; without a card it works alone. Raises ZaibeiError."""
+    card = read_card(config.member.data)
+    if card is None:
+        return None
+    files = trust_files(config)
+    if files is None:
+        raise ZaibeiError(
+            Code.INVALID_CONFIG,
+            f"{config.member.data} belongs to a cluster, and [pki] names no CA. Next: write roots of [pki] into the file",
+        )
+    return ClusterSettings(
+        card=card,
+        trusts=LiveTrust(Pins, files, frozenset({Role.MEMBER})),
+        links_listen=_pairs(config.cluster.listen),
+        reach=config.cluster.links(),
+        zone=config.cluster.zone,
+        replicas=config.cluster.replicas,
+    )
+
+
+class LateInviter:
+    """Satisfies ops.cluster.port.Inviter: gives tokens where the CA's key is and its service listens."""
+
+    def __init__(self, config: MemberConfig, enrolled: Callable[[], Sequence[Address]]) -> None:
+        self._config, self._enrolled = config, enrolled
+
+    async def invite(self, name: str, zone: str, replaces: int, valid_s: int) -> tuple[str, int]:
+        """See Inviter."""
+        config = self._config
+        told = config.pki.reach or [one for one in self._enrolled() if not one.is_any]
+        inviter = PkiInviter(config.member.data, ca_of(config.pki), lambda: tuple(map(str, told)))
+        return await inviter.invite(name, zone, replaces, valid_s)
 
 
 def _source(source: Source) -> SourceSettings:

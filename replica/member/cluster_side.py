@@ -226,6 +226,11 @@ class ClusterSide:
         )
         return sha256("\n".join(rows).encode()).digest()
 
+    def tell_answers(self, answers: tuple[str, ...]) -> None:
+        """Where programs reach this member's registration; told to all others."""
+        self.answers = self.answers or answers
+        self.links.hello_changed()
+
     # -- LinkEars
 
     def connected(self, member: int, hello: peer_pb2.Hello) -> None:
