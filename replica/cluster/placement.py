@@ -260,10 +260,16 @@ def _hearers(world: World, group: GroupRecord, holders: frozenset[int]) -> set[i
     for member in world.state.members:
         number, wanted = member.number, member.number in group.wanted.everyone
         joins = member.state is MemberState.ACTIVE and (world.up(number) or (wanted and number in holders))
-        holds_more = world.state.places_of(number) != (group.name,)
+        holds_more = any(_may_hold(world, other, number) for other in world.state.groups if other.ident != group.ident)
         if joins or (member.state is MemberState.LEAVING and wanted and holds_more):
             found.add(number)
     return found
+
+
+def _may_hold(world: World, group: GroupRecord, number: int) -> bool:
+    """False only when a member neither shall hold a copy of a group nor is in its log, as far as that is known."""
+    seen = world.groups.get(group.name)
+    return seen is None or number in seen.everyone or number in group.wanted.everyone
 
 
 def _voter_load(state: ControlState, without: GroupRecord | None = None) -> Counter[int]:
