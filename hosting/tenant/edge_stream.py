@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hosting.tenant.desk import Asked, Verdict
 from hosting.tenant.edge_clerk import Clerk
-from hosting.tenant.limits import CHANGES_MAX, OUTCOME_S_MAX, STREAM_CHANGES_MAX
+from hosting.tenant.limits import CHANGES_A_TURN, CHANGES_MAX, OUTCOME_S_MAX, STREAM_CHANGES_MAX
 from hosting.tenant.offices import Office
 from hosting.v1 import registration_pb2
 from replica.model.batch import OP_PUT
@@ -87,8 +87,10 @@ class ChangeStream:
                 self._room.clear()
                 await self._room.wait()
             first = self._place
-            for change in request.changes:
+            for place, change in enumerate(request.changes, 1):
                 self._ask(change)
+                if place % CHANGES_A_TURN == 0:  # a thousand at once would keep answers waiting for a tenth of a second
+                    await asyncio.sleep(0)
             if self._place > first:
                 loop.call_later(OUTCOME_S_MAX, self._expire, first, self._place)
 

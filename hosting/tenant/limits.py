@@ -11,6 +11,7 @@ REQUEST_OCTETS_MAX = 4 * 1024 * 1024
 RESPONSE_OCTETS_MAX = 16 * 1024 * 1024
 IDENTIFIERS_MAX = 1_000  # of one Get
 CHANGES_MAX = 1_000  # of one PutMany message
+CHANGES_A_TURN = 50  # of the event loop; 50 to 100 µs each
 PAGE_RECORDS_MAX = 1_000
 PAGE_OCTETS_MAX = 4 * 1024 * 1024  # of records in one answer; a single record always fits
 SCAN_RECORDS = 16  # read at once for a page: with the largest records still 4 MiB
