@@ -24,7 +24,7 @@ NAMES = {
     Kind.READ_INDEX_REPLY: "MsgReadIndexResp",
     Kind.TRANSFER: "MsgTransferLeader",
 }
-VOTE_REPLIES = frozenset({Kind.VOTE_REPLY, Kind.PRE_VOTE_REPLY})
+OF_ELECTIONS = frozenset({Kind.VOTE, Kind.PRE_VOTE, Kind.VOTE_REPLY, Kind.PRE_VOTE_REPLY})
 ROLES = {
     Role.FOLLOWER: "StateFollower",
     Role.PRE_CANDIDATE: "StatePreCandidate",
@@ -107,11 +107,12 @@ def snapshot_text(meta: SnapshotMeta) -> str:
 
 
 def message_text(message: Message, old_style: frozenset[tuple[int, int]]) -> str:
-    log_term, index = 0 if message.kind in VOTE_REPLIES else message.log_term, message.index
+    log_term, index = message.log_term, message.index
     text = f"{message.sender}->{message.to} {NAMES[message.kind]} Term:{message.term} Log:{log_term}/{index}"
+    of_election = message.kind in OF_ELECTIONS  # what these tell of commit has no place in the files
     if message.reject:
-        text += f" Rejected (Hint: {message.hint})"
-    if message.commit and message.kind not in VOTE_REPLIES:
+        text += f" Rejected (Hint: {0 if of_election else message.hint})"
+    if message.commit and not of_election:
         text += f" Commit:{message.commit}"
     text += entries_text(message.entries, old_style)
     if message.snapshot is not None:

@@ -17,6 +17,7 @@ from replica.model.outcome import LogEntry
 OF_LEADERS = frozenset({Kind.APPEND, Kind.HEARTBEAT, Kind.SNAPSHOT})
 OF_NO_TERM = frozenset({Kind.READ_INDEX, Kind.TRANSFER})
 REQUESTS = frozenset({Kind.VOTE, Kind.PRE_VOTE})
+OF_ELECTIONS = REQUESTS | {Kind.VOTE_REPLY, Kind.PRE_VOTE_REPLY}
 
 
 class RaftCore(Changing):
@@ -73,6 +74,8 @@ class RaftCore(Changing):
 
     def _step_rare(self, message: Message) -> None:
         kind = message.kind
+        if kind in OF_ELECTIONS:
+            self._learn_commit(message)
         if kind in REQUESTS:
             self._on_vote_request(message)
         elif kind in (Kind.VOTE_REPLY, Kind.PRE_VOTE_REPLY):
@@ -93,6 +96,8 @@ class RaftCore(Changing):
         kind = message.kind
         if kind in OF_NO_TERM:
             return message.term == 0
+        if kind in OF_ELECTIONS:
+            self._learn_commit(message)  # what is committed is so in every term
         if message.term > self.term:
             return self._enters_later(message)
         if kind in OF_LEADERS:

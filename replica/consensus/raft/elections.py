@@ -57,9 +57,14 @@ class Elections(CoreState):
 
     def _tick_election(self) -> None:
         self._elapsed_ticks += 1
-        if self._elapsed_ticks >= self._timeout_ticks and self._may_campaign():
+        if self._elapsed_ticks < self._timeout_ticks:
+            return
+        if self._may_campaign():
             self._elapsed_ticks = 0
             self._stand(by_transfer=False)
+        elif self._elections_allowed and not self.membership.votes(self.member):
+            self._elapsed_ticks = 0
+            self._tell_commit()
 
     # -------------------------------------------------------------------------------------------------------- candidates
     def _stand(self, *, by_transfer: bool) -> None:
@@ -97,11 +102,12 @@ class Elections(CoreState):
         return self.log.saved < self.log.last or self.log.restoring
 
     def _request(self, kind: Kind, term: int, outbox: list[Message], *, by_transfer: bool) -> None:
+        log, commit_term = self.log, self.log.term(self.commit) or 0
         for voter in sorted(self.membership.voters | self.membership.outgoing):
             if voter != self.member:
-                outbox.append(
-                    Message(kind, voter, self.member, term, self.log.last_term, self.log.last, campaign_transfer=by_transfer)
-                )
+                request = Message(kind, voter, self.member, term, log.last_term, log.last, campaign_transfer=by_transfer)
+                request.commit, request.hint = self.commit, commit_term
+                outbox.append(request)
 
     def _own_vote_saved(self, mark: SaveMark) -> None:
         """Count the own vote once it is durable; only in the election it was given for."""
@@ -109,17 +115,23 @@ class Elections(CoreState):
             self._count_vote(self.member, granted=True)
 
     def _learn_commit(self, message: Message) -> None:
-        """A refusal names an entry that is committed: when ours at that index has its term, ours are committed so far too.
+        """Messages of elections name an entry that is committed: when ours at that index has its term, ours are committed so far.
 
-        Without it a group can stand still: the one voter that is left holds the change that leaves a joint membership, but does
-        not know it to be committed, and asks an old voter, which has applied it, may not stand any more, and holds a longer log.
+        Without it a group can stand still. The voters that are left hold the change that makes them so, but do not know it to be
+        committed: they ask old voters, or do not know that they may stand; and those that know may not stand any more.
         """
-        if message.reject and message.commit > self.commit and self.log.term(message.commit) == message.log_term:
+        if message.commit > self.commit and message.hint and self.log.term(message.commit) == message.hint:
             self._commit_to(message.commit)
+
+    def _tell_commit(self) -> None:
+        """A member that may not stand and hears no leader tells the voters what is committed (see `_learn_commit`)."""
+        term = self.log.term(self.commit) or 0
+        for voter in sorted(self.membership.voters | self.membership.outgoing):
+            kind = Kind.PRE_VOTE_REPLY
+            self._now.append(Message(kind, voter, self.member, self.term, commit=self.commit, hint=term, reject=True))
 
     def _on_vote_reply(self, message: Message) -> None:
         """A reply counts in the election it answers: of the same kind and term (`step` checked it)."""
-        self._learn_commit(message)
         pre = message.kind == Kind.PRE_VOTE_REPLY
         if self.role is not (Role.PRE_CANDIDATE if pre else Role.CANDIDATE):
             return
@@ -162,8 +174,7 @@ class Elections(CoreState):
         kind = Kind.PRE_VOTE_REPLY if pre else Kind.VOTE_REPLY
         reply = Message(kind, message.sender, self.member, term, reject=not granted)
         if not granted:
-            # Tell the candidate what is committed; the term proves that its entry there is the same (see `_learn_commit`).
-            reply.commit, reply.log_term = self.commit, self.log.term(self.commit) or 0
+            reply.commit, reply.hint = self.commit, self.log.term(self.commit) or 0
         self._answer(reply)
 
     def _may_vote(self, message: Message) -> bool:

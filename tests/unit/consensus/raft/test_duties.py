@@ -283,7 +283,7 @@ def test_a_member_that_may_not_elect_asks_for_no_vote_and_gives_none() -> None:
     member.core.campaign()
     for _ in range(100):
         member.core.tick()
-    assert member.work() == []
+    assert member.work() == []  # nor does it tell what is committed
     for kind in (Kind.VOTE, Kind.PRE_VOTE):
         member.core.step(vote(2, 1, 5, (9, 4), kind))
         assert [reply.reject for reply in member.work()] == [True]
@@ -308,7 +308,7 @@ def test_a_refused_vote_tells_what_is_committed_where_the_terms_agree() -> None:
         member = one(1)
         member.hold(1, 1)
         member.core.campaign()
-        member.core.step(Message(Kind.PRE_VOTE_REPLY, 1, 2, 1, log_term=term, commit=2, reject=True))
+        member.core.step(Message(Kind.PRE_VOTE_REPLY, 1, 2, 1, hint=term, commit=2, reject=True))
         assert member.core.commit == commit
 
 

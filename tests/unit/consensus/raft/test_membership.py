@@ -16,7 +16,7 @@ from replica.consensus.raft.membership import (
     Transition,
     change_membership,
 )
-from replica.consensus.raft.values import Dropped, Kind, NotLeader, Role
+from replica.consensus.raft.values import Dropped, Kind, Message, NotLeader, Role
 from tests.unit.consensus.raft.table import Member, cut_off, elect, group, one, settle, state_at
 
 MEMBERS = st.integers(1, 6)
@@ -234,6 +234,29 @@ def test_the_voter_that_is_left_of_two_can_lead() -> None:
         members[1].core.tick(), members[2].core.tick()
         settle(members)
     assert members[2].core.role is Role.LEADER
+
+
+def test_a_voter_that_does_not_know_it_is_told_so_by_the_leader_that_left() -> None:
+    members = group(1)
+    leader = elect(members, 1)
+    newcomer(members, 2)
+
+    def hears_of_no_commit(message: Message) -> bool:
+        if message.to == 2:
+            message.commit = 0
+        return False
+
+    leader.propose_change(change("v2 l1", Transition.EXPLICIT))
+    settle(members, hears_of_no_commit)
+    leader.propose_change(MembershipChange())
+    settle(members, hears_of_no_commit)
+    assert leader.role is Role.FOLLOWER
+    newest = members[2].core
+    assert (newest.membership, newest.last_index, newest.commit) == (Membership(frozenset({1})), leader.last_index, 0)
+    for _ in range(60):
+        leader.tick(), newest.tick()
+        settle(members)
+    assert newest.role is Role.LEADER
 
 
 def test_a_newcomer_is_fed_by_a_state_when_the_log_is_gone() -> None:
