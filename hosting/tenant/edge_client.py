@@ -28,6 +28,8 @@ from replica.model.precondition import ABSENT, NOTHING, Must, Precondition
 
 PAUSE_S_MIN, PAUSE_S_MAX = 0.01, 0.5
 CONNECT_S_MAX = 1.0
+HOPS_MAX = 2  # from one named leader to the next without a pause: during an election members may name each other
+ATTEMPT_S_MIN = 0.1  # with less patience left nothing is sent again
 SEPARATOR = b","
 OPTIONS = (
     ("grpc.max_receive_message_length", RESPONSE_OCTETS_MAX),
@@ -221,7 +223,7 @@ class RegistrationClient:
     # ------------------------------------------------------------------------------------------------- where and how often
     async def _try(self, call: Callable[[Any, float], Awaitable[R]], end: float, *, repeat_sent: bool) -> R:
         """Raises _Failed."""
-        pause_s = PAUSE_S_MIN
+        pause_s, hops = PAUSE_S_MIN, 0
         while True:
             address = await self._connected(end)
             try:
@@ -231,12 +233,16 @@ class RegistrationClient:
             again = refused.trouble.retry if not refused.sent else repeat_sent
             if not again or time.monotonic() >= end:
                 raise refused
-            if self._led(refused.leaders):
+            led = self._led(refused.leaders)
+            if led and hops < HOPS_MAX:
+                hops += 1
                 continue
-            if refused.trouble.code is not Code.BUSY:
+            if not led and refused.trouble.code is not Code.BUSY:
                 self._at += 1
             await asyncio.sleep(min(pause_s * random.uniform(0.5, 1.5), max(0.0, end - time.monotonic())))
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
+            if end - time.monotonic() < ATTEMPT_S_MIN:
+                raise refused  # definite; one more try in no time could only make it unknown
 
     def _led(self, leaders: Sequence[str]) -> bool:
         """Go where the leader is; False: nobody knows one."""
