@@ -19,10 +19,10 @@ EDITABLE_STAMP := .venv/.editable-$(call sum,pyproject.toml hatch_build.py)
 # Two `make setup` at once take turns.
 ONE_AT_A_TIME := $(shell command -v flock >/dev/null 2>&1 && echo "flock .venv/.turn")
 
-.PHONY: help setup proto demo test check conformance bench fuzz soak lock image clean
+.PHONY: help setup proto demo test check conformance bench fuzz soak faults faults-root lock image clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: ## create .venv and generated code (instant when nothing changed)
 	@mkdir -p .venv && $(ONE_AT_A_TIME) $(MAKE) .setup
@@ -60,6 +60,12 @@ fuzz: setup ## atheris over every decoder (RUNS=200000 for longer)
 
 soak: setup ## whole simulated clusters under faults, seed by seed (SEEDS=20000 START=0)
 	@$(PY) -m tests.simulation.raft.soak --seeds $(SEEDS) --start $(START) $(ARGS)
+
+faults: setup ## faults on real processes, links through our own proxies, no root (ARGS="--only 7 --keep DIR")
+	@$(PY) -m tests.faults.run $(ARGS)
+
+faults-root: setup ## those that need root: power failure, dropped packets, memory limits
+	@$(PY) -m tests.faults.run --root $(ARGS)
 
 lock: ## pin every dependency again (needs uv)
 	@command -v uv >/dev/null || { echo "lock: uv is needed once, for this target only (pip install uv)"; exit 1; }

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import pkgutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,7 @@ WARM_S = 1.0  # load before the first fault
 AFTER_S = 1.0  # load after everybody takes part again
 ENOUGH_S_MAX = 15.0  # longer, until there are as many acknowledged writes as the scenario needs
 SCENARIO_S_MAX = 300.0
+EXIT_STOPPED = 143
 OF_THE_SYSTEM = (Capability.FEED, Capability.MEMBERSHIP, Capability.AMNESIA, Capability.LEADER)
 
 
@@ -316,6 +318,7 @@ def main(
         found = {"verdict": outcome.verdict, "why": outcome.why, "figures": outcome.figures}
         told.write_text(json.dumps(found, default=str))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))  # so that everything is healed and ended
     counts = dict.fromkeys(Verdict, 0)
     with tempfile.TemporaryDirectory(prefix="zaibei-faults-run-") as spare:
         for scenario in chosen:

@@ -6,8 +6,17 @@ accepted, changes it and has a majority accept the result. No leader, no log. A 
 it than it does itself takes everything anew from all of them before it takes part. Source: Rystsov, CASPaxos: Replicated State
 Machines without logs (2018).
 
-`broken` turns one rule off, so that a scenario must find it: "lonely" (itself is a majority), "unsynced" (no fsync),
-"forgetful" (takes part after it lost its memory), "limping" (goes on after a failed fsync), "stale" (reads what it has itself).
+`broken` turns one rule off, so that a scenario must find it:
+
+| rule | what it does wrong |
+| --- | --- |
+| early | acknowledges once it has accepted itself, and tells the others later |
+| obliging | who does not answer in time is not needed for a majority |
+| unfenced | accepts what a proposer with an older ballot sends |
+| volatile | begins with an empty disk at each start |
+| unsynced | writes without fsync |
+| limping | goes on after a failed fsync |
+| forgetful | takes part although others remember more of it |
 """
 
 from __future__ import annotations
@@ -25,6 +34,7 @@ from typing import Any
 PEER_S_MAX = 0.4
 TRIES_MAX = 12
 FLOOR_STEP = 1_000
+EARLY_S = 0.05
 LINE_OCTETS_MAX = 1 << 24
 Ballot = list[int]  # counter, member
 
@@ -84,7 +94,9 @@ class Member:
         self.number: int = config["number"]
         self.others: dict[int, tuple[str, int]] = {int(n): tuple(at) for n, at in config["others"].items()}
         self.broken: str = config.get("broken", "")
-        self.majority = 1 if self.broken == "lonely" else (len(self.others) + 1) // 2 + 1
+        self.majority = (len(self.others) + 1) // 2 + 1
+        if self.broken == "volatile":
+            (Path(config["data"]) / "register").unlink(missing_ok=True)
         self.disk = Disk(Path(config["data"]) / "register", synced=self.broken != "unsynced", limping=self.broken == "limping")
         self.heard: dict[int, int] = {}  # highest count of acts of each other member
         self.ready = not self.others
@@ -121,7 +133,7 @@ class Member:
                 return {"no": promised, "acts": self.disk.acts}
             self.disk.write(keys={key: [ballot, None]})
             return {"accepted": self.disk.accepted.get(key), "acts": self.disk.acts}
-        if ballot < promised:
+        if ballot < promised and self.broken != "unfenced":
             return {"no": promised, "acts": self.disk.acts}
         self.disk.write(keys={key: [ballot, [ballot, ask["value"]]]})
         return {"acts": self.disk.acts}
@@ -132,7 +144,7 @@ class Member:
         """Answers of a majority, as soon as there is one, or as many as came in time."""
         ask = {**ask, "from": self.number, "acts": self.disk.acts}
         answers = [self.asked(ask)]
-        tasks = [asyncio.create_task(self._ask(number, ask)) for number in self.others] if self.broken != "lonely" else []
+        tasks = [asyncio.create_task(self._ask(number, ask)) for number in self.others]
         try:
             async with asyncio.timeout(PEER_S_MAX):
                 for task in asyncio.as_completed(tasks):
@@ -156,8 +168,6 @@ class Member:
         if not self.ready:
             return {"ok": False}
         key = ask["key"]
-        if self.broken == "stale" and ask["op"] == "get":
-            return {"ok": True, "out": self.disk.accepted.get(key, (None, None))[1]}
         async with self._turns.setdefault(key, asyncio.Lock()):
             for tried in range(TRIES_MAX):
                 sent, found = await self._round(key, ask)
@@ -175,16 +185,27 @@ class Member:
         answers = await self.everybody({"what": "prepare", "key": key, "ballot": ballot}, self.majority)
         promises = [answer for answer in answers if "no" not in answer]
         self._learn(answers)
-        if len(promises) < self.majority:
+        if len(promises) < self.enough(answers):
             return False, None
         accepted = [tuple(answer["accepted"]) for answer in promises if answer["accepted"]]
         value = max(accepted, key=lambda one: one[0])[1] if accepted else None
         after, found = decide(value, ask)
-        answers = await self.everybody({"what": "accept", "key": key, "ballot": ballot, "value": after}, self.majority)
+        accept = {"what": "accept", "key": key, "ballot": ballot, "value": after}
+        if self.broken == "early":
+            self.asked({**accept, "from": self.number})
+            self.later = asyncio.get_running_loop().call_later(EARLY_S, self._tell, accept)
+            return True, found
+        answers = await self.everybody(accept, self.majority)
         self._learn(answers)
-        if sum("no" not in answer for answer in answers) < self.majority:
+        if sum("no" not in answer for answer in answers) < self.enough(answers):
             return after != value, None
         return True, found
+
+    def enough(self, answers: list[dict[str, Any]]) -> int:
+        return min(self.majority, len(answers)) if self.broken == "obliging" else self.majority
+
+    def _tell(self, accept: dict[str, Any]) -> None:
+        self.telling = asyncio.create_task(self.everybody(accept, self.majority))
 
     def _learn(self, answers: list[dict[str, Any]]) -> None:
         self.counter = max(self.counter, *(answer.get("no", [0])[0] for answer in answers))
@@ -199,7 +220,9 @@ class Member:
             if len(told) < len(self.others):
                 await asyncio.sleep(0.05)
                 continue
-            if self.broken == "forgetful" or (not self.amnesiac and all(answer["heard"] <= self.disk.acts for answer in told)):
+            if self.broken in ("forgetful", "volatile") or (
+                not self.amnesiac and all(answer["heard"] <= self.disk.acts for answer in told)
+            ):
                 self.ready = True
             else:
                 self.amnesiac = True
@@ -241,8 +264,8 @@ def decide(value: Any, ask: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 class Link:
     """Requests to one other member over one connection; None for whatever did not come back."""
 
-    def __init__(self, at: tuple[str, int]) -> None:
-        self._at = at
+    def __init__(self, at: tuple[str, int], seconds: float = PEER_S_MAX) -> None:
+        self._at, self._seconds = at, seconds
         self._writer: asyncio.StreamWriter | None = None
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._number = 0
@@ -253,7 +276,7 @@ class Link:
         number = self._number
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(PEER_S_MAX):
+            async with asyncio.timeout(self._seconds):
                 async with self._connecting:
                     if self._writer is None:
                         reader, self._writer = await asyncio.open_connection(*self._at, limit=LINE_OCTETS_MAX)

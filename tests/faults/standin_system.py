@@ -15,7 +15,7 @@ from tests.faults.system import PYTHON, Seat, System, Told
 
 READY_S_MAX = 20.0
 CLIENT_S_MAX = 3.0
-LOST_S = 0.3  # after this without an answer the outcome counts as unknown
+LOST_S = 1.5  # after this without an answer the outcome counts as unknown
 
 
 class StandinSystem(System):
@@ -73,7 +73,9 @@ class StandinRegister:
         self._system = system
         place = int(client[1:]) if client[1:].isdigit() else 0
         self._own = place % len(system.seats) + 1 if place % 2 else 0  # 0: the favourite
-        self._links = {number: Link((system.hosts(number)[0], seat.ports["link"])) for number, seat in system.seats.items()}
+        self._links = {
+            number: Link((system.hosts(number)[0], seat.ports["link"]), LOST_S) for number, seat in system.seats.items()
+        }
 
     async def get(self, key: str) -> Told:
         return await self._ask(op="get", key=key)

@@ -8,5 +8,5 @@ SCENARIO = Scenario(
     "leader killed",
     (Step(Kill(Leader()), for_s=1.5), Step(Kill(Leader()), for_s=1.5), Step(Kill(Leader()), for_s=1.5)),
     budgets=Budgets(pause_ms_max=5_000),
-    red="lonely",
+    red="early",
 )

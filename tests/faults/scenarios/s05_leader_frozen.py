@@ -8,5 +8,5 @@ SCENARIO = Scenario(
     "leader frozen and resumed",
     (Step(Freeze(Leader()), for_s=1), Step(Freeze(Leader()), for_s=3), Step(Freeze(Leader()), for_s=6)),
     budgets=Budgets(pause_ms_max=5_000),
-    red="stale",
+    red="unfenced",
 )

@@ -8,5 +8,5 @@ SCENARIO = Scenario(
     "leader and minority cut off",
     (Step(Part(MinorityWithLeader()), for_s=3), Step(Part(MinorityWithLeader()), for_s=3)),
     budgets=Budgets(pause_ms_max=6_000),
-    red="lonely",
+    red="obliging",
 )

@@ -12,5 +12,5 @@ SCENARIO = Scenario(
     budgets=Budgets(pause_ms_max=6_000),
     needs=frozenset({Capability.NETWORK}),
     lab=True,
-    red="lonely",
+    red="obliging",
 )

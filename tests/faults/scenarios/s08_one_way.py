@@ -8,5 +8,5 @@ SCENARIO = Scenario(
     "one-way partition of the leader",
     (Step(Part(Leader(), "out"), for_s=3), Step(Part(Leader(), "in"), for_s=3)),
     budgets=Budgets(pause_ms_max=6_000),
-    red="lonely",
+    red="obliging",
 )

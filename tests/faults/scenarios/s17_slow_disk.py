@@ -10,5 +10,4 @@ SCENARIO = Scenario(
     (Step(SyncSlow(Leader(), 300), for_s=5),),
     budgets=Budgets(pause_ms_max=6_000),
     needs=frozenset({Capability.SHIM}),
-    red="stale",
 )

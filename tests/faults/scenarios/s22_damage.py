@@ -12,5 +12,4 @@ SCENARIO = Scenario(
         Step(Damage(Follower(), "table", "flip", 0.5), for_s=0.5, after_s=3),
         Step(Damage(Follower(), "manifest", "flip", 0.3), for_s=0.5, after_s=3),
     ),
-    red="forgetful",
 )

@@ -12,5 +12,5 @@ SCENARIO = Scenario(
     "rolling restart" + (" to another version and back" if OLD else ", one version"),
     (Step(RollingRestart(Path(OLD) if OLD else None), for_s=1),),
     budgets=Budgets(pause_ms_max=6_000),
-    red="stale",
+    red="volatile",
 )

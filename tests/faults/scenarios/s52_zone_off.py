@@ -12,5 +12,5 @@ SCENARIO = Scenario(
     members=5,
     zones=("dc-1", "dc-1", "dc-2", "dc-2", "dc-3"),
     budgets=Budgets(pause_ms_max=6_000),
-    red="lonely",
+    red="obliging",
 )
