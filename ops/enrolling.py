@@ -32,7 +32,7 @@ class Enrolment:
     """Args:
     origin: where the configuration was read from; it is read again when a source came in.
     take_in: lets a source into the running member; one that is in already stays. Raises ZaibeiError.
-    feeds: where sources push to; what [pki] feeds says goes before it.
+    centres: the members that copy sources and where each is pushed to, by now.
     admission: takes members into the cluster; None: there is none.
     """
 
@@ -42,10 +42,10 @@ class Enrolment:
         origin: str,
         identity: Identity,
         take_in: TakeIn,
-        feeds: Sequence[Address],
+        centres: Callable[[], Sequence[Centre]],
         admission: Admission | None = None,
     ) -> None:
-        self._feeds = tuple(str(address) for address in (config.pki.feeds or feeds))
+        self._centres = centres
         self._config, self._origin, self._identity = config, origin, identity
         self._take_in, self._admission = take_in, admission
         self._sources = config.sources
@@ -67,8 +67,7 @@ class Enrolment:
             return []
         await asyncio.to_thread(ca.key)  # a wrong passphrase is told at the start, not at the first enrolment
         trusts = LiveTrust(lambda: Pins(tuple(one.peer for one in self._sources if one.peer is not None)), files, frozenset(Role))
-        number, cluster = place_of(config)
-        service = EnrolService(ca, ca, Centre(config.member.name, number, self._feeds, cluster), trusts, self, self._admission)
+        service = EnrolService(ca, ca, self._centres, trusts, self, self._admission, place_of(config)[1])
         self._server = EnrolServer(service, self._identity)
         await self._server.start([(address.host, address.port) for address in config.pki.enrol])
         return [Address(*address) for address in self._server.addresses]

@@ -32,10 +32,11 @@ from ops.config.values import Source, TakeoverPolicy
 from ops.enrolling import Enrolment
 from ops.fronts import FrontProcesses
 from ops.metrics import MetricsServer, watch_loop
-from ops.pki.edge_own import ca_of, trust_files
+from ops.pki.edge_own import ALONE, ca_of, trust_files
 from ops.registering import registration_port
 from ops.seat import Seat
 from replica.cluster.edge_card import read_card
+from replica.enrol.port import Centre
 from replica.member.member import Member
 from replica.member.settings import MB, ClusterSettings, MemberSettings, SourceSettings
 from replica.model.catalog import Catalog
@@ -107,7 +108,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
             seat.origin,
             identity,
             lambda one: member.add_source(_source(one)),
-            [a for a in bound["feed"] if not a.is_any],
+            lambda: _centres(config, member, bound["feed"]),
             None if running is None else ClusterAdmission(config.member.data, running),
         )
         stack.push_async_callback(enrolment.stop)
@@ -225,6 +226,16 @@ def member_settings(config: MemberConfig, identity: Identity, bound: Mapping[str
         trust_files=trust_files(config),
         cluster=_cluster(config),
     )
+
+
+def _centres(config: MemberConfig, member: Member, bound: Sequence[Address]) -> Sequence[Centre]:
+    """The members that copy sources, this one first; of others what they told the cluster."""
+    own = tuple(str(one) for one in config.pki.feeds or bound if not one.is_any)
+    if member.life is None:
+        return [Centre(config.member.name, ALONE, own)]
+    side = member.life.side
+    others = [Centre(one.name, one.number, one.feeds) for one in side.state.living() if one.number != side.me and one.feeds]
+    return [Centre(config.member.name, side.me, own), *others]
 
 
 def _cluster(config: MemberConfig) -> ClusterSettings | None:

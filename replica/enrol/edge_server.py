@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, NoReturn
@@ -53,13 +53,22 @@ class EnrolService(enrol_pb2_grpc.EnrolmentServicer):
 
     Args:
         trusts: the CA's certificates of every role, for renewals.
+        centres: the members that copy sources, by now; cluster: theirs, empty: none.
         admission: None: no cluster here, so no members are enrolled.
     """
 
     def __init__(
-        self, shelf: Shelf, issuer: Issuer, centre: Centre, trusts: Trusts, welcome: Welcome, admission: Admission | None = None
+        self,
+        shelf: Shelf,
+        issuer: Issuer,
+        centres: Callable[[], Sequence[Centre]],
+        trusts: Trusts,
+        welcome: Welcome,
+        admission: Admission | None = None,
+        cluster: bytes = b"",
     ) -> None:
-        self._shelf, self._issuer, self._centre, self._trusts = shelf, issuer, centre, trusts
+        self._shelf, self._issuer, self._trusts = shelf, issuer, trusts
+        self._centres, self._cluster = centres, cluster
         self._welcome, self._admission = welcome, admission
         self._callers = Callers()
         self._turn = asyncio.Lock()  # one enrolment at a time: they are rare, and what they write belongs together
@@ -82,7 +91,7 @@ class EnrolService(enrol_pb2_grpc.EnrolmentServicer):
             self._callers.was_wrong(caller, time.monotonic())
             raise
         ticket = await asyncio.to_thread(self._judge, request, caller)
-        result = AdmissionResult(0, b"", self._centre.cluster)
+        result = AdmissionResult(0, b"", self._cluster)
         if ticket.role is Role.MEMBER:
             result = await self._admit(ticket, request.member)
         if not ticket.certificate_pem:
@@ -95,14 +104,13 @@ class EnrolService(enrol_pb2_grpc.EnrolmentServicer):
         if ticket.role is Role.SOURCE:
             await self._welcome.source(ticket)
         log.warning("enrolled", extra={"fields": _about(ticket, caller) | {"number": result.number}})
-        centre = self._centre
         return enrol_pb2.EnrolResponse(
             certificate=ticket.certificate_pem,
             roots=self._issuer.roots_pem(),
             number=result.number,
             cluster=result.cluster,
             card=result.card,
-            members=[enrol_pb2.EnrolMember(name=centre.name, number=centre.number, feeds=centre.feeds)],
+            members=[enrol_pb2.EnrolMember(name=one.name, number=one.number, feeds=one.feeds) for one in self._centres()],
             prefixes=ticket.prefixes,
             pull=ticket.pull,
             lists=self._issuer.lists_pem(),

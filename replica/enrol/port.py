@@ -79,12 +79,11 @@ class Issuer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Centre:
-    """What an enrolled source must know of us. `feeds`: `host:port` as it reaches us."""
+    """A member that an enrolled source is copied by. `feeds`: `host:port` as it reaches that member."""
 
     name: str
     number: int
     feeds: tuple[str, ...]
-    cluster: bytes = b""
 
 
 class Welcome(Protocol):

@@ -226,6 +226,11 @@ class ClusterSide:
         )
         return sha256("\n".join(rows).encode()).digest()
 
+    def sources_changed(self, settings: MemberSettings) -> None:
+        """A source was added while we run."""
+        self.settings = settings
+        self.links.hello_changed()
+
     def tell_answers(self, answers: tuple[str, ...]) -> None:
         """Where programs reach this member's registration; told to all others."""
         self.answers = self.answers or answers

@@ -319,7 +319,10 @@ class Member:
                     raise ZaibeiError(Code.CONFLICT, f"{prefix} belongs to {found[1]!r}: it cannot be {source.name!r}'s as well")
             self.settings = replace(self.settings, sources=(*self.settings.sources, source))
             self._own(source)
-            await self.bring_in(source.name)
+            if self.life is None:
+                await self.bring_in(source.name)
+            else:  # whoever leads the control group places it, and then it is opened where it lives
+                self.life.side.sources_changed(self.settings)
 
     def _own(self, source: SourceSettings) -> None:
         for prefix in source.prefixes:

@@ -67,8 +67,9 @@ async def office(folder: Path, host: str = "127.0.0.1", admission: Admission | N
     made = Office(folder, ca, identity, MemoryWelcome())
     files = TrustFiles((ca.path / ROOT_FILE,), (ca.path / LIST_FILE,))
     trusts = LiveTrust(lambda: NODE, files, frozenset(Role))
-    centre = Centre("member-1", 1, ("127.0.0.1:2643",), CLUSTER if admission else b"")
-    server = EnrolServer(EnrolService(ca, ca, centre, trusts, made.welcome, admission), identity)
+    centres = [Centre("member-1", 1, ("127.0.0.1:2643",)), Centre("member-2", 2, ("127.0.0.2:2643",))]
+    cluster = CLUSTER if admission else b""
+    server = EnrolServer(EnrolService(ca, ca, lambda: centres, trusts, made.welcome, admission, cluster), identity)
     await server.start([(host.strip("[]"), 0)])
     made.address = f"{host}:{server.addresses[0][1]}"
     try:
@@ -96,7 +97,9 @@ async def test_a_source_joins_by_a_token(tmp_path: Path, host: str) -> None:
         assert not (tmp_path / "node" / "data" / "joining").exists()
         text = source_text(at.token(), answer, "data", ["registry.csv"], [])
         config = read_config(tomllib.loads(text), "source.toml", tmp_path / "node")
-        assert config.push == (("member-1", "127.0.0.1:2643"),) and config.nature.prefixes == ("88.118.8",)
+        assert config.push == (("member-1", "127.0.0.1:2643"), ("member-2", "127.0.0.2:2643")) and config.nature.prefixes == (
+            "88.118.8",
+        )
         assert config.trust is not None and config.trust.read().roots == (at.ca.root,)
 
 
@@ -165,8 +168,7 @@ async def test_the_secret_is_not_said_to_another_ca(tmp_path: Path) -> None:
 async def test_a_source_of_the_ca_cannot_pose_as_the_member_that_enrols(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         node = issue_into(at.ca, tmp_path / "node", Claims(Role.SOURCE, "node-a"))
-        centre = Centre("member-1", 1, ())
-        posing = EnrolServer(EnrolService(at.ca, at.ca, centre, at.trust(), at.welcome), node)
+        posing = EnrolServer(EnrolService(at.ca, at.ca, list, at.trust(), at.welcome), node)
         await posing.start([("127.0.0.1", 0)])
         token = replace(at.token(), addresses=(f"127.0.0.1:{posing.addresses[0][1]}",))
         error = await refused(token, request_of(token, wanted()))
