@@ -164,7 +164,8 @@ class GroupHost:
     def _cry(self, hosted: Hosted) -> None:
         """We forgot what we had promised: whoever leads must make us a learner and feed us anew."""
         message = Wire(group=hosted.ident, kind=Wire.KIND_AMNESIAC, term=hosted.log.term, index=hosted.log.last)
-        for member in hosted.log.membership.members - {self.member}:
+        # To everybody: with the log the knowledge is lost of who takes part by now, and the leader may be none of the first ones.
+        for member in self._connected - {self.member}:
             self._put(member, message)
 
     # ------------------------------------------------------------------------------------------------------------ sleep
