@@ -10,7 +10,7 @@ import grpc
 
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.transfer import TransferKind, open_manifest
-from replica.transfer.ports import CHUNK_OCTETS, CLUSTER_OCTETS, TRANSFER_OCTETS, Chunk, Offer, Wanted
+from replica.transfer.ports import CHUNK_OCTETS_MAX, CLUSTER_OCTETS, TRANSFER_OCTETS, Chunk, Offer, Wanted
 from replica.v1 import transfer_pb2, transfer_pb2_grpc
 
 FORMAT = 1
@@ -111,8 +111,10 @@ class GrpcReading:
             raise ZaibeiError(Code.UNREACHABLE, f"{self._whom} ended the stream early", definite=False, retry=True)
         if reply.code:
             raise _said(reply.code, f"{self._whom}: {reply.message[:300]}")
-        if len(reply.octets) > CHUNK_OCTETS:
-            raise ZaibeiError(Code.MALFORMED, f"{self._whom} sent a chunk of {len(reply.octets)} octets, at most {CHUNK_OCTETS}")
+        if len(reply.octets) > CHUNK_OCTETS_MAX:
+            raise ZaibeiError(
+                Code.MALFORMED, f"{self._whom} sent a chunk of {len(reply.octets)} octets, at most {CHUNK_OCTETS_MAX}"
+            )
         return Chunk(reply.file, reply.offset, reply.octets)
 
 
