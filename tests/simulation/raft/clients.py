@@ -63,6 +63,12 @@ class Clients:
             return rng.choice(leaders)
         return rng.choice(seats) if seats else None
 
+    def begin(self, group: int) -> int:
+        """Number of a write that somebody else makes."""
+        number = len(self.operations)
+        self.operations.append(Operation(number, group, b"k0", "append", b"behead%d" % (number + 1), self.world.now))
+        return number
+
     def write(self, group: int) -> Operation:
         """Append a value to a key."""
         number = len(self.operations)

@@ -13,6 +13,11 @@ Events are values that JSON can carry: {"at": ticks, "do": name, ...}. The vocab
     lead group to                  leader transfer               campaign group member         an election out of turn
     members group voters           other voters are wished       write group count             a burst of writes
     forge group source name        messages under another name
+    strike group back ticks        its leader crashes and the member that is furthest is cut off
+    behead group ticks count       its leader is cut off and gets a burst of writes
+
+A third of the seeds is of one of four kinds that press on one thing: elections (votes, slow disks, restarts), tails (leaders cut off
+with what nobody else has), membership (changes under cuts), disks (images of yesterday in the middle of elections).
 """
 
 from __future__ import annotations
@@ -26,15 +31,45 @@ QUIET_TICKS = 12.0  # first election
 Maker = Callable[[Random, Setting], Event]
 
 
+def profile_of(seed: int) -> str:
+    """What kind of run a seed is."""
+    return PROFILES[seed % len(PROFILES)]
+
+
 def setting_of(seed: int) -> Setting:
     """What the world of a seed is made of."""
     rng = Random(seed * 2 + 1)
+    profile = profile_of(seed)
+    if profile:
+        return _pressed(rng, seed, profile)
     members = rng.choice((3, 3, 3, 5, 5))
     numbers = list(range(1, members + 1))
     voters = []
     for _ in range(2 if members == 5 else rng.choice((1, 2, 2, 3))):
         count = members if members == 3 else rng.choice((3, 5))
         voters.append(sorted(rng.sample(numbers, count)))
+    return Setting(
+        seed=seed,
+        members=members,
+        voters=voters,
+        ticks=rng.choice((100.0, 140.0, 180.0)) if members == 3 else rng.choice((80.0, 110.0)),
+        write_every=rng.choice((0.6, 1.5, 4.0)),
+        read_every=rng.choice((1.0, 3.0)),
+        flush_min=0.02,
+        flush_spread=rng.choice((0.02, 0.3, 3.0)),
+        late_storage=rng.random() < 0.5,
+        slow_apply=rng.random() < 0.4,
+        padding=rng.choice((0, 0, 40)),
+        store_every=rng.choice((8.0, 20.0, 60.0)),
+        store_keeps=rng.choice((0, 2, 10)),
+        append_octets=rng.choice((1, 100, 2000)),
+        inflight_messages=rng.choice((1, 3, 64)),
+        pre_vote=rng.random() < 0.8,
+        weather=_some_weather(rng),
+    )
+
+
+def _some_weather(rng: Random) -> dict[str, float]:
     weather: dict[str, float] = {"delay_spread": rng.choice((0.2, 0.4, 1.5))}
     if rng.random() < 0.5:
         weather["drop"] = rng.choice((0.01, 0.05, 0.15))
@@ -46,25 +81,37 @@ def setting_of(seed: int) -> Setting:
     if rng.random() < 0.3:
         weather["transfer_breaks"] = 0.4
         weather["transfer_ticks"] = rng.choice((4.0, 15.0))
-    flush = rng.choice((0.02, 0.3, 3.0))
+    return weather
+
+
+def _pressed(rng: Random, seed: int, profile: str) -> Setting:
+    """One group, much happening to it."""
+    members = rng.choice((3, 3, 5)) if profile != "membership" else 5
+    count = members if profile != "membership" else 3
     return Setting(
         seed=seed,
+        profile=profile,
         members=members,
-        voters=voters,
-        ticks=rng.choice((100.0, 140.0, 180.0)) if members == 3 else rng.choice((80.0, 110.0)),
-        write_every=rng.choice((0.6, 1.5, 4.0)),
-        read_every=rng.choice((1.0, 3.0)),
+        voters=[sorted(rng.sample(range(1, members + 1), count))],
+        ticks=110.0,
+        write_every=rng.choice((0.7, 2.0)),
+        read_every=2.0,
         flush_min=0.02,
-        flush_spread=flush,
+        flush_spread=rng.choice((0.1, 1.0, 4.0)),
         late_storage=rng.random() < 0.5,
         slow_apply=rng.random() < 0.4,
-        padding=rng.choice((0, 0, 40)),
-        store_every=rng.choice((8.0, 20.0, 60.0)),
-        store_keeps=rng.choice((0, 2, 10)),
-        append_octets=rng.choice((1, 100, 2000)),
+        store_every=rng.choice((10.0, 60.0)),
+        store_keeps=rng.choice((0, 3)),
+        append_octets=rng.choice((1, 2000)),
         inflight_messages=rng.choice((1, 3, 64)),
-        pre_vote=rng.random() < 0.8,
-        weather=weather,
+        pre_vote=rng.random() < 0.4,
+        weather={
+            "delay_spread": rng.choice((0.3, 1.5)),
+            "drop": rng.choice((0.0, 0.1)),
+            "double": rng.choice((0.0, 0.2)),
+            "late": rng.choice((0.0, 0.15)),
+            "late_ticks": 15.0,
+        },
     )
 
 
@@ -143,13 +190,26 @@ MAKERS: dict[str, tuple[float, Maker]] = {  # kind: how many in 100 ticks at mos
     "campaign": (3, lambda rng, s: {"do": "campaign", "group": _group(rng, s), "member": _one(rng, s)}),
     "members": (4, _members),
     "forge": (6, _forge),
+    "strike": (2, lambda rng, s: {"do": "strike", "group": _group(rng, s), "back": _back(rng), "ticks": _long(rng)}),
+    "behead": (2, lambda rng, s: {"do": "behead", "group": _group(rng, s), "ticks": _long(rng), "count": rng.randint(1, 8)}),
     "write": (3, lambda rng, s: {"do": "write", "group": _group(rng, s), "count": rng.randint(5, 25)}),
 }
+
+
+PRESSED: dict[str, dict[str, int]] = {  # profile: kind of event, weight
+    "elections": {"campaign": 8, "crash": 6, "cut": 3, "strike": 4, "partition": 1, "write": 2, "lead": 2},
+    "tails": {"behead": 6, "strike": 5, "store": 5, "freeze": 3, "crash": 2, "lead": 2, "partition": 2},
+    "membership": {"members": 8, "strike": 3, "partition": 4, "cut": 3, "crash": 4, "campaign": 4, "store": 2, "lead": 2},
+    "disks": {"lost_tail": 4, "old_image": 4, "campaign": 6, "strike": 3, "crash": 2, "fsync_lies": 2, "store": 2, "behead": 3},
+}
+PROFILES = ("", "elections", "", "tails", "", "membership", "", "disks", "", "", "", "")
 
 
 def events_of(seed: int, setting: Setting) -> list[Event]:
     """The faults of a seed, in order of time."""
     rng = Random(seed * 2)
+    if setting.profile:
+        return _pressing(rng, setting)
     kinds = rng.sample(sorted(MAKERS), rng.randint(2, 9))
     events: list[Event] = []
     for kind in kinds:
@@ -158,3 +218,18 @@ def events_of(seed: int, setting: Setting) -> list[Event]:
             event = make(rng, setting)
             events.append({"at": round(QUIET_TICKS + rng.random() * (setting.ticks - QUIET_TICKS), 3), **event})
     return sorted(events, key=lambda event: float(event["at"]))
+
+
+def _pressing(rng: Random, setting: Setting) -> list[Event]:
+    weights = PRESSED[setting.profile]
+    every = rng.choice((2.0, 4.0, 8.0))
+    at = QUIET_TICKS
+    events: list[Event] = []
+    while at < setting.ticks:
+        kind = rng.choices(list(weights), list(weights.values()))[0]
+        event = MAKERS[kind][1](rng, setting)
+        if event.get("back", 0) > 8 or event.get("ticks", 0) > 16:  # short, so that much happens
+            event = {**event, **{name: rng.choice((0.3, 2.0, 8.0)) for name in ("back", "ticks") if name in event}}
+        events.append({"at": round(at, 3), **event})
+        at += rng.choice((0.1, 1.0, 2.0)) * every * rng.random()
+    return events

@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from replica.model.errors import InvariantBroken
 from tests.simulation.raft.checks import Violation
 from tests.simulation.raft.schedule import events_of, setting_of
 from tests.simulation.raft.world import Event, Setting, World
@@ -39,6 +40,8 @@ def play(setting: Setting, events: list[Event], world_type: type[World] = World)
         world.run(events)
     except Violation:
         raise
+    except InvariantBroken as exc:
+        raise Violation("core stopped", str(exc)) from exc
     except Exception as exc:
         raise Violation("crashed", f"{type(exc).__name__}: {exc}") from exc
     return world

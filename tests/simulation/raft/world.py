@@ -39,6 +39,7 @@ class Setting:
     """
 
     seed: int
+    profile: str = ""
     members: int = 3
     voters: list[list[int]] = field(default_factory=lambda: [[1, 2, 3], [1, 2, 3]])
     ticks: float = 150.0
@@ -355,6 +356,29 @@ class World:
         disk = self.members[member].disk
         if disk.lying_from is None:
             disk.lying_from = len(disk.flushed)
+
+    def _leader_of(self, group: int) -> Member | None:
+        leading = [m for m in self.alive() if m.seats[group].role is Role.LEADER and m.seats[group].recall.standing in CALM]
+        return max(leading, key=lambda m: m.seats[group].core.term, default=None)
+
+    def _do_strike(self, group: int, back: float, ticks: float) -> None:
+        """The leader crashes, and whoever holds most of its log is cut off: the others are on their own."""
+        leader = self._leader_of(group)
+        if leader is not None:
+            others = [machine for machine in self.alive() if machine is not leader]
+            if others:
+                furthest = max(others, key=lambda m: (m.seats[group].log.term(m.seats[group].log.last_index()) or 0, m.seats[group].log.last_index()))
+                self._do_partition([furthest.number], ticks)
+            self._do_crash(leader.number, back)
+
+    def _do_behead(self, group: int, ticks: float, count: int) -> None:
+        """The leader is cut off with a tail that nobody else has."""
+        leader = self._leader_of(group)
+        if leader is not None:
+            self._do_partition([leader.number], ticks)
+            seat = leader.seats[group]
+            for _ in range(count):
+                seat.propose(self.clients.begin(group), b"k0=behead%d" % len(self.clients.operations))
 
     def _do_lead(self, group: int, to: int) -> None:
         """Ask for a leader transfer."""
