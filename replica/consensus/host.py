@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
 
@@ -56,7 +56,6 @@ class GroupHost:
         self.member, self.boot, self._links, self._now_ns = member, boot, links, now_ns
         self._limits, self._random, self._raise_boot = limits or HostLimits(), random or Random(), raise_boot
         self.groups: dict[int, Hosted] = {}
-        self._hellos: dict[int, peer_pb2.Hello] = {}  # of the members that are connected
         self.boots: dict[int, int] = {}  # as the others' Hellos said
         self.up_since_ns: dict[int, int] = {}
         self.transfers = HostTransfers(member, self._put, self._rise, self._look)
@@ -105,10 +104,7 @@ class GroupHost:
             lost = f"entries {recovered.last + 1} to {recovered.flushed} had been flushed, and are gone"
         hosted.recall = Recall(self.member, self.boot, group.found_state, memory, lost=lost, alone=alone)
         self._look(hosted)
-        for member, hello in list(self._hellos.items()):  # said in this life of ours, before the group was open here
-            for told in hello.groups:
-                if told.group == ident:
-                    self._remind(member, hello, told)
+        self._ask_to_be_reminded(hosted)
 
     def remove(self, ident: int) -> None:
         hosted = self.groups.pop(ident, None)
@@ -146,7 +142,7 @@ class GroupHost:
                 self._tell_standings(now_ns)
             if now_ns - self._kept_ns >= self._limits.keep_ms * 1_000_000:
                 self._kept_ns = now_ns
-                for hosted in self.groups.values():
+                for hosted in list(self.groups.values()):
                     self._keep(hosted)
                     self._rest(hosted, now_ns)
 
@@ -160,13 +156,30 @@ class GroupHost:
             hosted.log.part.keep(KEPT_MEMORY, recall.memory.encode())
         if recall.standing is Standing.AMNESIAC:
             self._cry(hosted)
+        elif recall.standing is Standing.ASKING:
+            self._ask_to_be_reminded(hosted)
+        if hosted.hungry:
+            self._say(hosted, Wire.KIND_HUNGRY, index=hosted.log.applied)
 
     def _cry(self, hosted: Hosted) -> None:
         """We forgot what we had promised: whoever leads must make us a learner and feed us anew."""
-        message = Wire(group=hosted.ident, kind=Wire.KIND_AMNESIAC, term=hosted.log.term, index=hosted.log.last)
-        # To everybody: with the log the knowledge is lost of who takes part by now, and the leader may be none of the first ones.
+        self._say(hosted, Wire.KIND_AMNESIAC, index=hosted.log.last)
+
+    def _ask_to_be_reminded(self, hosted: Hosted) -> None:
+        """A group asks for itself: what Hellos said of it before it was opened here may be old by now."""
+        self._say(hosted, Wire.KIND_REMIND)
+
+    def _say(self, hosted: Hosted, kind: Wire.Kind.ValueType, index: int = 0) -> None:
+        """To everybody: with the log the knowledge is lost of who takes part by now, and the leader may be none of the first ones."""
+        message = Wire(group=hosted.ident, kind=kind, term=hosted.log.term, index=index)
         for member in self._connected - {self.member}:
             self._put(member, message)
+
+    def hungry(self, ident: int) -> None:
+        """A group's store cannot go on by entries alone: others are asked for their state until one came."""
+        hosted = self.groups.get(ident)
+        if hosted is not None:
+            hosted.hungry = True
 
     # ------------------------------------------------------------------------------------------------------------ sleep
     def _rest(self, hosted: Hosted, now_ns: int) -> None:
@@ -207,27 +220,27 @@ class GroupHost:
             for one in self.groups.values():
                 one.log.forgotten(member)
         self.boots[member] = hello.boot
-        self._hellos[member] = hello
         self.up_since_ns.setdefault(member, self._now_ns())
         for told in hello.groups:
-            self._remind(member, hello, told)
+            hosted = self.groups.get(told.group)
+            if hosted is not None:
+                self._reminded(hosted, member, hello.boot, told.term, told.promises)
 
-    def _remind(self, member: int, hello: peer_pb2.Hello, told: peer_pb2.GroupMemory) -> None:
-        """What a member remembers of one group."""
-        hosted = self.groups.get(told.group)
-        if hosted is not None and hosted.recall is not None:
-            rows: list[Row] = [(one.member, Promise(one.boot, one.term, one.index)) for one in told.promises]
-            rows.append((member, Promise(hello.boot, told.term, 0)))
-            group, before = hosted.log, hosted.recall.standing
-            halves = [group.membership.voters, group.membership.outgoing]
-            hosted.recall.hello(member, rows, halves, group.saved_state)
-            if before is not hosted.recall.standing:
-                self._look(hosted)
+    def _reminded(self, hosted: Hosted, member: int, boot: int, term: int, promises: Iterable[peer_pb2.Promise]) -> None:
+        """A member told what it remembers of a group, as of now."""
+        if hosted.recall is None:
+            return
+        rows: list[Row] = [(one.member, Promise(one.boot, one.term, one.index)) for one in promises]
+        rows.append((member, Promise(boot, term, 0)))
+        group, before = hosted.log, hosted.recall.standing
+        halves = [group.membership.voters, group.membership.outgoing]
+        hosted.recall.hello(member, rows, halves, group.saved_state)
+        if before is not hosted.recall.standing:
+            self._look(hosted)
 
     def lost(self, member: int, why: str) -> None:
         """The connection of a member ended: its groups wake, and whom it led is free to elect."""
         self.up_since_ns.pop(member, None)
-        self._hellos.pop(member, None)
         for hosted in self.groups.values():
             if member in hosted.log.membership.members:
                 hosted.asleep = False
@@ -267,6 +280,18 @@ class GroupHost:
         if recall is None:
             return
         match message.kind:
+            case Wire.KIND_REMIND:
+                answer = Wire(group=hosted.ident, kind=Wire.KIND_REMINDED, term=hosted.log.hard_term)
+                self._add_promises(hosted, answer)
+                self._put(sender, answer)
+                return
+            case Wire.KIND_REMINDED:
+                self._reminded(hosted, sender, self.boots.get(sender, 0), message.term, message.promises)
+                return
+            case Wire.KIND_HUNGRY:
+                if hosted.log.applied > message.index and recall.rights.answer:
+                    self.transfers.offer_soon(hosted, sender)
+                return
             case Wire.KIND_SLEEP:
                 self._fall_asleep(hosted, sender, message)
                 return
@@ -303,6 +328,7 @@ class GroupHost:
         boot = self.boots.get(sender, 0)
         if message.kind == Wire.KIND_APPEND_REPLY:
             recall.memory.record(sender, acknowledged(boot, message.term, message.index, hosted.log.first_of_term))
+            hosted.amnesiac.discard(sender)  # one that forgot acknowledges nothing before it was fed
             if hosted.pinned and message.index >= hosted.pinned.get(sender, NEEDED_BY_NONE):
                 hosted.pinned.pop(sender, None)
         elif message.kind == Wire.KIND_VOTE_REPLY:
