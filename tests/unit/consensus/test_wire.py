@@ -139,7 +139,7 @@ def test_the_sound_ones_of_these_tests_are_sound() -> None:
     assert wire.fault_of(append(log_term=0, terms=[1, 5], index=0)) == ""
 
 
-@pytest.mark.parametrize("kind", [Wire.KIND_SLEEP, Wire.KIND_AWAKE, Wire.KIND_AMNESIAC])
+@pytest.mark.parametrize("kind", [Wire.KIND_SLEEP, Wire.KIND_AMNESIAC])
 def test_kinds_of_the_groups_own_are_sound_and_not_the_cores(kind: Wire.Kind.ValueType) -> None:
     message = Wire(group=7, kind=kind, index=3)
     assert wire.fault_of(message) == ""
