@@ -170,7 +170,7 @@ class ClusterCare:
                 continue
             changed = replace(
                 record_now,
-                zone=hello.zone,
+                zone=hello.zone or record_now.zone,  # as it was invited, where its file names none
                 links=tuple(place.links),
                 feeds=tuple(place.feeds),
                 answers=tuple(place.answers),
