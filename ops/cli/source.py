@@ -21,6 +21,7 @@ from rich.text import Text
 from ops.cli.enroll import enroll, join
 from ops.cli.exits import Exit
 from ops.cli.grant import grant
+from ops.cli.identity import described
 from ops.cli.reseed import reseed
 from ops.cli.style import Console, guarded, pairs, styled, table
 from ops.config.edge_load import load_config
@@ -145,7 +146,9 @@ def identity(console: Console, config_path: Path) -> None:
     listen = [address for address in config.listen if not address.endswith(":0")]
     if listen and not config.push:
         block += f"pull = {json.dumps(listen)}    # as the member reaches it\n"
-    console.answer({**fields, "block": block}, block)
+    about = described(mine.certificate_pem)
+    console.say(f"{mine.name}: serial {about['serial']}, issuer {about['issuer']}, ends {about['ends']}\n")
+    console.answer({**fields, "block": block, **about}, block)
 
 
 @source.command()

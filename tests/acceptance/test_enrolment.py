@@ -134,6 +134,18 @@ def test_three_commands_to_the_first_receipt_then_renewal_then_revocation(centre
     assert json.loads((node.folder / "zaibei-source" / "status.json").read_text())["pid"] == before
     assert centre.document("pki", "revoke", "source/node-a", "--plan", plan["token"])["already"] is True
 
+    # the machine is clean again: enrolled anew with new keys, its log goes on where it was
+    head = node.document("source", "status")["head"]
+    node.end("source")
+    (node.folder / "zaibei-source" / "identity").rename(node.folder / "old-identity")
+    (node.folder / "source.toml").rename(node.folder / "old.toml")
+    node.done(*centre.done("source", "enroll", "node-a", "--prefix", "88.118.8").split()[1:])
+    with (node.folder / "registry.csv").open("a") as file:
+        file.write("88.118.8/XYZ-002,1,URL,https://example.cn/b,86400\n")
+    node.begin("source", "serve")
+    until("a receipt of what is new", lambda: node.document("source", "status").get("receipted") not in (None, head))
+    until("both records are there", lambda: centre.document("status")["sources"][0]["records"] == 2)
+
 
 def test_an_enrolled_source_is_there_after_a_restart(centre: Place, node: Place) -> None:
     token = centre.document("source", "enroll", "node-a", "--prefix", "88.118.8")["token"]
