@@ -13,5 +13,4 @@ SCENARIO = Scenario(
         Step(CrashBetweenSteps(Follower(), Call.WRITE | Call.SYNC | Call.RENAME, (0, 1, 2)), for_s=0),
     ),
     needs=frozenset({Capability.SHIM}),
-    red="volatile",
 )
