@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from typing import NoReturn
@@ -51,7 +52,7 @@ class StoreFiles:
         """See MemberFiles."""
         least = self._store().applied()[0]
         wanted = Wanted(self._ident, self._source, TransferKind.CHECKPOINT, index_min=least)
-        transfer, manifest = await self._service.hold(wanted, self._member)
+        transfer, manifest = await self._service.hold(wanted)
         return Offer(manifest.index, manifest.term, transfer)
 
     async def fetch(self, member: int, offer: Offer) -> None:
@@ -77,7 +78,7 @@ class StoreFiles:
         async with self._peers.channel(member) as channel:
             sender = GrpcSender(channel, self._cluster, self._member, f"member {member}")
             await fetch(sender, wanted, store.fetching_side(number, begun), store.room)
-        return store.adopt_side(number, begun)
+        return await asyncio.to_thread(store.adopt_side, number, begun)
 
 
 class StoresHolder:

@@ -434,9 +434,11 @@ class SourceStore(StoreBeside):
                 what was live stays so, and what was fetched is still there.
         """
         came = read_fetched(self.fetching, TransferKind.CHECKPOINT, self.source)
-        if came.index <= self._live.row.index or came.generation < self._live.number:
+        if came.index < self._live.row.index or came.generation < self._live.number:
             at = self._live.row.index
-            raise ZaibeiError(Code.REFUSED, f"a checkpoint at entry {came.index} is no news to a store at {at}: nothing was done")
+            raise ZaibeiError(
+                Code.REFUSED, f"a checkpoint at entry {came.index} would take a store at {at} back: nothing was done"
+            )
         fresh, copy = open_beside(self._folder, self.source, self._budget, throttle)
         try:
             stored, octets = load_state(fresh, self.source)

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -126,9 +126,9 @@ class _Fetch:
             await asyncio.sleep(pause_s)
 
     def _again(self, exc: ZaibeiError) -> bool:
-        """Does another round make sense? Files held for us may be gone: then others are asked for."""
-        if exc.code is Code.NOT_FOUND and (self._offer is not None or self.wanted.transfer):
-            self._offer, self.wanted = None, replace(self.wanted, transfer=b"")
+        """Does another round make sense? Files held for us may be gone: then others are asked for, unless these were named."""
+        if exc.code is Code.NOT_FOUND and self._offer is not None and not self.wanted.transfer:
+            self._offer = None
             return True
         return exc.trouble.retry and exc.code is not Code.DISK_FULL
 

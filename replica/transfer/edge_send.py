@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
@@ -53,7 +53,7 @@ class HeldSet:
     wanted: Wanted
     held: Held
     readers: int = 0
-    members: set[int] = field(default_factory=set)  # who was told of it
+    claims: int = 0  # how often it was asked for, less those released
     ends: asyncio.TimerHandle | None = None
 
     @property
@@ -87,7 +87,7 @@ class Server(Protocol):
     pace: Pace
     threads: ThreadPoolExecutor
 
-    def known(self, transfer: bytes, member: int) -> HeldSet: ...
+    def known(self, transfer: bytes) -> HeldSet: ...
 
     def rest(self, one: HeldSet) -> None: ...
 
@@ -95,8 +95,8 @@ class Server(Protocol):
 class Serving:
     """One stream; `run` it, then `end`."""
 
-    def __init__(self, server: Server, context: Context, member: int) -> None:
-        self._server, self._context, self._member = server, context, member
+    def __init__(self, server: Server, context: Context) -> None:
+        self._server, self._context = server, context
         self._asked: deque[tuple[FileLine, int]] = deque()
         self._credits = 0
         self._set: HeldSet | None = None
@@ -137,7 +137,7 @@ class Serving:
     def _take(self, request: transfer_pb2.ReadRequest) -> None:
         limits = self._server.limits
         if self._set is None:
-            self._set = self._server.known(request.transfer, self._member)
+            self._set = self._server.known(request.transfer)
             self._set.readers += 1
             self._server.rest(self._set)
         elif request.transfer != self._set.transfer:

@@ -48,8 +48,10 @@ class TransferService(transfer_pb2_grpc.TransferServicer):
         self._closed = False
 
     # ------------------------------------------------------------------------------------------------- for the host
-    async def hold(self, wanted: Wanted, member: int) -> tuple[bytes, Manifest]:
+    async def hold(self, wanted: Wanted) -> tuple[bytes, Manifest]:
         """Hold files still for a member, before it asks; what others already read is shared where it will do.
+
+        Each call is one claim on them: they go when each was released, or when nobody has read them for `lease_s`.
 
         Returns:
             The transfer's id, and what it holds.
@@ -59,7 +61,7 @@ class TransferService(transfer_pb2_grpc.TransferServicer):
         lock = self._making.setdefault(wanted.group, asyncio.Lock())
         async with lock:  # two that ask at once share one
             found = self._shared(wanted) or await self._make(wanted)
-        found.members.add(member)
+        found.claims += 1
         self.rest(found)
         return found.transfer, found.manifest
 
@@ -142,19 +144,20 @@ class TransferService(transfer_pb2_grpc.TransferServicer):
                 named = request.generation
                 wanted = Wanted(request.group, source, TransferKind.GENERATION, number=named.number, begun=named.begun)
             case "transfer":
-                found = self.known(request.transfer, member)
+                found = self.known(request.transfer)
                 if found.wanted.group != request.group:
                     raise ZaibeiError(Code.NOT_FOUND, f"that transfer is not of group {request.group}")
                 self.rest(found)
                 return found
             case _:
                 raise ZaibeiError(Code.MALFORMED, "the request names nothing")
-        transfer, _ = await self.hold(wanted, member)
-        return self.known(transfer, member)
+        transfer, _ = await self.hold(wanted)
+        return self.known(transfer)
 
-    def known(self, transfer: bytes, member: int) -> HeldSet:
+    def known(self, transfer: bytes) -> HeldSet:
+        """What is held under that name, for any member. Raises ZaibeiError(NOT_FOUND)."""
         found = self._sets.get(transfer)
-        if found is None or member not in found.members:
+        if found is None:
             raise ZaibeiError(Code.NOT_FOUND, "no such transfer here, or no more: ask for its manifest again")
         return found
 
@@ -172,12 +175,12 @@ class TransferService(transfer_pb2_grpc.TransferServicer):
 
     async def Release(self, request: transfer_pb2.ReleaseRequest, context: Context) -> transfer_pb2.ReleaseReply:
         try:
-            member = self._caller(context)
-            found = self.known(request.transfer, member)
+            self._caller(context)
+            found = self.known(request.transfer)
         except ZaibeiError as exc:
             await self._refuse(context, exc)
-        found.members.discard(member)
-        if not found.members:
+        found.claims -= 1
+        if found.claims <= 0:
             self._drop(found)
         return transfer_pb2.ReleaseReply()
 
@@ -190,7 +193,8 @@ class TransferService(transfer_pb2_grpc.TransferServicer):
             if self._streams > self.limits.streams_max:
                 text = f"{self._streams - 1} streams of files are open: again later"
                 raise ZaibeiError(Code.BUSY, text, retry=True)
-            stream = Serving(self, context, self._caller(context))
+            self._caller(context)
+            stream = Serving(self, context)
             await stream.run()
         except ZaibeiError as exc:
             if exc.code is not Code.UNREACHABLE:

@@ -25,7 +25,7 @@ class Wanted:
     Args:
         group: id. source: its name; what comes must be of it.
         kind: CHECKPOINT: `index_min` is the last entry it must hold. GENERATION: `number` and `begun` name it.
-        transfer: of a checkpoint that was offered to us; empty: none was.
+        transfer: of a checkpoint that was offered to us, and no other will do; empty: none was.
     """
 
     group: int

@@ -356,7 +356,7 @@ async def test_a_lagging_member_ends_with_the_leaders_content(stores: Stores, tm
         group.append(source.cut([put(n, f"https://example.cn/{n}" * 9) for n in range(start, start + 500)]))
     world = World(tmp_path, FolderHolder(tmp_path, store=stores.leader))
     async with world.serving(), world.sender() as sender:
-        transfer, promised = await world.service.hold(WANTED, FOLLOWER)  # as a leader does before it says so to the follower
+        transfer, promised = await world.service.hold(WANTED)  # as a leader does before it says so to the follower
         group.append(source.cut([put(9_000)]))  # it goes on
         budget = stores.budgets[1]
         wanted = replace(WANTED, transfer=transfer, index_min=promised.index)

@@ -212,12 +212,23 @@ def test_a_checkpoint_of_another_source_or_kind(granted: World, lagging: Other) 
 
 def test_an_old_checkpoint_never_takes_a_store_back(granted: World, lagging: Other) -> None:
     taken = granted.store.checkpoint()
+    granted.group.append(granted.source.cut([put(6_000)]))
     for entry in granted.group.log[lagging.store.applied()[0] :]:
         lagging.store.apply([entry])
     bring(taken, lagging.store.fetching)
     with pytest.raises(ZaibeiError) as refused:
         lagging.store.install()
     assert refused.value.code is Code.REFUSED
+    sound(lagging.store, granted.source)
+
+
+def test_one_at_the_same_entry_is_installed(granted: World, lagging: Other) -> None:
+    """A member that forgot its promises in a group where nothing happens: it is fed what it has."""
+    for entry in granted.group.log[lagging.store.applied()[0] :]:
+        lagging.store.apply([entry])
+    taken = granted.store.checkpoint()
+    bring(taken, lagging.store.fetching)
+    assert lagging.store.install() == (taken.index, taken.term)
     sound(lagging.store, granted.source)
 
 

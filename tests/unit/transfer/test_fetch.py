@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from replica.model.progress import Progress
 from replica.model.transfer import KEPT_MANIFEST, open_manifest
 from replica.transfer.edge_fetch import Fetched, fetch
 from replica.transfer.edge_metrics import TransferMetrics
-from replica.transfer.memory import MemorySender, describe
+from replica.transfer.memory import MemoryReading, MemorySender, describe
 from replica.transfer.ports import Chunk
 from tests.unit.transfer.support import QUICK, SOURCE, WANTED, ample, found_in, some_files
 
@@ -227,6 +228,30 @@ async def test_a_part_damaged_on_our_disk_is_found_by_its_hash(tmp_path: Path) -
     await fetched(sender, folder)
     assert found_in(folder) == files
     assert all(hashlib.sha256((folder / line.name).read_bytes()).hexdigest() == line.sha256 for line in sender.manifest.files)
+
+
+async def test_files_that_are_gone_are_asked_for_anew_unless_they_were_named(tmp_path: Path) -> None:
+    files = some_files()
+    sender = sender_of(files)
+    sender.cut_after = 9
+    real = sender.reading
+    streams = 0
+
+    def forgetful(transfer: bytes) -> AbstractAsyncContextManager[MemoryReading]:
+        nonlocal streams
+        streams += 1
+        if streams == 2:
+            sender.forget()
+            sender.cut_after = None
+        return real(transfer)
+
+    sender.reading = forgetful  # type: ignore[method-assign]
+    await fetched(sender, tmp_path / "in")
+    assert found_in(tmp_path / "in") == files and sender.offers == 2
+    named = replace(WANTED, transfer=b"?" * 16)
+    with pytest.raises(ZaibeiError) as gone:
+        await fetch(sender, named, tmp_path / "other", ample, limits=QUICK)
+    assert gone.value.code is Code.NOT_FOUND and sender.offers == 2
 
 
 async def test_a_sender_that_falls_silent(tmp_path: Path) -> None:
