@@ -414,26 +414,34 @@ class GroupLog:
         Raises:
             ZaibeiError(UNREACHABLE, retry): no leader with a majority answered in time.
         """
-        self._read_serial += 1
-        context = self._read_serial.to_bytes(8, "big")
-        self._reads[context] = future = self._loop.create_future()
         try:
             async with asyncio.timeout(limit_s):
-                if self._failure is not None or self._core is None:
-                    raise TimeoutError
-                self.seat.active()
-                self._core.read_index(context)
-                self._touch()
-                index = await future
+                index = await self._read_index()
                 await self._until(lambda: self.applied >= index)
-        except (TimeoutError, NotLeader, Dropped):
-            raise ZaibeiError(
-                Code.UNREACHABLE,
-                f"group {self._group}: no leader with a majority confirmed the read within {limit_s} s",
-                retry=True,
-            ) from None
-        finally:
-            del self._reads[context]
+        except TimeoutError:
+            text = f"group {self._group}: no leader with a majority confirmed the read within {limit_s} s"
+            raise ZaibeiError(Code.UNREACHABLE, text, retry=True) from None
+
+    async def _read_index(self) -> int:
+        """Ask until an answer comes: a question may be lost, and a leader may not be known yet."""
+        while True:
+            self._read_serial += 1
+            context = self._read_serial.to_bytes(8, "big")
+            self._reads[context] = future = self._loop.create_future()
+            try:
+                async with asyncio.timeout(self._limits.read_again_s):
+                    await self._until(lambda: self._core is not None and self._phase in CHANGING)
+                    self.seat.active()
+                    self.core.read_index(context)
+                    self._touch()
+                    index: int = await future
+                    return index
+            except TimeoutError:
+                continue
+            except (NotLeader, Dropped):
+                await asyncio.sleep(self._limits.leader_look_s)
+            finally:
+                del self._reads[context]
 
     # ------------------------------------------------------------------------------------------- what the host and others say
     def allow_elections(self, allowed: bool) -> None:
@@ -461,10 +469,15 @@ class GroupLog:
         Raises:
             ZaibeiError: the machine did not switch, and goes on as it was.
         """
+        committed = self.committed
         await self._switch(message, switch)
-        if self._core is not None and self._phase in CHANGING:
+        if self._core is None or self._phase not in CHANGING or self._pump is None:
+            return
+        if self._pump.applied <= committed:
+            self._pump.offer_held(committed)  # the log was further than the machine: it goes on by entries
+        else:
             self._core.step(message)
-            self._touch()
+        self._touch()
 
     async def begin_anew(self, hard: HardState, message: Message, switch: Callable[[], tuple[int, int]]) -> None:
         """As `install`, for a member that forgot what it had promised: log and hard state are replaced. Raises ZaibeiError."""

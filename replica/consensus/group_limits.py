@@ -29,6 +29,7 @@ class GroupLimits:
         flush_octets: applied octets after which the machine is asked to flush and the journal is truncated.
         flush_interval_s: the same after this time when anything was applied.
         keep_octets_max: octets the journal may hold of this group before intake is throttled (`journal_keep_bytes`).
+        read_again_s: a read barrier asks again after this time; leader_look_s: while no leader is known.
         stop_drain_s_max: how long `stop` waits for what is in flight.
     """
 
@@ -42,6 +43,8 @@ class GroupLimits:
     flush_octets: int = 32 * 1024 * 1024
     flush_interval_s: float = 15.0
     keep_octets_max: int = 2 * 1024 * 1024 * 1024
+    read_again_s: float = 0.3
+    leader_look_s: float = 0.02
     stop_drain_s_max: float = 5.0
 
 

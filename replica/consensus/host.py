@@ -170,7 +170,7 @@ class GroupHost:
         self._say(hosted, Wire.KIND_REMIND)
 
     def _say(self, hosted: Hosted, kind: Wire.Kind.ValueType, index: int = 0) -> None:
-        """To everybody: with the log the knowledge is lost of who takes part by now, and the leader may be none of the first ones."""
+        """To everybody: with the log the knowledge is lost of who takes part, and the leader may be none of the first voters."""
         message = Wire(group=hosted.ident, kind=kind, term=hosted.log.term, index=index)
         for member in self._connected - {self.member}:
             self._put(member, message)

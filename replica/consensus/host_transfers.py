@@ -74,8 +74,10 @@ class HostTransfers:
         learner = self.member in meta.membership.learners
         if recall.standing is Standing.AMNESIAC and not recall.may_be_fed(meta.index, meta.term, learner=learner):
             return
-        if recall.standing is not Standing.AMNESIAC and meta.index <= hosted.log.committed:
+        if recall.standing is not Standing.AMNESIAC and meta.index <= hosted.log.committed and not hosted.hungry:
             hosted.log.receive(message)  # it is told how far we are
+            return
+        if hosted.hungry and meta.index <= hosted.log.applied:
             return
         hosted.fetching = _spawn(self._fetch(hosted, sender, message, wire.snapshot.transfer))
 
@@ -90,6 +92,7 @@ class HostTransfers:
                 await self._be_fed(hosted, message, offer)
             else:
                 await hosted.log.install(message, lambda: files.install(offer))
+            hosted.hungry = False
         except ZaibeiError as exc:
             log.warning("transfer failed", extra={"fields": {"group": hosted.log.group, "from": sender, "why": str(exc)}})
             self._put(sender, Wire(group=hosted.ident, kind=Wire.KIND_SNAPSHOT, term=hosted.log.term, reject=True))

@@ -82,6 +82,7 @@ class Hosted:
     recall: Recall | None = None  # None until it was started
     contacts: Contacts = field(default_factory=Contacts)
     asleep: bool = False
+    hungry: bool = False  # its store needs another member's state, whatever its log holds
     busy_ns: int = 0  # when something last happened
     amnesiac: set[int] = field(default_factory=set)  # members that said they forgot
     fetching: asyncio.Task[None] | None = None

@@ -33,6 +33,7 @@ from replica.member.staging import Staging
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_key
+from replica.model.identity import ends_s_of
 from replica.model.outcome import Proposal
 from replica.model.signing import Signer
 from replica.store.edge_rocks import StoreBudget
@@ -140,7 +141,7 @@ class SourceCopy:
                 policy=Policy(automatic=settings.automatic and settings.operable),
                 limits=DetectorLimits(armed=settings.armed),
                 shadow_prefix=member.shadow_prefix,
-                identity_ends_s=member.identity_ends_s,
+                identity_ends_s=lambda: ends_s_of(member.identity.latest().certificate_pem),
             ),
             member.publishers,
             probe,
@@ -230,7 +231,12 @@ class SourceCopy:
             return 0 if member is None else member.number
 
         staging = Staging(
-            self.store, placed.files, self._around.settings.name, number_of, lambda entry: propose_at(placed.ident, entry)
+            self.store,
+            placed.files,
+            self._around.settings.name,
+            number_of,
+            lambda entry: propose_at(placed.ident, entry),
+            lambda: side.host.hungry(placed.ident),
         )
         self._staging = asyncio.get_running_loop().create_task(staging.run(), name=f"staging {self.settings.name}")
 

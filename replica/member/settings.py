@@ -111,7 +111,6 @@ class MemberSettings:
     open_files: int = 512
     journal_keep_octets: int = 2_048 * MB
     disk_reserve_octets: int = 256 * MB
-    identity_ends_s: int | None = None
     cluster: ClusterSettings | None = None
     trust_files: TrustFiles | None = None
     pins: Pins = field(init=False)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from replica.member.group_files import StoreFiles
-from replica.model.errors import ZaibeiError
+from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import SideGeneration
 from replica.store.edge_store import SourceStore
 from replica.v1 import entry_pb2
@@ -25,13 +25,20 @@ class Staging:
     Args:
         name: of this member; number_of: a member's number by its name, 0: not known.
         propose: commits an entry at the group's leader.
+        hungry: those files are gone everywhere; the state of another member is needed instead.
     """
 
     def __init__(
-        self, store: SourceStore, files: StoreFiles, name: str, number_of: Callable[[str], int], propose: Propose
+        self,
+        store: SourceStore,
+        files: StoreFiles,
+        name: str,
+        number_of: Callable[[str], int],
+        propose: Propose,
+        hungry: Callable[[], None],
     ) -> None:
         self._store, self._files, self._name = store, files, name
-        self._number_of, self._propose = number_of, propose
+        self._number_of, self._propose, self._hungry = number_of, propose, hungry
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -43,6 +50,8 @@ class Staging:
             try:
                 await self._stage(side)
             except (ZaibeiError, TimeoutError) as exc:
+                if isinstance(exc, ZaibeiError) and exc.code is Code.NOT_FOUND and side.staged:
+                    self._hungry()  # it was switched to long ago: the whole state is asked for
                 fields = {"source": self._store.source, "generation": side.number, "why": str(exc)}
                 log.warning("loaded content not fetched", extra={"fields": fields})
                 await asyncio.sleep(AGAIN_S)

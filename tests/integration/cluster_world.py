@@ -106,7 +106,11 @@ class Cluster:
 
     def leader(self, name: str) -> int:
         """Who admits proposals of a source; 0: nobody."""
-        led = [number for number, world in self.worlds.items() if name in world.member.copies and self.copy(number, name).led.is_set()]
+        led = [
+            number
+            for number, world in self.worlds.items()
+            if name in world.member.copies and self.copy(number, name).led.is_set()
+        ]
         return led[0] if len(led) == 1 else 0
 
     async def placed_everywhere(self, name: str) -> None:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from hosting.tenant.edge_clerk import Clerk
+from replica.consensus.hello import Standing
+from replica.feed.edge_pusher import Pusher
+from replica.member.cluster_side import now_ms
+from replica.member.settings import SourceSettings
 from replica.model.identity import Peer
+from replica.model.precondition import NOTHING
+from replica.model.states import Freshness
 from tests.integration.cluster_world import Cluster, cluster
-from tests.integration.member_world import Node, put, until
+from tests.integration.member_world import Node, key, put, until
 
 
 async def fed(three: Cluster, node: Node) -> None:
@@ -44,3 +51,96 @@ async def test_a_source_is_copied_to_three_members_and_outlives_the_leader(tmp_p
             await until(lambda: "node-a" in three.worlds[leader].member.copies)
             await until(lambda: three.copy(leader, "node-a").store.state().position == node.log.head())
             await asyncio.sleep(0)
+
+
+async def test_a_pushing_node_is_heard_by_whoever_leads_within_seconds(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as three:
+        node = node_of(three, tmp_path)
+        await node.write(put("88.118/first"))
+        three.sources = (node.settings(pull=()),)
+        await three.start(1)
+        await three.admit_all()
+        await three.start(2, 3)
+        pushers = []
+        for number, identity in three.identities.items():
+            host, port = three.worlds[number].member.feed_addresses[0]
+            peer = Peer(identity.name, identity.certificate_pem, role="member")
+            pushers.append(asyncio.create_task(Pusher(node.log, f"{host}:{port}", node.identity, peer).run()))
+        try:
+            await three.placed_everywhere(node.name)
+            await until(lambda: all(three.copy(n, "node-a").store.state().position == node.log.head() for n in three.worlds))
+            leader = three.leader("node-a")
+            heir = next(number for number in three.worlds if number != leader)
+            await three.life(leader).lead(three.copy(leader, "node-a").placed.ident, heir)
+            await until(lambda: three.leader("node-a") == heir)
+            await node.write(put("88.118/second"))
+            async with asyncio.timeout(5):
+                await until(lambda: all(three.copy(n, "node-a").store.state().position == node.log.head() for n in three.worlds))
+        finally:
+            for task in pushers:
+                task.cancel()
+            await asyncio.gather(*pushers, return_exceptions=True)
+            node.log.close()
+
+
+async def test_every_member_answers_fresh_and_says_so(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as three:
+        node = node_of(three, tmp_path)
+        node.pins_more = tuple(Peer(one.name, one.certificate_pem, role="member") for one in three.identities.values())
+        async with node.serving():
+            await node.write(put("88.118/x"))
+            await fed(three, node)
+
+            def fresh() -> bool:
+                views = [three.copy(number, "node-a").answers.view() for number in three.worlds]
+                return all(view.freshness is Freshness.FRESH and not view.leader_silent for view in views)
+
+            await until(fresh)
+            await asyncio.sleep(3.5)  # the group sleeps by then, and still it is known to be fresh
+            assert fresh()
+            values, view = three.copy(2, "node-a").answers.read([key("88.118/x")])
+            assert values[0] is not None and view.ready
+
+
+async def test_registrations_go_on_after_the_leader_is_gone(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as three:
+        three.sources = (SourceSettings(None, ("88.300",), hosted="region"),)
+        await three.start(1)
+        await three.admit_all()
+        await three.start(2, 3)
+        await three.placed_everywhere("region")
+        for turn in range(3):
+            leader = three.leader("region")
+            hosted = three.copy(leader, "region").hosted
+            assert hosted is not None
+            verdict = await Clerk(hosted, now_ms).change(put(f"88.300/{turn}"), NOTHING)
+            assert verdict.trouble is None, verdict
+            for number in three.worlds:
+                await three.copy(number, "region").log.barrier(3)
+                values, _ = three.copy(number, "region").store.get_many([key(f"88.300/{turn}")])
+                assert values[0] is not None, f"member {number} does not see what was acknowledged"
+            if turn < 2:
+                await three.stop(leader)
+                await until(lambda: three.leader("region"))
+                await three.start(leader)
+                await until(lambda: all("region" in world.member.copies for world in three.worlds.values()))
+
+
+async def test_a_copy_is_fed_anew_by_one_call_and_votes_again(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as three:
+        node = node_of(three, tmp_path)
+        node.pins_more = tuple(Peer(one.name, one.certificate_pem, role="member") for one in three.identities.values())
+        async with node.serving():
+            await node.write(*(put(f"88.118/{number}") for number in range(200)))
+            await fed(three, node)
+            await until(lambda: all(three.copy(n, "node-a").store.state().position == node.log.head() for n in three.worlds))
+            leader = three.leader("node-a")
+            victim = next(number for number in three.worlds if number != leader)
+            ident = three.copy(leader, "node-a").placed.ident
+            await three.life(leader).reseed(ident, victim)
+            await node.write(put("88.118/meanwhile"))
+            await until(lambda: "node-a" in three.worlds[victim].member.copies)
+            await until(lambda: three.copy(victim, "node-a").store.state().position == node.log.head())
+            await until(lambda: victim in three.copy(leader, "node-a").log.membership.voters)
+            await until(lambda: three.life(victim).side.host.standing(ident) is Standing.SOUND)
+            assert three.copy(victim, "node-a").store.digest_at(node.log.head()) == node.log.content.digest
