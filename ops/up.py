@@ -13,8 +13,6 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from cryptography import x509
-
 from hosting.answer.port import Found, Wants
 from hosting.front.connections import StreamLimits
 from hosting.front.edge_files import KEPT
@@ -206,7 +204,6 @@ def _bound(bound: FrontBound) -> Fronts:
 def member_settings(config: MemberConfig, identity: Identity, bound: Mapping[str, Sequence[Address]]) -> MemberSettings:
     """The member's settings out of the configuration and what is really bound."""
     limits = config.limits
-    certificate = x509.load_pem_x509_certificate(identity.certificate_pem)
     return MemberSettings(
         name=config.member.name,
         data=config.member.data,
@@ -222,7 +219,6 @@ def member_settings(config: MemberConfig, identity: Identity, bound: Mapping[str
         open_files=limits.open_files,
         journal_keep_octets=limits.journal_keep_mb * MB,
         disk_reserve_octets=limits.disk_reserve_mb * MB,
-        identity_ends_s=int(certificate.not_valid_after_utc.timestamp()),
         trust_files=trust_files(config),
         cluster=_cluster(config),
     )

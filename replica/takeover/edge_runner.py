@@ -58,7 +58,7 @@ class RunnerConfig:
     policy: Policy = field(default_factory=Policy)
     limits: DetectorLimits = field(default_factory=DetectorLimits)
     shadow_prefix: str = ""
-    identity_ends_s: int | None = None  # Unix seconds, end of this member's certificate
+    identity_ends_s: Callable[[], int | None] = lambda: None  # Unix seconds, end of this member's certificate as it is by now
 
 
 class TakeoverRunner:
@@ -177,7 +177,7 @@ class TakeoverRunner:
     def readiness(self, now_ns: int) -> tuple[Check, ...]:
         """`takeover-ready`, check by check."""
         detector, state = self.detector, self._source.state()
-        answered, ends_s = detector.probe_answered_ns, self._config.identity_ends_s
+        answered, ends_s = detector.probe_answered_ns, self._config.identity_ends_s()
         ttls = [published.ttl_s for published in self._sites.values()]
         rehearsal = self._rehearsal
         return assess(

@@ -25,7 +25,7 @@ from replica.takeover.publish import MemoryPublisher
 from tests.unit.takeover.test_machine import NODE, OWN, P1, P2, READY
 
 WAIT_S = 10.0
-CONFIG = RunnerConfig(OWN, policy=Policy(return_stable_ms=50), shadow_prefix="88.999.drill", identity_ends_s=2**40)
+CONFIG = RunnerConfig(OWN, policy=Policy(return_stable_ms=50), shadow_prefix="88.999.drill", identity_ends_s=lambda: 2**40)
 
 
 async def wait_until(check: Callable[[], bool]) -> None:
