@@ -180,7 +180,7 @@ async def centre(folder: Path) -> AsyncIterator[Centre1]:
     )
     trusts = Trust(Pins(), Authority.parse([ca.roots_pem()]), frozenset(Role))
     admission = Watched(data, world)
-    service = EnrolService(ca, ca, Centre("m1", 1, (), CLUSTER), trusts, MemoryWelcome(), admission)
+    service = EnrolService(ca, ca, lambda: [Centre("m1", 1, ())], trusts, MemoryWelcome(), admission, CLUSTER)
     server = EnrolServer(service, ensure_identity(data / "identity", "m1"))
     await server.start([("127.0.0.1", 0)])
     try:
