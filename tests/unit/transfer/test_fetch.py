@@ -93,6 +93,7 @@ async def test_a_stream_that_breaks_all_the_time(tmp_path: Path, seed: int) -> N
     limits = replace(QUICK, rounds_max=20)
     done = await fetch(Flaky(files, sender.manifest, CHUNK), WANTED, tmp_path / "in", ample, limits=limits)
     assert found_in(tmp_path / "in") == files and done.rounds > 3
+    assert sender.sent == sum(map(len, files.values())), "an octet was fetched twice"
 
 
 async def test_cancelled_in_the_middle_it_leaves_what_can_be_gone_on_with(tmp_path: Path) -> None:
