@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
 
-from replica.consensus.group import CHANGING, GroupLog
+from replica.consensus.group import GroupLog
+from replica.consensus.group_base import CHANGING
 from replica.consensus.hello import Memory, Promise, Recall, Row, Standing, acknowledged
 from replica.consensus.host_limits import HostLimits
 from replica.consensus.host_transfers import HostTransfers

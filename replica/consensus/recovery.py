@@ -80,9 +80,7 @@ def plan_rejoin(group: str, journal: Recovered, applied: tuple[int, int], *, res
     if index > journal.last or (journal.known and index < journal.floor):
         lost = f"the store of {group} stands at index {index}, the journal holds {journal.floor + 1} to {journal.last}"
         if journal.known and index < journal.floor:
-            raise _damaged(
-                group, f"{lost}: entries between are gone (a store of an earlier day, or a lost one)", reseed_command
-            )
+            raise _damaged(group, f"{lost}: entries between are gone (a store of an earlier day, or a lost one)", reseed_command)
         warning = f"{lost}: its end is lost. The member goes on from the store; whether it may vote is for the others to say"
         return StartPlan(index + 1, index, new_term, (index, term), None, warning, loss_possible=True)
     held = journal.term_at(index)
