@@ -41,6 +41,10 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
     def tell(self, order: str) -> None:
         """Write one line."""
         _pipe(self._process.stdin).write(order.encode() + b"\n")

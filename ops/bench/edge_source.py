@@ -27,10 +27,12 @@ from replica.feed.edge_tls import SERVER_OPTIONS, server_credentials
 from replica.model.batch import BATCH_FORMAT, SUITE, cut_batch
 from replica.model.digest import ContentDigest
 from replica.model.edge_identity import ensure_identity
+from replica.model.edge_trust import LiveTrust, TrustFiles
 from replica.model.errors import Code, ZaibeiError, require
-from replica.model.identity import Peer, Pins
+from replica.model.identity import Peer, Pins, Trusts
 from replica.model.position import NO_LINEAGE, ORIGIN, Position
 from replica.model.signing import Signer, snapshot_octets
+from replica.model.trust import Role
 from replica.v1 import position_pb2, source_pb2
 
 BEAT_MS = 500
@@ -41,6 +43,7 @@ class SourceConfig(msgspec.Struct, forbid_unknown_fields=True):
 
     Args:
         identity: folder of its identity; member: name and certificate file of whom it lets in.
+        roots: file of a CA whose members come in as well; port: where it listens, 0: anywhere.
         material: file; records: how many of its records are the content at the epoch's start.
         first: number of the first record of the stream; batches: how many can be streamed; batch: records in each.
     """
@@ -53,6 +56,8 @@ class SourceConfig(msgspec.Struct, forbid_unknown_fields=True):
     first: int
     batches: int
     batch: int = 1_000
+    roots: str = ""
+    port: int = 0
 
 
 class StreamLog:
@@ -185,13 +190,19 @@ class StreamLog:
 _EMPTY_HASH = sha256().digest()
 
 
-async def _serve(config: SourceConfig, certificate_pem: bytes) -> None:
+def _trusts(config: SourceConfig) -> Trusts:
+    if config.roots:
+        return LiveTrust(Pins, TrustFiles((Path(config.roots),)), frozenset({Role.MEMBER}))
+    return Pins((Peer(config.member, Path(config.certificate).read_bytes(), role="member"),))
+
+
+async def _serve(config: SourceConfig) -> None:
     identity = ensure_identity(Path(config.identity), SOURCE)
     log = StreamLog(config, identity.signer)
-    pins = Pins((Peer(config.member, certificate_pem, role="member"),))
+    trusts = _trusts(config)
     server = grpc.aio.server(options=list(SERVER_OPTIONS))
-    add_feed_services(server, source=SourceService(lambda _peer, _name: log, lambda: pins))
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(identity, pins))
+    add_feed_services(server, source=SourceService(lambda _peer, _name: log, lambda: trusts))
+    port = server.add_secure_port(f"127.0.0.1:{config.port}", server_credentials(identity, trusts))
     await server.start()
     _say(port=port)
     orders: asyncio.Queue[bytes] = asyncio.Queue()
@@ -229,7 +240,7 @@ def _say(**what: float) -> None:
 
 def main() -> None:
     config = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=SourceConfig)
-    uvloop.run(_serve(config, Path(config.certificate).read_bytes()))
+    uvloop.run(_serve(config))
 
 
 if __name__ == "__main__":
