@@ -65,8 +65,12 @@ class Feeding:
         return (
             f'[[source]]\nname = "{SOURCE}"\nfingerprint = "{self.identity.fingerprint}"\n'
             f"certificate = '''{self.identity.certificate_pem.decode()}'''\nprefixes = [\"{FED_PREFIX}\"]\n"
-            f'takeover = "automatic"\nprobes = [{{ protocol = "tcp", address = "127.0.0.1", port = {self.dead_port} }}]\n'
+            f'takeover = "{self._policy()}"\nprobes = [{{ protocol = "tcp", address = "127.0.0.1", port = {self.dead_port} }}]\n'
         )
+
+    def _policy(self) -> str:
+        """Its own site never answers, so only where a takeover belongs to the story (zones) may one happen."""
+        return "automatic" if any(seat.zone for seat in self._cluster.seats.values()) else "never"
 
     def _config(self) -> Any:
         members = [
