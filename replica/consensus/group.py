@@ -51,8 +51,7 @@ class GroupLog(GroupDuties):
             self._log = self._journal.attach(self._group, JournalEars(self))
             kept = self._log.recovered.kept.get(KEPT_MEMBERSHIP)
             place, membership = decode_membership(kept) if kept else (0, self.seat.birth)
-            alone = membership.voters == {self.seat.member} and not membership.joint
-            plan = (plan_start if alone else plan_rejoin)(
+            plan = (plan_start if self._is_alone(membership) else plan_rejoin)(
                 self._group, self._log.recovered, self._machine.applied(), reseed_command=self._reseed_command
             )
         except ZaibeiError as exc:
@@ -60,15 +59,19 @@ class GroupLog(GroupDuties):
             raise
         self._move(GroupPhase.REPLAYING)
         self._prepare(plan, place, membership)
-        await self._replay(plan, place)
-        self._begin_core(plan, alone)
+        replay_to = await self._learn_memberships(plan, place)
+        alone = self._is_alone(self._tail.membership[1])
+        if self._pump is not None and replay_to >= plan.replay_from:
+            self._pump.offer_held(replay_to)
+        await self._until(lambda: self.applied >= replay_to)
+        self._begin_core(plan, replay_to, alone)
         self._move(GroupPhase.FOLLOWING)
         self._arm_timer()
         if alone:
             self.core.campaign()
             self._touch()
             await self._until(lambda: self.leader)
-        replayed = max(0, plan.replay_to - plan.replay_from + 1)
+        replayed = max(0, replay_to - plan.replay_from + 1)
         return StartReport(self._group, self.term, replayed, plan.warning, plan.loss_possible)
 
     def _prepare(self, plan: StartPlan, place: int, membership: Membership) -> None:
@@ -80,19 +83,26 @@ class GroupLog(GroupDuties):
         self._durable = plan.replay_from - 1
         self._new_pump(plan.replay_from - 1)
 
-    async def _replay(self, plan: StartPlan, place: int) -> None:
-        """Apply what the store lacks; learn of changes of the membership that came after the row that is kept of it."""
-        first = max(self._log.floor, place) + 1
+    def _is_alone(self, membership: Membership) -> bool:
+        return membership.voters == {self.seat.member} and not membership.joint
+
+    async def _learn_memberships(self, plan: StartPlan, place: int) -> int:
+        """Changes of the membership that came after the row that is kept of it.
+
+        Returns:
+            Up to where the log is known to be committed: a member alone decides that itself, until a change gave others a vote.
+        """
+        alone, first = self._is_alone(self._tail.membership[1]), max(self._log.floor, place) + 1
         while first <= plan.replay_to:
             chunk = await self._read_held(first)
             for entry in chunk:
                 if entry.kind is EntryKind.MEMBERSHIP and entry.index <= plan.replay_to:
                     changed = change_membership(self._tail.membership[1], MembershipChange.decode(entry.data))
                     self._tail.changed(entry.index, changed.membership)
+                    if alone and not self._is_alone(changed.membership):
+                        return max(entry.index, plan.replay_from - 1)
             first = chunk[-1].index + 1
-        if self._pump is not None and plan.replay_to >= plan.replay_from:
-            self._pump.offer_held(plan.replay_to)
-        await self._until(lambda: self.applied >= plan.replay_to)
+        return plan.replay_to
 
     async def _read_held(self, first: int) -> list[LogEntry]:
         while True:
@@ -104,12 +114,12 @@ class GroupLog(GroupDuties):
                     raise
             await asyncio.sleep(self._limits.read_retry_s)
 
-    def _begin_core(self, plan: StartPlan, alone: bool) -> None:
+    def _begin_core(self, plan: StartPlan, applied: int, alone: bool) -> None:
         hard = self._log.recovered.hard
         term = plan.term - 1  # the core's first campaign takes plan.term
         began = HardState(term, hard.vote if hard.term == term else 0, self._journal.boot)
         self._hard_term = hard.term
-        self._new_core(hard_at_start(began, self.seat.member), plan.replay_to)
+        self._new_core(hard_at_start(began, self.seat.member), applied)
         self.core.allow_elections(alone)  # otherwise memory of promises decides (hello.py)
 
     def propose(self, entry: entry_pb2.Entry | bytes) -> Proposal:

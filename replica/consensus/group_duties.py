@@ -129,7 +129,7 @@ class GroupDuties(GroupKeep):
 
     def _on_committed(self, entries: Sequence[LogEntry]) -> None:
         for entry in entries:
-            if entry.kind is EntryKind.MEMBERSHIP:
+            if entry.kind is EntryKind.MEMBERSHIP and entry.index > self._tail.membership[0]:  # else it was in force at the start
                 membership = self.core.apply_change(entry)
                 self._tail.changed(entry.index, membership)
                 self._log.keep(KEPT_MEMBERSHIP, encode_membership(entry.index, membership))
@@ -220,8 +220,8 @@ class GroupDuties(GroupKeep):
         Raises:
             ZaibeiError: the machine did not switch, and goes on as it was.
         """
-        committed = self.committed
-        await self._switch(message, switch)
+        await self._keep_membership(message)
+        committed = await self._switch(message, switch)
         if self._core is None or self._phase not in CHANGING or self._pump is None:
             return
         if self._pump.applied <= committed:
@@ -230,8 +230,21 @@ class GroupDuties(GroupKeep):
             self._core.step(message)
         self._touch()
 
+    async def _keep_membership(self, message: Message) -> None:
+        """On disk before the machine is switched: a crash in between must not leave a state with the voters of an earlier day."""
+        meta = message.snapshot
+        if meta is not None and meta.index > self._tail.membership[0]:
+            self._log.keep(KEPT_MEMBERSHIP, encode_membership(meta.index, meta.membership))
+            await self._save_now(None)
+
+    async def _save_now(self, hard: HardState | None) -> None:
+        self._anew = asyncio.Event()
+        self._log.append((), hard, SAVE_ANEW)
+        await self._anew.wait()
+
     async def begin_anew(self, hard: HardState, message: Message, switch: Callable[[], tuple[int, int]]) -> None:
         """As `install`, for a member that forgot what it had promised: log and hard state are replaced. Raises ZaibeiError."""
+        await self._keep_membership(message)
         await self._switch(message, switch)
         meta = message.snapshot
         if meta is None or self._core is None or self._phase not in CHANGING:
@@ -240,10 +253,8 @@ class GroupDuties(GroupKeep):
         self._log.restart_at(meta.index, meta.term)
         self._tail.restart_at(meta.index, meta.membership)
         self._log.keep(KEPT_MEMBERSHIP, encode_membership(meta.index, meta.membership))
-        self._anew = asyncio.Event()
         self._hard_term = hard.term
-        self._log.append((), hard, SAVE_ANEW)
-        await self._anew.wait()
+        await self._save_now(hard)
         self._new_core(hard, meta.index)
         self.core.step(message)
         self._touch()

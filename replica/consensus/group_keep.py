@@ -101,11 +101,12 @@ class GroupKeep(GroupBase):
             self._maintain_soon()
             self._arm_timer()
 
-    async def _switch(self, message: Message, switch: Callable[[], tuple[int, int]]) -> None:
+    async def _switch(self, message: Message, switch: Callable[[], tuple[int, int]]) -> int:
+        """Let the machine stand where the message says; returns what is committed by then. Raises ZaibeiError: it did not."""
         meta, pump = message.snapshot, self._pump
         require(meta is not None and pump is not None, "only a started group is fed, by a message that says what with")
         if meta is None or pump is None:
-            return
+            return 0
         pump.close()
         await self._run_blocking(pump.wait_idle)
         at, failure = pump.applied, None
@@ -122,6 +123,7 @@ class GroupKeep(GroupBase):
             if self._pump is not None:
                 self._pump.offer_held(committed)
             raise failure
+        return committed
 
 
 @dataclass(frozen=True, slots=True)

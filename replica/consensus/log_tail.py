@@ -12,7 +12,7 @@ from itertools import islice
 from replica.consensus.port import GroupJournal
 from replica.consensus.raft.membership import Membership
 from replica.consensus.raft.values import SnapshotMeta
-from replica.model.errors import require
+from replica.model.errors import Code, ZaibeiError, require
 from replica.model.outcome import LogEntry
 
 CHUNKS_MAX = 4  # read from the journal for members at different places
@@ -69,13 +69,18 @@ class LogTail:
         """Where a member that needs entries from below the floor begins at the earliest; the transfer says the real place."""
         index = self._journal.floor
         term = self._journal.term_at(index)
-        return SnapshotMeta(index, term, self.membership_at(index)) if index and term is not None else None
+        held = self._held_at(index)
+        return SnapshotMeta(index, term, held) if index and term is not None and held is not None else None
 
     def membership_at(self, index: int) -> Membership:
-        """The membership after the entry at `index` was handed out."""
-        held = [membership for place, membership in self._memberships if place <= index]
-        require(held, f"no membership is known at index {index}")
-        return held[-1]
+        """The membership after the entry at `index` was handed out. Raises ZaibeiError(BUSY)."""
+        held = self._held_at(index)
+        if held is None:  # only right after a start, while the machine catches up
+            raise ZaibeiError(Code.BUSY, f"who took part at index {index} is not known here any more: again later", retry=True)
+        return held
+
+    def _held_at(self, index: int) -> Membership | None:
+        return next((membership for place, membership in reversed(self._memberships) if place <= index), None)
 
     @property
     def membership(self) -> tuple[int, Membership]:

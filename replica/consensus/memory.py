@@ -126,7 +126,7 @@ class MemoryGroupJournal:
         self._floor = (recovered.floor, recovered.floor_term)
         self._last, self._told = recovered.last, recovered.last
         self._terms = {index: recovered.term_at(index) or 0 for index in range(recovered.floor + 1, recovered.last + 1)}
-        self._save = self._save_told = 0
+        self._saves: list[int] = []  # not told yet
 
     @property
     def recovered(self) -> Recovered:
@@ -156,7 +156,7 @@ class MemoryGroupJournal:
 
     def append(self, entries: Sequence[LogEntry], hard: HardState | None = None, save: int = 0) -> None:
         flushed = self._told
-        self._save = save or self._save
+        self._saves += [save] if save else []
         self._terms.update((entry.index, entry.term) for entry in entries)
 
         def write(rows: GroupRows) -> None:
@@ -219,9 +219,9 @@ class MemoryGroupJournal:
         return found
 
     def tell(self) -> None:
-        if self._save != self._save_told:
-            self._save_told = self._save
-            self.listener.saved(self._save)
+        saves, self._saves = self._saves, []
+        for save in saves:
+            self.listener.saved(save)
         if self._last > self._told:
             self._told = self._last
             self.listener.flushed(self._last)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from replica.consensus.hello import Standing
+from replica.consensus.port import KEPT_MEMBERSHIP
 from replica.consensus.raft.membership import Act, MembershipChange, Step
 from replica.model.errors import Code, ZaibeiError
 from replica.v1 import peer_pb2
@@ -210,3 +211,43 @@ async def test_a_message_of_a_group_that_is_not_open_here_is_counted_and_changes
     with pytest.raises(ZaibeiError) as caught:
         next(one for one in three.members.values() if one is not leader).group.propose(b"x")
     assert caught.value.code is Code.UNREACHABLE
+
+
+async def test_a_change_of_the_membership_that_the_store_lost_is_not_taken_twice(world: Made) -> None:
+    """The row beside the log may be ahead of a store that went back: the change is replayed there, and is in force already."""
+    three = await world(1, 2, 3)
+    await three.write(b"x")
+    await three.start(4)
+    leader = await three.led()
+    behind = next(member for member in (1, 2, 3) if member != leader.host.member)
+    store = list(three.members[behind].machine.entries)
+    await leader.group.change(MembershipChange((Step(Act.ADD_LEARNER, 4),)))
+    await three.write(b"y")
+    await three.same()
+    await three.kill(behind)
+    three.kept[behind] = store  # what the store had made durable
+    back = await three.start(behind)
+    await three.write(b"z")
+    await three.same()
+    assert back.group.membership.learners == {4}
+
+
+async def test_a_member_that_was_alone_and_gave_others_a_vote_does_not_decide_alone_again(world: Made) -> None:
+    one = await world(1)
+    await one.write(b"alone")
+    await one.start(2)
+    leader = await one.led()
+    await leader.group.change(MembershipChange((Step(Act.ADD_LEARNER, 2),)))
+    await one.same()
+    await leader.group.change(MembershipChange((Step(Act.ADD_VOTER, 2),)))
+    await one.write(b"two")
+    await one.same()
+    await one.kill(1)
+    await one.kill(2)
+    one.disks[1].groups["g"].kept.pop(KEPT_MEMBERSHIP)  # the row had not reached the disk
+    back = await one.start(1)
+    await asyncio.sleep(0.2)
+    assert back.group.membership.voters == {1, 2} and not back.group.leader
+    await one.start(2)
+    await one.write(b"both")
+    await one.same()
