@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 
 from tests.simulation.raft.world import Event, Setting
 
@@ -33,6 +34,8 @@ def _votes() -> tuple[Setting, list[Event]]:
         events.append({"at": at, "do": "campaign", "group": 1, "member": place % 3 + 1})
         events.append({"at": at + 0.3, "do": "campaign", "group": 1, "member": (place + 1) % 3 + 1})
         events.append({"at": at + 0.9, "do": "crash", "member": (place + 2) % 3 + 1, "back": 0.2})
+        events.append({"at": at + 1.6, "do": "campaign", "group": 1, "member": (place + 2) % 3 + 1})
+        events.append({"at": at + 1.7, "do": "replay", "count": 30, "kind": "VOTE"})
     return replace(PLAIN, pre_vote=False, flush_spread=0.2), events
 
 
@@ -76,20 +79,139 @@ def _long_entries() -> tuple[Setting, list[Event]]:
     return replace(PLAIN, padding=70_000, ticks=40.0, write_every=4.0, append_octets=1024 * 1024), []
 
 
-def _frozen_leader() -> tuple[Setting, list[Event]]:
-    """A leader is cut off with an unverified tail, frozen, and resumed; meanwhile the others compact, so that it gets a transfer."""
+def _tails() -> tuple[Setting, list[Event]]:
+    """A leader is cut off with a long tail; the others commit little, drop their journals, and feed it by a transfer when it is back.
+
+    Once with journals dropped, so that a state is announced; once without, so that entries are.
+    """
+    events: list[Event] = []
+    for at in (16.0, 76.0):
+        events.append({"at": at, "do": "behead", "group": 1, "ticks": 42.0, "count": 40})
+        events.append({"at": at + 0.5, "do": "clock_stands", "member": 1, "ticks": 30.0})
+        if at > 20:
+            events += [{"at": at + 38, "do": "store", "member": member, "keep": 0} for member in (1, 2, 3)]
+    return replace(PLAIN, ticks=140.0, write_every=7.0, store_every=500.0, append_octets=1), events
+
+
+def _full_leader() -> tuple[Setting, list[Event]]:
+    """A leader whose disk is full goes on sending; one follower has it all; both are gone, and the third is behind."""
+    events: list[Event] = []
+    for at in (15.0, 60.0):
+        events += [
+            {"at": at, "do": "lead", "group": 1, "to": 1},
+            {"at": at + 5, "do": "partition", "side": [3], "ticks": 4.0},
+            {"at": at + 5.1, "do": "disk_full", "member": 1, "ticks": 20.0},
+            {"at": at + 5.2, "do": "write", "group": 1, "count": 6},
+            {"at": at + 8.8, "do": "crash", "member": 1, "back": 0.5},
+            {"at": at + 8.8, "do": "partition", "side": [2], "ticks": 30.0},
+        ]
+    return replace(PLAIN, ticks=105.0), events
+
+
+def _full_candidate() -> tuple[Setting, list[Event]]:
+    """A candidate with a full disk is elected, forgets it, and is elected once more in the same term."""
     events: list[Event] = []
     for place in range(4):
-        at = 16.0 + 18 * place
-        for member in (1, 2, 3):
-            if place % 3 + 1 == member:
-                events.append({"at": at, "do": "partition", "side": [member], "ticks": 9.0})
-                events.append({"at": at + 0.2, "do": "write", "group": 1, "count": 8})
-                events.append({"at": at + 1.0, "do": "freeze", "member": member, "ticks": 9.0})
-            else:
-                events.append({"at": at - 1.5, "do": "campaign", "group": 1, "member": place % 3 + 1})
-                events.append({"at": at + 8.5, "do": "store", "member": member, "keep": 0})
-    return replace(PLAIN, write_every=0.4, store_every=500.0), events
+        at = 15.0 + 30 * place
+        events += [
+            {"at": at - 4, "do": "lead", "group": 1, "to": 1},
+            {"at": at, "do": "crash", "member": 1, "back": 22.0},
+            {"at": at + 9.8, "do": "disk_full", "member": 2, "ticks": 9.0},
+            {"at": at + 10.2, "do": "campaign", "group": 1, "member": 2},
+            {"at": at + 10.6, "do": "cut", "source": 2, "to": 3, "ticks": 1.6},
+            {"at": at + 11.5, "do": "write", "group": 1, "count": 2},
+            {"at": at + 12.0, "do": "crash", "member": 2, "back": 0.2},
+            {"at": at + 13.5, "do": "campaign", "group": 1, "member": 2},
+            {"at": at + 15.0, "do": "write", "group": 1, "count": 2},
+        ]
+    return replace(PLAIN, ticks=135.0, pre_vote=False, flush_spread=0.05, weather={"delay_spread": 0.2}), events
+
+
+def _long_old_tail() -> tuple[Setting, list[Event]]:
+    """A leader's long tail is overwritten by a short end; then the last flushed writes of that member are lost."""
+    events: list[Event] = []
+    for at, share in ((16.0, 0.02), (76.0, 0.05), (136.0, 0.08)):
+        events += [
+            {"at": at, "do": "behead", "group": 1, "ticks": 30.0, "count": 30},
+            *[{"at": at + 50, "do": "lost_tail", "member": member, "share": share, "back": 0.4} for member in (1, 2, 3)],
+        ]
+    return replace(PLAIN, ticks=200.0, write_every=25.0, read_every=50.0, store_every=500.0, pre_vote=False), events
+
+
+def _hole() -> tuple[Setting, list[Event]]:
+    """Entries of which only a dead leader knows that they were acknowledged are unreadable; the other member is behind."""
+    events: list[Event] = []
+    for at in (15.0, 65.0):
+        events += [
+            {"at": at, "do": "lead", "group": 1, "to": 1},
+            {"at": at + 6, "do": "partition", "side": [3], "ticks": 4.0},
+            {"at": at + 8.6, "do": "write", "group": 1, "count": 9},
+            {"at": at + 9.6, "do": "crash", "member": 1, "back": 35.0},
+            {"at": at + 9.7, "do": "hole", "member": 2, "group": 1, "depth": 6, "back": 0.3},
+        ]
+    return replace(PLAIN, ticks=110.0, write_every=30.0, store_every=500.0, flush_spread=0.05), events
+
+
+def _lost_vote() -> tuple[Setting, list[Event]]:
+    """A voter saves a term, then its vote in it; that record is lost; the request of another candidate arrives once more."""
+    events: list[Event] = [
+        {"at": 14.0, "do": "lead", "group": 1, "to": 5},
+        {"at": 20.0, "do": "partition", "side": [4], "ticks": 21.0},
+        {"at": 22.0, "do": "write", "group": 1, "count": 4},
+        {"at": 30.0, "do": "crash", "member": 5, "back": 50.0},
+        {"at": 40.5, "do": "cut", "source": 4, "to": 1, "ticks": 4.0},
+        {"at": 40.5, "do": "cut", "source": 4, "to": 3, "ticks": 4.0},
+        {"at": 41.1, "do": "campaign", "group": 1, "member": 4},
+        {"at": 41.9, "do": "campaign", "group": 1, "member": 3},
+        {"at": 41.9, "do": "campaign", "group": 1, "member": 1},
+        {"at": 43.0, "do": "lost_tail", "member": 2, "share": 0.001, "back": 0.2},
+        *[{"at": 44.0 + place, "do": "replay", "count": 40, "kind": "VOTE"} for place in range(4)],
+    ]
+    return replace(PLAIN, members=5, voters=[[1, 2, 3, 4, 5]], pre_vote=False, store_every=500.0, weather={"delay_spread": 0.2}), events
+
+
+def _figure_8() -> tuple[Setting, list[Event]]:
+    """Figure 3.7 of the thesis: an entry of an old term is on a majority, and is overwritten all the same."""
+    alone = [{"at": 22.0, "do": "partition", "side": [member], "ticks": 24.0} for member in (2,)]
+    events: list[Event] = [
+        {"at": 15.0, "do": "lead", "group": 1, "to": 1},
+        *[{"at": 20.0, "do": "cut", "source": 1, "to": member, "ticks": 3.0} for member in (3, 4, 5)],
+        {"at": 20.1, "do": "write", "group": 1, "count": 3},
+        {"at": 22.0, "do": "crash", "member": 1, "back": 22.0},
+        *alone,
+        {"at": 33.0, "do": "campaign", "group": 1, "member": 5},
+        {"at": 33.7, "do": "campaign", "group": 1, "member": 5},
+        {"at": 34.05, "do": "cut", "source": 5, "to": 3, "ticks": 10.0},
+        {"at": 34.05, "do": "cut", "source": 5, "to": 4, "ticks": 10.0},
+        {"at": 36.0, "do": "crash", "member": 5, "back": 16.0},
+        {"at": 36.0, "do": "partition", "side": [3], "ticks": 10.0},
+        {"at": 36.0, "do": "partition", "side": [4], "ticks": 20.0},
+        *[{"at": 46.5 + place, "do": "campaign", "group": 1, "member": 1} for place in range(3)],
+        {"at": 50.0, "do": "crash", "member": 1, "back": 40.0},
+        {"at": 56.5, "do": "campaign", "group": 1, "member": 5},
+    ]
+    weather = {"delay_spread": 0.3}
+    return replace(PLAIN, members=5, voters=[[1, 2, 3, 4, 5]], write_every=60.0, append_octets=1, inflight_messages=1, weather=weather), events
+
+
+def _joint() -> tuple[Setting, list[Event]]:
+    """Three voters are replaced by three others; the old ones are cut off on the way."""
+    events: list[Event] = [{"at": 14.0, "do": "lead", "group": 1, "to": 3}, {"at": 15.0, "do": "members", "group": 1, "voters": [3, 4, 5]}]
+    for place in range(5):
+        events.append({"at": 33.0 + 0.25 * place, "do": "write", "group": 1, "count": 1})
+    return replace(PLAIN, members=5, slow_apply=True, ticks=110.0), events
+
+
+def _stale_leader() -> tuple[Setting, list[Event]]:
+    """A leader whose clock stands is cut off and asked for reads."""
+    events: list[Event] = []
+    for at in (15.0, 55.0):
+        events += [
+            {"at": at, "do": "lead", "group": 1, "to": 1},
+            {"at": at + 5, "do": "partition", "side": [1], "ticks": 30.0},
+            {"at": at + 5, "do": "clock_stands", "member": 1, "ticks": 30.0},
+        ]
+    return replace(PLAIN, read_every=0.7, ticks=95.0), events
 
 
 def _forged() -> tuple[Setting, list[Event]]:
@@ -112,11 +234,22 @@ SCHEDULES: dict[str, Schedule] = {
     "doubled appends": _doubled_appends,
     "concurrent commands": _concurrent,
     "long entries": _long_entries,
-    "frozen leader": _frozen_leader,
+    "tails": _tails,
+    "full leader": _full_leader,
+    "full candidate": _full_candidate,
+    "long old tail": _long_old_tail,
+    "hole": _hole,
+    "lost vote": _lost_vote,
+    "figure 8": _figure_8,
+    "joint": _joint,
+    "stale leader": _stale_leader,
     "forged": _forged,
 }
 
 
 def schedule(name: str, seed: int) -> tuple[Setting, list[Event]]:
     setting, events = SCHEDULES[name]()
+    if name == "joint":
+        at = round(28.0 + Random(seed).random() * 14, 2)
+        events = [*events, {"at": at, "do": "partition", "side": [1, 2], "ticks": 35.0}]
     return replace(setting, seed=seed), sorted(events, key=lambda event: float(event["at"]))

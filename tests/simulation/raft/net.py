@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class Net:
         self.world, self.rng = world, world.rng
         self.weather = Weather()
         self.cut: set[tuple[int, int]] = set()
+        self.kept: deque[tuple[Any, ...]] = deque(maxlen=400)  # messages of late, for replays
         self.holds: list[Callable[[int, int, int, Message], bool]] = []
 
     def send(
@@ -54,8 +56,16 @@ class Net:
         number = source.number
         if self.holds and any([hold(number, to, group, message) for hold in self.holds]):
             return
+        if self.world.keeps_messages:
+            self.kept.append((target, message.kind, number, source.links.get(to, 0), source.boot, group, message, (), None))
         for delay in self._ways(number, to):
             self.world.later(delay, target.deliver, number, source.links.get(to, 0), source.boot, group, message, rows, image)
+
+    def replay(self, count: int, kind: str) -> None:
+        """Messages of late arrive once more, whatever they are or of one kind; links still belong to one life of either side."""
+        kept = [row for row in self.kept if not kind or row[1].name == kind]
+        for row in self.rng.sample(kept, min(count, len(kept))):
+            self.world.later(self.rng.random(), row[0].deliver, *row[2:])
 
     def tell(self, source: Member, to: int, call: Callable[..., None], *args: Any) -> None:
         """Send what is no message of a core."""

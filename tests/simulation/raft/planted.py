@@ -17,7 +17,7 @@ from replica.consensus.raft.membership import Membership
 from replica.consensus.raft.quorum import NO_LIMIT, Verdict, majority_index
 from replica.consensus.raft.values import Duties, Kind, MemberId, Message, Role, SnapshotMeta
 from replica.model.outcome import EntryKind, LogEntry
-from tests.simulation.raft.disk import Disk, Image, Save, View
+from tests.simulation.raft.disk import Disk, Found, Image, Save, Truncate, View
 from tests.simulation.raft.member import Member
 from tests.simulation.raft.seat import CALM, Seat
 from tests.simulation.raft.world import World
@@ -104,7 +104,15 @@ class CutsWithoutConflict(RaftCore):
             self.log.append(message.entries)
 
 
-class CommitsBeyondMessage(RaftCore):
+class ProbesLower(RaftCore):
+    """A leader that looks a little lower for where logs meet, which Raft allows; no bug by itself."""
+
+    def _step_back(self, message: Message, progress: Any) -> None:
+        hint, _ = self.log.hint_below(message.hint, message.log_term)
+        super()._step_back(replace(message, hint=max(0, hint - 2), log_term=0), progress)
+
+
+class CommitsBeyondMessage(ProbesLower):
     def _clamp_commit(self, message: Message, last_new: int) -> int:
         return min(message.commit, self.log.last)
 
@@ -458,12 +466,16 @@ class FramedByNewline(View):
                 return
 
 
-class CompactionLosesEntries(View):
-    """A kill in the middle of compaction leaves the rewritten journal with its first entries only."""
+class CompactionLosesEntries(Disk):
+    """A kill soon after compaction leaves the rewritten journal with its first entries only."""
 
-    def truncate(self, index: int) -> None:
-        super().truncate(index)
-        del self.entries[2:]
+    def found(self, upto: int | None = None, *, stores_too: bool = False) -> Found:
+        found = super().found(upto, stores_too=stores_too)
+        for group, view in found.views.items():
+            lately = [op for op in self.flushed[:upto] if getattr(op, "group", None) == group][-6:]
+            if any(isinstance(op, Truncate) for op in lately):
+                del view.entries[2:]
+        return found
 
 
 class VoteNotKept(View):
@@ -510,17 +522,17 @@ class VotesUnsaved(VoteRecordForgotten):
 
 PLANTS: dict[str, Plant] = {
     "replies leave before the save": Plant("1", _core(RepliesBeforeSave)),
-    "a leader counts itself before its flush": Plant("1", _core(CountsUnsaved)),
-    "a leader leads before its own vote is saved": Plant("1", _core(LeadsUnsaved)),
+    "a leader counts itself before its flush": Plant("1", _core(CountsUnsaved), "full leader"),
+    "a leader leads before its own vote is saved": Plant("1", _core(LeadsUnsaved), "full candidate"),
     "the vote is not in the same write": Plant("1", lambda: world_of(seat=VotesUnsaved, member=_disk(VoteApart))),
     "two votes in one term": Plant("2", _core(VotesAgain)),
     "the vote is forgotten on step-down": Plant("2", _core(ForgetsVoteOnStepDown)),
     "replies of an older term count": Plant("2", _core(OldRepliesCount)),
     "votes are a number, not a set": Plant("2", _core(CountsVotesTwice)),
     "truncation without a conflict": Plant("3", _core(CutsWithoutConflict)),
-    "commit beyond this message": Plant("3", _core(CommitsBeyondMessage)),
+    "commit beyond this message": Plant("3", _core(CommitsBeyondMessage), "tails"),
     "heartbeats advance commit past the match": Plant("3", _core(HeartbeatsCommit)),
-    "a transfer's announcement advances commit": Plant("3", _core(TransferCommits)),
+    "a transfer's announcement advances commit": Plant("3", _core(TransferCommits), "tails"),
     "proposals known by index alone": Plant("4", _seat(KeyedByIndex)),
     "one future for all callers": Plant("4", _seat(OneFuture)),
     "acknowledged when appended": Plant("4", _seat(AcknowledgesWhenAppended)),
@@ -528,11 +540,11 @@ PLANTS: dict[str, Plant] = {
     "entries are cut at a limit": Plant("5", _core(SplitsEntries)),
     "the applied index is apart from the state": Plant("6", _seat(IndexApart)),
     "amnesia is not judged": Plant("6", _seat(NotJudged)),
-    "amnesia is judged by the log's length alone": Plant("6", _seat(JudgedByLengthAlone)),
-    "a hole below the flushed mark is forgiven": Plant("6", _seat(HoleForgiven)),
+    "amnesia is judged by the log's length alone": Plant("6", _seat(JudgedByLengthAlone), "long old tail"),
+    "a hole below the flushed mark is forgiven": Plant("6", _seat(HoleForgiven), "hole"),
     "an AMNESIAC member takes part": Plant("6", _member(AmnesiacTakesPart)),
     "no Hello before the first vote": Plant("6", _seat(NoHelloFirst)),
-    "a lost record of a vote is a free vote": Plant("6", _seat(VoteRecordForgotten)),
+    "a lost record of a vote is a free vote": Plant("6", _seat(VoteRecordForgotten), "lost vote"),
     "fed without raising the term": Plant("6", _seat(FedWithoutRaise)),
     "fed with a state that covers nothing, and no learner": Plant("6", _seat(FedWithAnything)),
     "a match is kept over a member's restart": Plant("6", _seat(MatchKept)),
@@ -540,12 +552,12 @@ PLANTS: dict[str, Plant] = {
     "records without a checksum": Plant("7", _on(NoChecksum)),
     "the name in a message is believed": Plant("8", _member(BelievesNames)),
     "votes without looking at the log": Plant("Raft", _core(ElectsAnybody)),
-    "entries of older terms are committed by counting": Plant("Raft", _core(CommitsOldTerms)),
+    "entries of older terms are committed by counting": Plant("Raft", _core(CommitsOldTerms), "figure 8"),
     "changes of membership overlap": Plant("Raft", _core(ChangesOverlap)),
-    "only the new half of a joint membership counts": Plant("Raft", _core(JointIsNotJoint)),
+    "only the new half of a joint membership counts": Plant("Raft", _core(JointIsNotJoint), "joint"),
     "learners count": Plant("Raft", _core(LearnersCount)),
-    "an election over an unapplied change": Plant("Raft", _core(CampaignsOverChange)),
-    "reads without a round": Plant("Raft", _core(ReadsWithoutRound)),
+    "an election over an unapplied change": Plant("Raft", _core(CampaignsOverChange), "joint"),
+    "reads without a round": Plant("Raft", _core(ReadsWithoutRound), "stale leader"),
     "reads before the own term's first commit": Plant("Raft", _core(ReadsBeforeOwnTerm)),
     "reads of the own state alone": Plant("Raft", _seat(ReadsLocally)),
     "the journal is cut before the store is durable": Plant("Raft", _seat(CompactsBeforeStore)),
@@ -558,9 +570,9 @@ PLANTS: dict[str, Plant] = {
     "raftos: a concurrent command is acknowledged": Plant("raftos", _seat(OneFuture), "concurrent commands"),
     "raftos: nothing commits after the leader's death": Plant("raftos", _core(NoFirstEntry), "restarts"),
     "raftos: entries over 65,507 octets never arrive": Plant("raftos", lambda: UdpWorld, "long entries"),
-    "PySyncObj: commit over an unverified tail": Plant("PySyncObj", _core(TransferCommits), "frozen leader"),
+    "PySyncObj: commit over an unverified tail": Plant("PySyncObj", _core(TransferCommits), "tails"),
     "PySyncObj: acknowledged without fsync": Plant("PySyncObj", _on(disk=NoFsync), "restarts"),
-    "PySyncObj: a kill during compaction loses the journal": Plant("PySyncObj", _on(CompactionLosesEntries), "restarts"),
+    "PySyncObj: a kill during compaction loses the journal": Plant("PySyncObj", _on(disk=CompactionLosesEntries), "restarts"),
     "PySyncObj: octets from the peer port before it is known who speaks": Plant("PySyncObj", _member(BelievesNames), "forged"),
 }
 

@@ -12,7 +12,7 @@ Events are values that JSON can carry: {"at": ticks, "do": name, ...}. The vocab
     hole member group depth back   unreadable entries            store member keep             store flushed, journal compacted
     lead group to                  leader transfer               campaign group member         an election out of turn
     members group voters           other voters are wished       write group count             a burst of writes
-    forge group source name        messages under another name
+    forge group source name        messages under another name   replay count kind            old messages arrive once more
     strike group back ticks        its leader crashes and the member that is furthest is cut off
     behead group ticks count       its leader is cut off and gets a burst of writes
 
@@ -192,15 +192,16 @@ MAKERS: dict[str, tuple[float, Maker]] = {  # kind: how many in 100 ticks at mos
     "forge": (6, _forge),
     "strike": (2, lambda rng, s: {"do": "strike", "group": _group(rng, s), "back": _back(rng), "ticks": _long(rng)}),
     "behead": (2, lambda rng, s: {"do": "behead", "group": _group(rng, s), "ticks": _long(rng), "count": rng.randint(1, 8)}),
+    "replay": (4, lambda rng, s: {"do": "replay", "count": rng.randint(1, 60), "kind": rng.choice(("", "", "VOTE", "APPEND_REPLY"))}),
     "write": (3, lambda rng, s: {"do": "write", "group": _group(rng, s), "count": rng.randint(5, 25)}),
 }
 
 
 PRESSED: dict[str, dict[str, int]] = {  # profile: kind of event, weight
-    "elections": {"campaign": 8, "crash": 6, "cut": 3, "strike": 4, "partition": 1, "write": 2, "lead": 2},
-    "tails": {"behead": 6, "strike": 5, "store": 5, "freeze": 3, "crash": 2, "lead": 2, "partition": 2},
+    "elections": {"campaign": 8, "crash": 6, "cut": 3, "strike": 4, "partition": 1, "write": 2, "lead": 2, "replay": 6},
+    "tails": {"behead": 6, "strike": 5, "store": 5, "freeze": 3, "crash": 2, "lead": 2, "partition": 2, "replay": 5},
     "membership": {"members": 8, "strike": 3, "partition": 4, "cut": 3, "crash": 4, "campaign": 4, "store": 2, "lead": 2},
-    "disks": {"lost_tail": 4, "old_image": 4, "campaign": 6, "strike": 3, "crash": 2, "fsync_lies": 2, "store": 2, "behead": 3},
+    "disks": {"lost_tail": 4, "old_image": 4, "campaign": 6, "strike": 3, "crash": 2, "fsync_lies": 2, "store": 2, "behead": 3, "replay": 4},
 }
 PROFILES = ("", "elections", "", "tails", "", "membership", "", "disks", "", "", "", "")
 

@@ -105,6 +105,8 @@ class Seat:
         self.feeding: set[int] = set()
         self.rows: tuple[tuple[int, Promise], ...] = ()
         hard = view.hard
+        if image.index < view.floor:
+            raise self.truth.wrong("store behind journal", f"member {self.me}: store {image.index}, journal from {view.floor + 1}")
         if image.index > view.last or view.term(image.index) != image.term:
             view.floor, view.floor_term, view.entries = image.index, image.term, []
             if image.term > hard.term:

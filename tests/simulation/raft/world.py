@@ -81,6 +81,7 @@ class World:
         self.groups = list(range(1, len(setting.voters) + 1))
         self.truths = {group: GroupTruth(group) for group in self.groups}
         self.desired: dict[int, frozenset[int]] = {}
+        self.keeps_messages = False  # set when the schedule replays some
         self.net = Net(self)
         self.net.weather = Weather(**setting.weather)
         self.clients = Clients(self)
@@ -135,6 +136,7 @@ class World:
         Raises:
             Violation: an invariant does not hold.
         """
+        self.keeps_messages = any(event["do"] == "replay" for event in events)
         for member in self.members.values():
             member.start()
         for event in events:
@@ -407,6 +409,9 @@ class World:
             for seat in machine.seats.values():
                 seat.flush_store(keep)
 
+    def _do_replay(self, count: int, kind: str) -> None:
+        self.net.replay(count, kind)
+
     def _do_forge(self, group: int, source: int, name: int) -> None:
         """A member sends what another one might have said: it holds all, and it votes for whoever asks."""
         for machine in self.alive():
@@ -530,6 +535,8 @@ class World:
     def fed(self, seat: Seat) -> None:
         self.note("member", seat.me, "is FED in group", seat.group)
         self.count("fed")
+        if (seat.core.term, seat.core.vote) < (seat.recall.told.term, 1):
+            raise self.truths[seat.group].wrong("amnesia", f"member {seat.me} was fed and may vote again in {seat.recall.told.term}")
 
     def check_damage(self) -> None:
         """A disk that went back is good again once its member is sound everywhere."""
