@@ -187,6 +187,12 @@ def test_removing_one_of_three_is_refused_with_what_comes_first(run: Run) -> Non
     assert code_of(run("remove", "m2", "--plan", plan["token"], "--json")) == (4, "refused")
 
 
+def test_removing_what_leaves_fewer_voters_is_refused_without_zones_too() -> None:
+    plain = MemoryCluster.of([("m1", ""), ("m2", ""), ("m3", "")], ["g"])
+    result = runner(plain)("remove", "m2")
+    assert result.exit_code == 4 and "1 voters instead of 3" in result.stdout and "zaibei cluster invite NAME" in result.stdout
+
+
 def test_removing_with_fewer_voters_is_accepted_by_word(world: MemoryCluster, run: Run) -> None:
     plan = json.loads(run("remove", "m2", "--fewer", "--json").stdout)["plan"]
     assert plan["refusal"] == "" and "1 voters" in " ".join(plan["text"])
