@@ -79,7 +79,7 @@ class GroupBase(ABC):
         self._book = ProposalBook()
         self._pump: ApplyPump | None = None
         self._core: RaftCore | None = None
-        self._after: deque[tuple[int, Sequence[Message]]] = deque()  # (save, what may leave after it)
+        self._after: deque[tuple[int, Sequence[Message], int]] = deque()  # (save, what may leave after it, term it saves or 0)
         self._led: tuple[int, int] = (0, 0)  # (term, index of its first entry) when we became leader
         self._durable = 0
         self._pressed = self._machine_busy = False
@@ -166,7 +166,7 @@ class GroupBase(ABC):
 
     @property
     def hard_term(self) -> int:
-        """Highest term whose hard state was handed to the journal."""
+        """Highest term whose hard state is on our disk."""
         return self._hard_term
 
     @property

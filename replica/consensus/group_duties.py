@@ -83,10 +83,9 @@ class GroupDuties(GroupKeep):
         hard = duties.hard
         if hard is not None:
             hard = HardState(hard.term, hard.vote, self._journal.boot)
-            self._hard_term = hard.term
         self._tail.append(duties.entries)
         self._log.append(duties.entries, hard, duties.number)
-        self._after.append((duties.number, duties.send_after_save))
+        self._after.append((duties.number, duties.send_after_save, 0 if hard is None else hard.term))
 
     def _fetch(self, first: int) -> None:
         """Read entries for a member that is further behind than what is in memory."""
@@ -115,7 +114,8 @@ class GroupDuties(GroupKeep):
             return
         ready: list[Message] = []
         while self._after and self._after[0][0] <= number:
-            save, messages = self._after.popleft()
+            save, messages, term = self._after.popleft()
+            self._hard_term = max(self._hard_term, term)
             self._core.saved(save)
             ready += messages
         if ready:
@@ -253,8 +253,8 @@ class GroupDuties(GroupKeep):
         self._log.restart_at(meta.index, meta.term)
         self._tail.restart_at(meta.index, meta.membership)
         self._log.keep(KEPT_MEMBERSHIP, encode_membership(meta.index, meta.membership))
-        self._hard_term = hard.term
         await self._save_now(hard)
+        self._hard_term = hard.term
         self._new_core(hard, meta.index)
         self.core.step(message)
         self._touch()
