@@ -11,7 +11,7 @@ all, and a member that finds less of itself on its disk than another one remembe
     SOUND      yes    yes           yes      a later Hello remembers more: AMNESIAC
     AMNESIAC   no     no            no       a committed change made us a learner and a transfer that covers the promises is
                                              installed, hard state and boot raised above what was promised: FED
-    FED        no     yes           yes      a committed change made us a voter again: SOUND; a Hello remembers more: AMNESIAC
+    FED        yes    yes           yes      a committed change made us a voter again: SOUND; a Hello remembers more: AMNESIAC
 
 Each start is ASKING again: what follows from the disk alone is judged anew. ASKING acknowledges nothing, because a new promise
 would replace, in the memory of others, the old one by which the loss is found. A torn tail that was never acknowledged is normal.
@@ -20,6 +20,10 @@ Only acknowledged entries of the promised term itself are counted: those alone c
 that term is the beginning of its leader's, while an older end may be longer and yet be other entries. What else was matched in the
 term is worthless after a restart, so a leader forgets it with the Hello of a new life (`core.memory_lost`), and a link belongs to
 one life of either side: what was sent to the life before is dropped.
+
+A learner asks for no vote by itself, and who was FED grants one like any other: its log covers what it had promised, its vote in
+the promised term counts as given, and it cannot know when it was made a voter: were it to wait for that, a group whose newest
+voters have not heard of it yet could elect nobody for ever.
 
 The limit: a rolled-back member is not found when some quorum of Hellos holds nobody that ever heard of the lost promises. It is
 found whenever `others_that_must_know` of the other voters remember. Restoring a member's disk is therefore forbidden.
@@ -111,7 +115,7 @@ RIGHTS: dict[Standing, Rights] = {
     Standing.ASKING: Rights(vote=False, acknowledge=False, answer=True),
     Standing.SOUND: Rights(vote=True, acknowledge=True, answer=True),
     Standing.AMNESIAC: Rights(vote=False, acknowledge=False, answer=False),
-    Standing.FED: Rights(vote=False, acknowledge=True, answer=True),
+    Standing.FED: Rights(vote=True, acknowledge=True, answer=True),
 }
 STANDING_MOVES: dict[Standing, frozenset[Standing]] = {
     Standing.ASKING: frozenset({Standing.SOUND, Standing.AMNESIAC, Standing.FED}),
