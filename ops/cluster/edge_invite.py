@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,6 +36,7 @@ from replica.model.outcome import OutcomeKind
 from replica.model.trust import Role
 
 INVITES_FILE = "invites.json"
+_ADDING = threading.Lock()  # of this process, which alone owns the folder: two invitations at once take turns
 
 
 class InviteFile:
@@ -48,7 +50,8 @@ class InviteFile:
         return () if octets is None else decode_invites(octets, self._keep.place)
 
     def add(self, invite: Invite, now_ms: int) -> None:
-        self._keep.write(encode_invites(with_invite(self.read(), invite, now_ms)))
+        with _ADDING:
+            self._keep.write(encode_invites(with_invite(self.read(), invite, now_ms)))
 
 
 class PkiInviter:

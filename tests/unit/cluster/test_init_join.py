@@ -191,6 +191,12 @@ async def centre(folder: Path) -> AsyncIterator[Centre1]:
         await server.stop()
 
 
+async def test_members_invited_at_once_are_all_invited(centre: Centre1) -> None:
+    names = [f"m{number}" for number in range(2, 14)]
+    await asyncio.gather(*(centre.inviter.invite(name, "", 0, 600) for name in names))
+    assert sorted(one.name for one in InviteFile(centre.data).read()) == sorted(names)
+
+
 async def test_a_member_joins_with_its_token(centre: Centre1, folder: Path) -> None:
     token, _ = await centre.inviter.invite("m2", "b", 0, 600)
     words = ("join", token, "--reach", "m2.example:2646", "--data", str(folder / "second"), "--json")
