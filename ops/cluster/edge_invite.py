@@ -22,12 +22,12 @@ from ops.cluster.invites import (
     invite_of,
     with_invite,
 )
-from ops.cluster.port import ClusterPort
+from ops.cluster.port import ClusterLook, ClusterPort
 from ops.pki.edge_folder import PkiFolder
 from replica.cluster import entries
 from replica.cluster.card import Card, CardMember, encode_card
 from replica.cluster.edge_keep import FOLDER, FileKeep
-from replica.cluster.state import ControlState, MemberRecord, MemberState
+from replica.cluster.state import FIRST_MEMBER, ControlState, MemberRecord, MemberState
 from replica.enrol.port import AdmissionRequest, AdmissionResult
 from replica.enrol.tickets import Ticket, secret_hash
 from replica.enrol.token import SECRET_OCTETS, TICKET_OCTETS, Token, encode_token
@@ -36,6 +36,7 @@ from replica.model.outcome import OutcomeKind
 from replica.model.trust import Role
 
 INVITES_FILE = "invites.json"
+BEGUN_LOOK_S, BEGUN_LOOKS_MAX = 0.1, 50
 _ADDING = threading.Lock()  # of this process, which alone owns the folder: two invitations at once take turns
 
 
@@ -94,7 +95,7 @@ class ClusterAdmission:
         if invite is None:
             raise ZaibeiError(Code.REFUSED, f"nobody invited {request.name}. Next: zaibei cluster invite {request.name}")
         act = _act(invite)
-        look = await self._port.fresh()
+        look = await self._begun()
         number = request.number or look.state.given_by(act)
         if not number:
             record = MemberRecord(
@@ -109,6 +110,15 @@ class ClusterAdmission:
         if member is None or member.name != request.name or member.state is MemberState.REMOVED:
             raise ZaibeiError(Code.REFUSED, f"{request.name} is no member (any more). Next: zaibei cluster invite {request.name}")
         return AdmissionResult(member.number, encode_card(card_of(look.state, member)), look.state.cluster)
+
+    async def _begun(self) -> ClusterLook:
+        """The cluster, once the member that began it stands in it as number 1: nobody else may be given that number."""
+        for _ in range(BEGUN_LOOKS_MAX):
+            look = await self._port.fresh()
+            if look.state.member(FIRST_MEMBER) is not None:
+                return look
+            await asyncio.sleep(BEGUN_LOOK_S)
+        raise ZaibeiError(Code.UNREACHABLE, "the first member is not in its own cluster yet. Next: join again", retry=True)
 
 
 def card_of(state: ControlState, member: MemberRecord) -> Card:

@@ -191,6 +191,16 @@ async def centre(folder: Path) -> AsyncIterator[Centre1]:
         await server.stop()
 
 
+async def test_a_member_that_comes_before_the_first_one_stands_in_the_list_is_not_number_1(folder: Path) -> None:
+    world = MemoryCluster.of([], [])
+    data = folder / "first"
+    InviteFile(data).add(Invite("m2", "", 0, 1 << 60), 0)
+    coming = asyncio.create_task(ClusterAdmission(data, world).admit(AdmissionRequest("m2", "", ("m2:1",), ())))
+    await asyncio.sleep(0.05)
+    assert world.admit("m1", "") == 1, "the list was still empty"
+    assert (await coming).number == 2
+
+
 async def test_members_invited_at_once_are_all_invited(centre: Centre1) -> None:
     names = [f"m{number}" for number in range(2, 14)]
     await asyncio.gather(*(centre.inviter.invite(name, "", 0, 600) for name in names))
