@@ -25,6 +25,7 @@ STATUS_S_MAX = 1.0  # until a call that failed has its status
 HANDSHAKE_MS_MAX = 5_000
 IDLE_MS_MAX = 60_000  # a connection without a stream
 STANDING_S = 1.0  # how often a running stream's right to run is looked at
+EARLY_S = 3.0  # a stream is opened anew so long before the other side's certificate ends: a renewed one may be there
 
 log = logging.getLogger("zaibei.feed")
 
@@ -175,7 +176,7 @@ def callee_stands(peer: Peer, identity: Identity, trusts: Trusts | None) -> Call
 
     def check() -> None:
         if trusts is not None:
-            trusts.identify([peer.certificate_pem + peer.issuers_pem], time.time())
+            trusts.identify([peer.certificate_pem + peer.issuers_pem], time.time() + EARLY_S)
         if identity.latest().certificate_pem != mine.certificate_pem:
             raise ZaibeiError(Code.UNREACHABLE, "our certificate was renewed: connecting with the new one", retry=True)
 

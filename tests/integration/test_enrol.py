@@ -233,11 +233,15 @@ async def test_a_stolen_certificate_without_its_key_renews_nothing(tmp_path: Pat
     async with office(tmp_path) as at:
         real = issue_into(at.ca, tmp_path / "real", Claims(Role.SOURCE, "node-a"))
         thief = ensure_identity(tmp_path / "thief", "node-a")
-        posing = replace(thief, certificate_pem=real.certificate_pem)
         files = TrustFiles((at.ca.path / ROOT_FILE,))
-        with pytest.raises(ZaibeiError) as caught:
-            await renew_over_network(posing, tmp_path / "thief", [at.address], at.trust(), files)
-        assert caught.value.code is Code.NOT_AUTHORISED
+        for posing, why in (
+            (replace(thief, certificate_pem=real.certificate_pem), "not signed by the key"),
+            (replace(real, tls_key_pem=thief.tls_key_pem), "not signed by the key"),
+            (replace(real, signer=thief.signer), "keeps the signing key"),
+        ):
+            with pytest.raises(ZaibeiError, match=why) as caught:
+                await renew_over_network(posing, tmp_path / "thief", [at.address], at.trust(), files)
+            assert caught.value.code is Code.NOT_AUTHORISED
 
 
 async def test_who_has_an_identity_already_keeps_it(tmp_path: Path) -> None:

@@ -124,7 +124,9 @@ def test_what_is_no_ca_signs_nothing(company: Company) -> None:
     deep = Company(root_path_length=0)  # this root allows no intermediate
     leaf = deep.sign("node-a", ["zaibei:source:node-a"])
     assert refused(Trust(Pins((SOURCE,)), Authority.parse([pem(deep.root)]), ALL), leaf, deep.middle)
-    assert refused(trust(company), company.middle)  # a CA's own certificate is no identity
+    assert refused(trust(company), company.middle)
+    itself = company.sign("node-a", ["zaibei:source:node-a"], ca=True)
+    assert "no identity" in refused(trust(company), itself)  # a CA's own certificate, whatever names it carries
 
 
 @pytest.mark.parametrize(

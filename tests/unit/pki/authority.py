@@ -79,6 +79,7 @@ class Company:
         start: dt.datetime | None = None,
         lasts: dt.timedelta = 90 * DAY,
         signing_key: bytes | None = None,
+        ca: bool = False,
     ) -> x509.Certificate:
         tls, signing = tls or ec.generate_private_key(ec.SECP256R1()), signing or Ed25519PrivateKey.generate()
         start = start or NOW - DAY
@@ -92,7 +93,7 @@ class Company:
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(start + lasts)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
