@@ -68,7 +68,7 @@ class MemberPort:
     async def get_many(self, wants: Wants) -> Found:
         if self.member is None:
             raise ZaibeiError(Code.STOPPING, "this member is starting", retry=True)
-        return self.member.read(wants)
+        return await self.member.read_anywhere(wants)
 
 
 async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:

@@ -348,6 +348,8 @@ class GroupHost:
             if message.kind is Kind.SNAPSHOT:
                 self.transfers.offer_soon(hosted, message.to)
                 continue
+            if hosted.asleep and message.kind is Kind.HEARTBEAT:
+                continue  # of the tick in which the group fell asleep: behind SLEEP it would wake the others, and not us
             wire = to_wire(ident, message)
             if message.kind is Kind.HEARTBEAT and self._random.random() < self._limits.promises_share:
                 self._add_promises(hosted, wire)

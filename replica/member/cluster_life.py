@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +14,10 @@ from replica.member.cluster_care import ClusterCare
 from replica.member.cluster_side import ClusterSide
 from replica.member.copy import SourceCopy
 from replica.member.edge_asks import ask
+from replica.member.elsewhere import Elsewhere, answer_of
 from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import Outcome, OutcomeKind
+from replica.model.view import SourceView
 from replica.v1 import entry_pb2, peer_pb2
 
 log = logging.getLogger("zaibei.cluster")
@@ -33,6 +35,10 @@ class Sources(Protocol):
     copies: dict[str, SourceCopy]
 
     def configured(self, name: str) -> bool: ...
+
+    def read_one(self, name: str, keys: Sequence[bytes]) -> tuple[list[bytes | None], SourceView]:
+        """Records of a source that lives here. Raises ZaibeiError(NOT_FOUND)."""
+        ...
 
     async def open_source(self, name: str) -> None:
         """Take a configured source into service."""
@@ -56,6 +62,7 @@ class ClusterLife:
 
     def __init__(self, side: ClusterSide, sources: Sources, holds: Callable[[str], bool]) -> None:
         self.side, self._sources = side, sources
+        self.elsewhere = Elsewhere(side.peers, side.holders)
         self.care = ClusterCare(side, holds)
         self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -139,6 +146,8 @@ class ClusterLife:
                 )
             case "lead":
                 await self.lead(question.group, question.lead)
+            case "read":
+                return answer_of(self._sources.read_one(question.read.source, question.read.keys))
             case "begin_reseed":
                 await self._begin_reseed(question.group)
             case _:

@@ -122,6 +122,7 @@ class ClusterSide:
         if self._server is not None:
             await self._server.stop()
         await self.transfers.close()
+        await self.peers.close()
         await self.control.stop()
         await self.host.stop()
 
@@ -289,6 +290,16 @@ class ClusterSide:
         return await self.answer(member, question)
 
     # -- for sources
+
+    def holders(self, source: str) -> list[int]:
+        """Other members that hold a source and are connected, the one that leads it first."""
+        record = self.record(source)
+        if record is None:
+            return []
+        told = self.host.stands(record.ident)
+        leader = 0 if told is None else told.leader
+        there = (record.wanted.everyone & self.links.connected) - {self.me}
+        return sorted(there, key=lambda number: (number != leader, number))
 
     def leader_feeds(self, ident: int) -> tuple[str, ...]:
         """Where a group's leader takes the feed; empty: not known."""

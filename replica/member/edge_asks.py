@@ -53,14 +53,15 @@ async def ask(peers: Peers, member: int, question: peer_pb2.MemberQuestion, limi
         ZaibeiError: as it answered; UNREACHABLE (it was not asked), UNKNOWN (asked, and no answer came).
     """
     question.limit_ms = int(limit_s * 1_000)
-    async with peers.channel(member) as channel:
-        stub: peer_pb2_grpc.MemberCallsAsyncStub = peer_pb2_grpc.MemberCallsStub(channel)
-        try:
-            answer = await stub.Ask(question, timeout=limit_s + ANSWER_S_MORE)
-        except grpc.RpcError as exc:
-            refused = isinstance(exc, grpc.aio.AioRpcError) and exc.code() is grpc.StatusCode.PERMISSION_DENIED
-            code = Code.NOT_AUTHORISED if refused else Code.UNKNOWN
-            raise ZaibeiError(code, f"member {member} did not answer: {exc}", definite=refused, retry=not refused) from exc
+    stub: peer_pb2_grpc.MemberCallsAsyncStub = peer_pb2_grpc.MemberCallsStub(await peers.kept(member))
+    try:
+        answer = await stub.Ask(question, timeout=limit_s + ANSWER_S_MORE)
+    except grpc.RpcError as exc:
+        await peers.drop(member)
+        refused = isinstance(exc, grpc.aio.AioRpcError) and exc.code() is grpc.StatusCode.PERMISSION_DENIED
+        code = Code.NOT_AUTHORISED if refused else Code.UNKNOWN
+        details = exc.details() if isinstance(exc, grpc.aio.AioRpcError) else exc
+        raise ZaibeiError(code, f"member {member} did not answer: {details}", definite=refused, retry=not refused) from exc
     if answer.code:
         try:
             code = Code(answer.code)

@@ -1,4 +1,4 @@
-"""Channels to other members for questions and files: mTLS, to the member with that number and nobody else."""
+"""Channels to other members for questions and files: mTLS, to the member with that number alone, kept while they work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from replica.model.errors import Code, ZaibeiError
 
 
 class Peers:
-    """Opens channels.
+    """Opens channels, and keeps one a member for what is asked often.
 
     Args:
         places: where members are reached, by now.
@@ -21,14 +21,44 @@ class Peers:
 
     def __init__(self, trust: MemberTrust, places: Callable[[], Mapping[int, Place]]) -> None:
         self._trust, self._places = trust, places
+        self._kept: dict[int, grpc.aio.Channel] = {}
 
     @asynccontextmanager
     async def channel(self, member: int) -> AsyncIterator[grpc.aio.Channel]:
-        """A channel to the member, at the first of its addresses where it answers.
+        """A channel of its own, closed afterwards.
 
         Raises:
             ZaibeiError: UNREACHABLE (nobody answers, or its place is not known), NOT_AUTHORISED (somebody else does).
         """
+        channel = await self._open(member)
+        try:
+            yield channel
+        finally:
+            await channel.close()
+
+    async def kept(self, member: int) -> grpc.aio.Channel:
+        """The channel that is kept; `drop` it when a call on it failed. Raises as `channel`."""
+        found = self._kept.get(member)
+        if found is None:
+            found = await self._open(member)
+            other = self._kept.setdefault(member, found)
+            if other is not found:  # two asked at once
+                await found.close()
+            found = other
+        return found
+
+    async def drop(self, member: int) -> None:
+        """What is asked next begins on a new connection, with the certificate judged anew."""
+        channel = self._kept.pop(member, None)
+        if channel is not None:
+            await channel.close()
+
+    async def close(self) -> None:
+        for member in list(self._kept):
+            await self.drop(member)
+
+    async def _open(self, member: int) -> grpc.aio.Channel:
+        """At the first of its addresses where it answers."""
         place = self._places().get(member)
         addresses: Sequence[str] = place.addresses if place is not None else ()
         trouble = ZaibeiError(Code.UNREACHABLE, f"where member {member} is reached is not known here", retry=True)
@@ -38,10 +68,5 @@ class Peers:
             except ZaibeiError as exc:
                 trouble = exc
                 continue
-            channel = open_channel(address, self._trust.credentials(), answerer)
-            try:
-                yield channel
-            finally:
-                await channel.close()
-            return
+            return open_channel(address, self._trust.credentials(), answerer)
         raise trouble

@@ -477,6 +477,21 @@ class Member:
                         self.broken.setdefault(name, exc)
         return found
 
+    def read_one(self, name: str, keys: Sequence[bytes]) -> tuple[list[bytes | None], SourceView]:
+        """Satisfies cluster_life.Sources."""
+        found = self.read({name: keys}).get(name)
+        if found is None:
+            raise ZaibeiError(Code.NOT_FOUND, f"{name} is not in service at this member", retry=True)
+        return found
+
+    async def read_anywhere(self, wants: Mapping[str, Sequence[bytes]]) -> dict[str, tuple[list[bytes | None], SourceView]]:
+        """As `read`; sources that do not live here are read at a member that holds them."""
+        found = self.read(wants)
+        if self.life is None or len(found) == len(wants):
+            return found
+        away = {name: keys for name, keys in wants.items() if name not in found and name not in self.copies}
+        return found | await self.life.elsewhere.read(away) if away else found
+
     def _on_state(self, _: GroupState) -> None:
         """On the apply thread, after each entry: look at the catalog soon, once for many."""
         loop = self._loop

@@ -144,3 +144,27 @@ async def test_a_copy_is_fed_anew_by_one_call_and_votes_again(tmp_path: Path) ->
             await until(lambda: victim in three.copy(leader, "node-a").log.membership.voters)
             await until(lambda: three.life(victim).side.host.standing(ident) is Standing.SOUND)
             assert three.copy(victim, "node-a").store.digest_at(node.log.head()) == node.log.content.digest
+
+
+async def test_a_member_that_holds_no_copy_answers_by_asking_one_that_does(tmp_path: Path) -> None:
+    async with cluster(tmp_path, ("a", "b", "c", "d", "e")) as five:
+        node = node_of(five, tmp_path)
+        node.pins_more = tuple(Peer(one.name, one.certificate_pem, role="member") for one in five.identities.values())
+        async with node.serving():
+            await node.write(put("88.118/x"))
+            five.sources = (node.settings(),)
+            await five.start(1)
+            await five.admit_all()
+            await five.start(2, 3, 4, 5)
+            await until(lambda: sum("node-a" in world.member.copies for world in five.worlds.values()) >= 3)
+            await until(lambda: five.leader("node-a"))
+            await until(lambda: len(five.copy(five.leader("node-a"), "node-a").log.membership.voters) == 3)
+            await until(lambda: five.copy(five.leader("node-a"), "node-a").store.state().position == node.log.head())
+            await until(lambda: any("node-a" not in world.member.copies for world in five.worlds.values()))
+            away = next(world.member for world in five.worlds.values() if "node-a" not in world.member.copies)
+            assert away.life is not None
+            await until(lambda: away.life.side.holders("node-a"))
+            found = await away.read_anywhere({"node-a": [key("88.118/x"), key("88.118/none")]})
+            values, view = found["node-a"]
+            assert values[0] is not None and values[1] is None
+            assert view.ready and view.freshness is Freshness.FRESH

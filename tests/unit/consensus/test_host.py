@@ -251,3 +251,14 @@ async def test_a_member_that_was_alone_and_gave_others_a_vote_does_not_decide_al
     await one.start(2)
     await one.write(b"both")
     await one.same()
+
+
+async def test_a_sleeping_group_stays_with_its_leader(world: Made) -> None:
+    """A heartbeat of the tick in which the leader fell asleep would wake the others alone, and depose it."""
+    three = await world(1, 2, 3)
+    for turn in range(5):
+        await three.write(b"%d" % turn)
+        leader, term = await three.led(), (await three.led()).group.term
+        await until(lambda: all(one.host.groups[GROUP].asleep for one in three.members.values()))
+        await asyncio.sleep(0.15)
+        assert (await three.led(), leader.group.term) == (leader, term)
