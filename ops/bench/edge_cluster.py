@@ -203,7 +203,8 @@ class Cluster:
         """Wait; returns seconds. Raises RuntimeError: it did not come true in time."""
         began = time.monotonic()
         while not reached():
-            ended = [seat.number for seat in self.seats.values() if seat.child is not None and not seat.child.runs]
+            children = {seat.number: seat.child for seat in self.seats.values() if seat.child is not None}
+            ended = {number: child.last_words() for number, child in children.items() if not child.runs}
             if ended or time.monotonic() - began > limit_s:
                 tail = self.errors.read_text(errors="replace")[-2_000:]
                 raise RuntimeError(f"not within {limit_s:.0f} s: {what}; members that ended: {ended}\n{tail}")

@@ -74,7 +74,7 @@ class Client:
     def __init__(self, config: CommitsConfig) -> None:
         self._config = config
         self._calls = [self._open(target) for target in config.targets]
-        self._serial = 0
+        self._serial = self._at = 0
         self._acks: deque[tuple[float, float]] = deque(maxlen=KEPT_ACKS)  # (asked, acknowledged), monotonic
         self._acked = asyncio.Event()
         self.failed: Counter[str] = Counter()
@@ -106,20 +106,22 @@ class Client:
         return registration_pb2.PutRequest(identifier=f"{HOSTED_PREFIX}/{key}", values=values).SerializeToString()
 
     async def run(self, seconds: float, depth: int) -> dict[str, Any]:
-        """Closed loop at the first target."""
-        call, latencies = self._calls[0], list[float]()
-        await call(self._request(), timeout=CALL_S_MAX, wait_for_ready=True)
+        """Closed loop at whichever target takes commits: the first, until leadership moves."""
+        latencies = list[float]()
+        await self._find()
         requests = [self._request() for _ in range(512)] if self._config.kind == "etcd-txn" else []
         cpu, began = cpu_s(self._config.pids), time.perf_counter()
         end = began + seconds
 
         async def worker() -> None:
             while (asked := time.perf_counter()) < end:
-                request = requests.pop() if requests else self._request()
+                request, at = requests.pop() if requests else self._request(), self._at
                 try:
-                    await call(request, timeout=CALL_S_MAX)
+                    await self._calls[at](request, timeout=CALL_S_MAX)
                 except grpc.aio.AioRpcError as exc:
                     self.failed[f"{exc.code().name}: {exc.details()}"] += 1
+                    self._at = (at + 1) % len(self._calls)
+                    await asyncio.sleep(PERIOD_MS / 1_000)
                     continue
                 latencies.append(time.perf_counter() - asked)
 
@@ -131,6 +133,18 @@ class Client:
             "commits": count, "seconds": took, "cpu_s": cpu_s(self._config.pids) - cpu, "failed": dict(self.failed),
             "p50_ms": latencies[count // 2] * 1e3 if count else 0.0, "p99_ms": latencies[count * 99 // 100] * 1e3 if count else 0.0,
         }  # fmt: skip
+
+    async def _find(self) -> None:
+        until = time.monotonic() + GAP_S_MAX
+        while True:
+            try:
+                await self._calls[self._at](self._request(), timeout=CALL_S_MAX, wait_for_ready=True)
+                return
+            except grpc.aio.AioRpcError:
+                if time.monotonic() > until:
+                    raise
+                self._at = (self._at + 1) % len(self._calls)
+                await asyncio.sleep(PERIOD_MS / 1_000)
 
     async def watch(self) -> None:
         """Open loop at every target; until cancelled."""

@@ -67,6 +67,10 @@ class Child:
         line, _, self._held = self._held.partition(b"\n")
         return json.loads(line)
 
+    def last_words(self) -> str:
+        """What a process that ended said and nobody read."""
+        return (self._held + (_pipe(self._process.stdout).read() or b"")).decode(errors="replace")[-1_000:]
+
     def kill(self) -> None:
         """SIGKILL, and wait."""
         self._process.kill()

@@ -2,6 +2,7 @@
 
 `python -m ops.bench.edge_source CONFIG.json` prints its port, then takes orders, one a line, on standard input:
 `stream COUNT RATE` releases the next COUNT batches, RATE of them a second (0: all at once), and prints once all are receipted.
+`flood SECONDS` releases batches as fast as receipts come, the same records again and again, and prints how many were receipted.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from replica.model.trust import Role
 from replica.v1 import position_pb2, source_pb2
 
 BEAT_MS = 500
+FLOOD_AHEAD = 128  # batches released and not receipted
 
 
 class SourceConfig(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,13 +73,15 @@ class StreamLog:
             columns([record(number) for number in range(first, first + config.batch)])
             for first in range(config.first, config.first + config.batches * config.batch, config.batch)
         ]
-        self._raws: list[bytes] = []
+        self._raws: list[bytes] = []  # those that were receipted in a flood are dropped
+        self._again: list[bytes] = []
         self._first = Position(NO_LINEAGE, 0, config.records, sha256(b"history before").digest()) if config.records else ORIGIN
         self._boundaries = [self._first]  # of the batches of the epoch, once it is granted
         self._released = 0
         self._moved = asyncio.Event()
         self.granted = asyncio.Event()  # the epoch has begun: there is something to release
         self.receipted = asyncio.Event()
+        self.receipted_place = 0  # batches under a quorum receipt
 
     def release(self, count: int) -> None:
         """Let the next batches be seen."""
@@ -150,16 +154,40 @@ class StreamLog:
         """Cut every batch of the epoch; one epoch is granted in the life of this process."""
         require(not self._raws, "a benchmark's source is granted one epoch")
         self._boundaries, self._released = [start], 0
-        self._columns.reverse()
-        while self._columns:
-            cut = cut_batch(SOURCE, self._boundaries[-1], self._columns.pop(), self._batch, WALL_MS)
-            self._raws.append(cut.raw)
-            self._boundaries.append(cut.after)
+        for columns_ in self._columns:
+            self._cut(columns_)
+        self._again, self._columns = self._columns, []
         self._moved.set()
         self.granted.set()
 
+    def _cut(self, columns_: bytes) -> None:
+        cut = cut_batch(SOURCE, self._boundaries[-1], columns_, self._batch, WALL_MS)
+        self._raws.append(cut.raw)
+        self._boundaries.append(cut.after)
+
+    async def flood(self, seconds: float) -> int:
+        """Release batches until the time is over; returns how many came under a quorum receipt meanwhile."""
+        first, until = self.receipted_place, time.monotonic() + seconds
+        dropped = first
+        while time.monotonic() < until:
+            while self._released - self.receipted_place < FLOOD_AHEAD:
+                if self._released == len(self._raws):
+                    self._cut(self._again[self._released % len(self._again)])
+                self.release(1)
+            for place in range(dropped, self.receipted_place):
+                self._raws[place] = b""
+            dropped = self.receipted_place
+            await asyncio.sleep(0.002)
+        return self.receipted_place - first
+
     def receipt(self, receipt: source_pb2.Receipt) -> None:
-        if receipt.level >= source_pb2.Receipt.LEVEL_QUORUM and Position.from_wire(receipt.position) == self.head():
+        if receipt.level < source_pb2.Receipt.LEVEL_QUORUM:
+            return
+        position = Position.from_wire(receipt.position)
+        if position.epoch == self._boundaries[0].epoch:
+            place = (position.seq - self._boundaries[0].seq) // self._batch
+            self.receipted_place = max(self.receipted_place, place)
+        if position == self.head():
             self.receipted.set()
 
     def retain(self, from_position: Position, duration_ms: int) -> None:
@@ -209,8 +237,12 @@ async def _serve(config: SourceConfig) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin.fileno(), _read_orders(orders))
     while order := await orders.get():
-        _, count, rate = order.split()
-        await _stream(log, int(count), float(rate))
+        match order.split():
+            case [b"stream", count, rate]:
+                await _stream(log, int(count), float(rate))
+            case [b"flood", seconds]:
+                await log.granted.wait()
+                _say(receipted=await log.flood(float(seconds)))
     await server.stop(0.1)
 
 
