@@ -27,16 +27,47 @@ def _restarts() -> tuple[Setting, list[Event]]:
 
 
 def _votes() -> tuple[Setting, list[Event]]:
-    """Voters restart in the middle of elections."""
+    """A voter restarts after it voted; another candidate, who has not heard of that term, asks it for the same one."""
     events: list[Event] = []
-    for place in range(24):
-        at = 15.0 + place * 3
-        events.append({"at": at, "do": "campaign", "group": 1, "member": place % 3 + 1})
-        events.append({"at": at + 0.3, "do": "campaign", "group": 1, "member": (place + 1) % 3 + 1})
-        events.append({"at": at + 0.9, "do": "crash", "member": (place + 2) % 3 + 1, "back": 0.2})
-        events.append({"at": at + 1.6, "do": "campaign", "group": 1, "member": (place + 2) % 3 + 1})
-        events.append({"at": at + 1.7, "do": "replay", "count": 30, "kind": "VOTE"})
-    return replace(PLAIN, pre_vote=False, flush_spread=0.2), events
+    for at in (15.0, 55.0):
+        events += [
+            {"at": at, "do": "lead", "group": 1, "to": 1},
+            {"at": at + 5, "do": "crash", "member": 1, "back": 9.0},
+            {"at": at + 15.4, "do": "cut", "source": 1, "to": 3, "ticks": 8.0},
+            {"at": at + 15.6, "do": "campaign", "group": 1, "member": 1},
+            {"at": at + 16.7, "do": "partition", "side": [1], "ticks": 8.0},
+            {"at": at + 16.7, "do": "crash", "member": 2, "back": 0.2},
+            {"at": at + 18.2, "do": "campaign", "group": 1, "member": 3},
+        ]
+    return replace(PLAIN, pre_vote=False, flush_spread=0.1, weather={"delay_spread": 0.2}), events
+
+
+def _stepped_down() -> tuple[Setting, list[Event]]:
+    """A leader that lost its quorum is asked for a vote in its own term, by one who never heard of it."""
+    events: list[Event] = [
+        {"at": 14.0, "do": "lead", "group": 1, "to": 1},
+        {"at": 19.0, "do": "crash", "member": 1, "back": 9.0},
+        {"at": 19.1, "do": "clock_stands", "member": 3, "ticks": 60.0},
+        {"at": 29.4, "do": "cut", "source": 1, "to": 3, "ticks": 40.0},
+        {"at": 29.4, "do": "cut", "source": 2, "to": 3, "ticks": 40.0},
+        {"at": 29.6, "do": "campaign", "group": 1, "member": 1},
+        {"at": 31.5, "do": "partition", "side": [2], "ticks": 35.0},
+        {"at": 58.0, "do": "campaign", "group": 1, "member": 3},
+    ]
+    return replace(PLAIN, pre_vote=False, flush_spread=0.1, weather={"delay_spread": 0.2}), events
+
+
+def _old_grants() -> tuple[Setting, list[Event]]:
+    """A leader of the last term, cut off, stands again and hears the votes of that term once more."""
+    events: list[Event] = []
+    for at in (14.0, 62.0):
+        events += [
+            {"at": at, "do": "lead", "group": 1, "to": 1},
+            {"at": at + 4, "do": "partition", "side": [1], "ticks": 36.0},
+            *[{"at": at + 26 + 0.7 * place, "do": "campaign", "group": 1, "member": 1} for place in range(2)],
+            *[{"at": at + 26.3 + 0.7 * place, "do": "replay", "count": 60, "kind": "VOTE_REPLY"} for place in range(2)],
+        ]
+    return replace(PLAIN, pre_vote=False, ticks=110.0), events
 
 
 def _four() -> tuple[Setting, list[Event]]:
@@ -163,9 +194,9 @@ def _lost_vote() -> tuple[Setting, list[Event]]:
         {"at": 40.5, "do": "cut", "source": 4, "to": 3, "ticks": 4.0},
         {"at": 41.1, "do": "campaign", "group": 1, "member": 4},
         {"at": 41.9, "do": "campaign", "group": 1, "member": 3},
-        {"at": 41.9, "do": "campaign", "group": 1, "member": 1},
-        {"at": 43.0, "do": "lost_tail", "member": 2, "share": 0.001, "back": 0.2},
-        *[{"at": 44.0 + place, "do": "replay", "count": 40, "kind": "VOTE"} for place in range(4)],
+        {"at": 40.5, "do": "cut", "source": 3, "to": 1, "ticks": 9.0},
+        {"at": 43.2, "do": "lost_tail", "member": 2, "share": 0.001, "back": 0.2},
+        {"at": 45.0, "do": "campaign", "group": 1, "member": 1},
     ]
     return replace(PLAIN, members=5, voters=[[1, 2, 3, 4, 5]], pre_vote=False, store_every=500.0, weather={"delay_spread": 0.2}), events
 
@@ -229,6 +260,8 @@ def _forged() -> tuple[Setting, list[Event]]:
 SCHEDULES: dict[str, Schedule] = {
     "restarts": _restarts,
     "votes": _votes,
+    "stepped down": _stepped_down,
+    "old grants": _old_grants,
     "four members": _four,
     "doubled votes": _doubled_votes,
     "doubled appends": _doubled_appends,

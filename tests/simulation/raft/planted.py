@@ -291,6 +291,10 @@ class MatchKept(Seat):
         self.core.unreachable(sender)
 
 
+class LengthAndMatch(MatchKept, JudgedByLengthAlone):
+    """A member with a long old tail passes as sound, and its old match is believed."""
+
+
 # -- rule 7: a failed fsync stops the member; checksums
 
 
@@ -473,8 +477,10 @@ class CompactionLosesEntries(Disk):
         found = super().found(upto, stores_too=stores_too)
         for group, view in found.views.items():
             lately = [op for op in self.flushed[:upto] if getattr(op, "group", None) == group][-6:]
-            if any(isinstance(op, Truncate) for op in lately):
+            kept = self.images[group]
+            if any(isinstance(op, Truncate) for op in lately) and len(kept) > 1:
                 del view.entries[2:]
+                found.images[group] = kept[-2][1]  # the journal was the store
         return found
 
 
@@ -526,8 +532,8 @@ PLANTS: dict[str, Plant] = {
     "a leader leads before its own vote is saved": Plant("1", _core(LeadsUnsaved), "full candidate"),
     "the vote is not in the same write": Plant("1", lambda: world_of(seat=VotesUnsaved, member=_disk(VoteApart))),
     "two votes in one term": Plant("2", _core(VotesAgain)),
-    "the vote is forgotten on step-down": Plant("2", _core(ForgetsVoteOnStepDown)),
-    "replies of an older term count": Plant("2", _core(OldRepliesCount)),
+    "the vote is forgotten on step-down": Plant("2", _core(ForgetsVoteOnStepDown), "stepped down"),
+    "replies of an older term count": Plant("2", _core(OldRepliesCount), "old grants"),
     "votes are a number, not a set": Plant("2", _core(CountsVotesTwice)),
     "truncation without a conflict": Plant("3", _core(CutsWithoutConflict)),
     "commit beyond this message": Plant("3", _core(CommitsBeyondMessage), "tails"),
@@ -540,7 +546,7 @@ PLANTS: dict[str, Plant] = {
     "entries are cut at a limit": Plant("5", _core(SplitsEntries)),
     "the applied index is apart from the state": Plant("6", _seat(IndexApart)),
     "amnesia is not judged": Plant("6", _seat(NotJudged)),
-    "amnesia is judged by the log's length alone": Plant("6", _seat(JudgedByLengthAlone), "long old tail"),
+    "amnesia is judged by the log's length alone": Plant("6", _seat(LengthAndMatch), "long old tail"),
     "a hole below the flushed mark is forgiven": Plant("6", _seat(HoleForgiven), "hole"),
     "an AMNESIAC member takes part": Plant("6", _member(AmnesiacTakesPart)),
     "no Hello before the first vote": Plant("6", _seat(NoHelloFirst)),
