@@ -157,7 +157,12 @@ class GroupLog(GroupDuties):
         if self._phase is not GroupPhase.FOLLOWING:
             return f"group {self._group} has not applied its term's first entry yet"
         leader = self.leader_id
-        return f"group {self._group} is led by member {leader}" if leader else f"group {self._group} has no leader at this moment"
+        if not leader:
+            return f"group {self._group} has no leader at this moment: again later"
+        name = self.seat.name_of(leader)
+        return (
+            f"group {self._group} is led by {name}. Next: the same there, or zaibei cluster transfer {self._group} --to this one"
+        )
 
     def change(self, change: MembershipChange) -> asyncio.Future[Membership]:
         """Propose a change of the voters and learners; ends with the membership that holds once it is committed.

@@ -56,6 +56,7 @@ class GroupHost:
     ) -> None:
         self.member, self.boot, self._links, self._now_ns = member, boot, links, now_ns
         self._limits, self._random, self._raise_boot = limits or HostLimits(), random or Random(), raise_boot
+        self.name_of: Callable[[int], str] = "member {}".format
         self.groups: dict[int, Hosted] = {}
         self.boots: dict[int, int] = {}  # as the others' Hellos said
         self.up_since_ns: dict[int, int] = {}
@@ -75,6 +76,7 @@ class GroupHost:
             changed=partial(self._changed, ident),
             needed_from=partial(self._needed_from, ident),
             active=partial(self.wake, ident),
+            name_of=lambda member: self.name_of(member),
             random=Random(self._random.getrandbits(64)),
             election_ticks=self._limits.election_ticks,
             heartbeat_ticks=self._limits.heartbeat_ticks,

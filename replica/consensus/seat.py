@@ -42,6 +42,7 @@ class GroupSeat:
         changed: hears of each committed membership.
         needed_from: first index that another member may still need from our journal.
         active: something is asked of the group: it must be awake.
+        name_of: how people call a member.
         random: spreads elections.
     """
 
@@ -51,6 +52,7 @@ class GroupSeat:
     changed: Callable[[Membership], None] = _unchanged
     needed_from: Callable[[GroupJournal], int] = _by_none
     active: Callable[[], None] = _idle
+    name_of: Callable[[int], str] = "member {}".format
     random: Random = field(default_factory=Random)
     election_ticks: int = ELECTION_TICKS
     heartbeat_ticks: int = HEARTBEAT_TICKS

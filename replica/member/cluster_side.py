@@ -78,6 +78,7 @@ class ClusterSide:
         self.peers = Peers(self.trust, lambda: self._places)
         limits = HostLimits(journal_keep_octets=settings.journal_keep_octets)
         self.host = GroupHost(self.me, journal.boot, self.links, boottime_ns, limits=limits, raise_boot=journal.raise_boot)
+        self.host.name_of = self._name_of
         self.machine = ControlMachine(control_keep(settings.data))
         self.control_files = ControlFiles(self.machine, self.peers, CONTROL_ID)
         self.control = GroupLog(
@@ -148,6 +149,10 @@ class ClusterSide:
             return self._journal.knows(record.name)
         voters = told.row.voters
         return self.me in {*voters.voters, *voters.outgoing, *voters.learners, *voters.learners_next}
+
+    def _name_of(self, number: int) -> str:
+        member = self.state.member(number)
+        return f"member {number}" if member is None else member.name
 
     def _source_of(self, ident: int) -> str:
         name = next((group.name for group in self.state.groups if group.ident == ident), None)
