@@ -168,3 +168,15 @@ async def test_a_member_that_holds_no_copy_answers_by_asking_one_that_does(tmp_p
             values, view = found["node-a"]
             assert values[0] is not None and values[1] is None
             assert view.ready and view.freshness is Freshness.FRESH
+
+
+async def test_who_comes_late_gets_the_control_groups_state_whole(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as three:
+        await three.start(1)
+        await three.admit_all()
+        control = three.life(1).side.control
+        await control.maintain()
+        assert control.part is not None and control.part.floor > 0, "the entries they would need are gone"
+        await three.start(2, 3)
+        await until(lambda: all(three.life(n).side.control.membership.voters == {1, 2, 3} for n in three.worlds))
+        await until(lambda: len({three.life(n).side.state.members for n in three.worlds}) == 1)
