@@ -13,6 +13,7 @@ from replica.feed.commands import fault
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_source_server import SourceService, add_source_service, read, write
 from replica.feed.edge_tls import Context, caller_stands, identify, standing, status_of
+from replica.feed.edge_turn import wait_for_turn
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.identity import Peer, Trusts
 from replica.model.position import Position
@@ -40,8 +41,11 @@ class PushLink:
 
     def __init__(self, context: Context, desk: _Desk) -> None:
         self._context, self._desk = context, desk
+        self.said: list[source_pb2.SourceMessage] = []  # read already
 
     async def receive(self) -> source_pb2.SourceMessage | None:
+        if self.said:
+            return self.said.pop(0)
         message = await read(self._context)
         return message if isinstance(message, source_pb2.SourceMessage) else None
 
@@ -118,8 +122,8 @@ class PushService(feed_pb2_grpc.ChangeFeedServicer):
     Args:
         driver_for: the driver of a source; None: we copy no source of that name. Raises ZaibeiError: it must not push.
         trusts: who may come in, by now; looked at again as long as a call runs.
-        turn: returns when this member leads the source's group. A stream that came to another member waits there with nothing
-            said, so that it goes on at once when that member is the next to lead.
+        turn: returns when this member leads the source's group. A stream that came to another member waits there (edge_turn.py),
+            so that it goes on at once when that member is the next to lead.
     """
 
     def __init__(
@@ -148,8 +152,11 @@ class PushService(feed_pb2_grpc.ChangeFeedServicer):
         peer, driver, desk = await self._open(context, push=True)
         try:
             async with standing(caller_stands(context, self._trusts)):
-                await self._turn(peer.name)
-                trouble = await driver.run(PushLink(context, desk), peer.signing_key)
+                link = PushLink(context, desk)
+                link.said = await wait_for_turn(link, self._turn(peer.name))
+                if not link.said:
+                    return
+                trouble = await driver.run(link, peer.signing_key)
             if trouble is not None:
                 raise ZaibeiError(trouble.code, trouble.message, definite=trouble.definite, retry=trouble.retry)
         except ZaibeiError as exc:
