@@ -139,7 +139,9 @@ def judge(told: Promise, shown: Promise) -> str:
     if told.term > shown.term:
         return f"it took part in term {told.term}, its journal knows term {shown.term} only: votes are lost"
     if told.term == shown.term and told.index > shown.index:
-        return f"it acknowledged entry {told.index} of term {told.term}, its journal has {shown.index or 'none'}: entries are lost"
+        return (
+            f"it acknowledged entry {told.index} of term {told.term}, its journal has {shown.index or 'none'}: entries are lost"
+        )
     return ""
 
 
@@ -253,13 +255,15 @@ class Recall:
         start: what was found on the disk.
         memory: as it was kept; our own row in it is what others had told us of ourselves before.
         lost: why the journal itself knows that it lost flushed entries (a cut below its flushed mark); "" when it does not.
+        flushed: that mark, when `lost`. It becomes our own promise in `memory`, which must be kept before the journal is begun anew
+            behind the store, else the next start knows nothing of the loss.
         alone: the group has no voter but us: there is nobody to ask.
     """
 
     __slots__ = ("_start", "boot", "heard", "member", "memory", "reason", "standing")
 
     def __init__(
-        self, member: int, boot: int, start: Saved, memory: Memory, *, lost: str = "", alone: bool = False
+        self, member: int, boot: int, start: Saved, memory: Memory, *, lost: str = "", flushed: int = 0, alone: bool = False
     ) -> None:
         self.member, self.boot, self.memory = member, boot, memory
         self.reason = ""
@@ -267,6 +271,7 @@ class Recall:
         self.standing = Standing.ASKING
         self._start = start
         if lost:
+            memory.record(member, Promise(0, start.term, flushed))
             self._forgot(lost)
         else:
             self._judge(start)
@@ -311,6 +316,7 @@ class Recall:
 
     def fed(self, hard: HardState) -> None:
         """The transfer and the raised hard state (`hard_when_fed`) are on the disk."""
+        require(self.standing is Standing.AMNESIAC, f"a member that is {self.standing} needs no feeding")
         require(hard.term >= self.told.term and hard.boot > self.told.boot, "a member fed anew must rise above its promises")
         self.reason = ""
         self._move(Standing.FED)

@@ -1,15 +1,15 @@
 """What must hold after every step, checked where something changed and nowhere else.
 
-    election safety          one leader a term
-    one vote a term          a member asks for or grants one vote a term, over all its lives
-    log matching             entries of one index and term are the same entry, behind the same term, in every log
-    leader completeness      a leader's log holds all that was committed in lower terms
-    state-machine safety     nobody applies another entry at an index, skips one, or stands at another digest there
-    commit never goes back   in one life
-    acknowledged writes      what a client was told is committed is what is committed there
-    linearizable reads       a read shows all that had been acknowledged or read before it was asked
-    one change at a time     a leader begins no change of membership over an unapplied one
-    membership               the same at the same index everywhere; without a joint one, at most one voter changes
+election safety          one leader a term
+one vote a term          a member asks for or grants one vote a term, over all its lives
+log matching             entries of one index and term are the same entry, behind the same term, in every log
+leader completeness      a leader's log holds all that was committed in lower terms
+state-machine safety     nobody applies another entry at an index, skips one, or stands at another digest there
+commit never goes back   in one life
+acknowledged writes      what a client was told is committed is what is committed there
+linearizable reads       a read shows all that had been acknowledged or read before it was asked
+one change at a time     a leader begins no change of membership over an unapplied one
+membership               the same at the same index everywhere; without a joint one, at most one voter changes
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ class GroupTruth:
         elif known[1] != before or (known[0] is not entry and known[0] != entry):
             raise self.wrong("log matching", f"member {member} holds another entry {entry.index} of term {entry.term}")
         if entry.index <= len(self.seen_in) and entry.term > self.seen_in[entry.index - 1]:
-            raise self.wrong("leader completeness", f"entry {entry.index} of term {entry.term} stands where another one is committed")
+            raise self.wrong(
+                "leader completeness", f"entry {entry.index} of term {entry.term} stands where another one is committed"
+            )
 
     def handed_out(self, member: int, entry: LogEntry, term: int) -> None:
         """A member, itself in `term`, takes an entry for committed."""
@@ -109,7 +111,10 @@ class GroupTruth:
         self.digests.append(chained(self.digests[-1], entry))
         top = self.top
         if top is not None and self.top_term > term and top.leads_in(self.top_term) and not top.log.holds(index, entry.term):
-            raise self.wrong("leader completeness", f"entry {index} of term {entry.term} is committed, the leader of {self.top_term} has it not")
+            raise self.wrong(
+                "leader completeness",
+                f"entry {index} of term {entry.term} is committed, the leader of {self.top_term} has it not",
+            )
 
     def stands(self, member: int, index: int, digest: int) -> None:
         if self.digests[index] != digest:

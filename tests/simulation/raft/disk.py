@@ -100,6 +100,7 @@ class View:
     kept: bytes = b""
     known: int = 0
     lost: str = ""
+    flushed: int = 0  # the journal's mark, when `lost`
 
     @property
     def last(self) -> int:
@@ -125,6 +126,7 @@ class View:
 
     def damage(self, index: int) -> None:
         """The checksum of a record fails: what follows is no part of the log."""
+        self.flushed = self.last
         self.cut_after(index - 1)
         self.lost = f"entries from {index} on had been flushed and are unreadable"
 

@@ -57,8 +57,12 @@ class Member:
         self.alive, self.frozen, self.full, self.flushing, self.fsync_fails = True, False, False, False, False
         self.clock_stands = False
         self.heard, self.links, self.unheard, self.backlog = {}, {}, set(), []
-        self.seats = {group: self.seat_type(self, group, self.boot, found.views[group], found.images[group]) for group in found.views}
+        self.seats = {
+            group: self.seat_type(self, group, self.boot, found.views[group], found.images[group]) for group in found.views
+        }
         for group, seat in self.seats.items():
+            if seat.recall.memory.changed:
+                seat.keep_memory()
             if seat.restarted:  # the journal begins anew behind the store
                 meta = found.images[group].meta
                 self.write_now(Save(group, Duties(1, snapshot=meta, hard=found.views[group].hard)))
@@ -138,7 +142,14 @@ class Member:
     # -- messages
 
     def deliver(
-        self, sender: int, to_life: int, boot: int, group: int, message: Message, rows: tuple[tuple[int, Promise], ...], image: Image | None
+        self,
+        sender: int,
+        to_life: int,
+        boot: int,
+        group: int,
+        message: Message,
+        rows: tuple[tuple[int, Promise], ...],
+        image: Image | None,
     ) -> None:
         if not self.alive or self._wait(self.deliver, sender, to_life, boot, group, message, rows, image):
             return
@@ -198,7 +209,9 @@ class Member:
         rows: HelloRows = {group: seat.recall.memory.rows() for group, seat in self.seats.items()}
         for number in to:
             if number != self.number:
-                self.world.net.tell(self, number, self.world.members[number].hear_hello, self.number, self.life, self.boot, rows, answer)
+                self.world.net.tell(
+                    self, number, self.world.members[number].hear_hello, self.number, self.life, self.boot, rows, answer
+                )
 
     def hear_hello(self, sender: int, life: int, boot: int, rows: HelloRows, answer: bool) -> None:
         if not self.alive or self._wait(self.hear_hello, sender, life, boot, rows, answer):

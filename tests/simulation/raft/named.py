@@ -15,6 +15,15 @@ PLAIN = Setting(seed=0, voters=[[1, 2, 3]], ticks=90.0, write_every=1.0, read_ev
 Schedule = Callable[[], tuple[Setting, list[Event]]]
 
 
+def _compactions() -> tuple[Setting, list[Event]]:
+    """All are killed soon after their journals were compacted."""
+    events: list[Event] = []
+    for at in (25.0, 50.0, 75.0):
+        events += [{"at": at, "do": "store", "member": member, "keep": 1} for member in (1, 2, 3)]
+        events.append({"at": at + 0.9, "do": "crash_all", "back": 0.5})
+    return PLAIN, events
+
+
 def _restarts() -> tuple[Setting, list[Event]]:
     """Leaders die and come back; then all at once; the journal is compacted between."""
     events: list[Event] = []
@@ -32,7 +41,8 @@ def _votes() -> tuple[Setting, list[Event]]:
     for at in (15.0, 55.0):
         events += [
             {"at": at, "do": "lead", "group": 1, "to": 1},
-            {"at": at + 5, "do": "crash", "member": 1, "back": 9.0},
+            *[{"at": at + 4.9, "do": "clock_stands", "member": member, "ticks": 14.0} for member in (2, 3)],
+            {"at": at + 5, "do": "crash", "member": 1, "back": 5.0},
             {"at": at + 15.4, "do": "cut", "source": 1, "to": 3, "ticks": 8.0},
             {"at": at + 15.6, "do": "campaign", "group": 1, "member": 1},
             {"at": at + 16.7, "do": "partition", "side": [1], "ticks": 8.0},
@@ -46,13 +56,13 @@ def _stepped_down() -> tuple[Setting, list[Event]]:
     """A leader that lost its quorum is asked for a vote in its own term, by one who never heard of it."""
     events: list[Event] = [
         {"at": 14.0, "do": "lead", "group": 1, "to": 1},
-        {"at": 19.0, "do": "crash", "member": 1, "back": 9.0},
-        {"at": 19.1, "do": "clock_stands", "member": 3, "ticks": 60.0},
+        *[{"at": 18.9, "do": "clock_stands", "member": member, "ticks": 60.0} for member in (2, 3)],
+        {"at": 19.0, "do": "crash", "member": 1, "back": 5.0},
         {"at": 29.4, "do": "cut", "source": 1, "to": 3, "ticks": 40.0},
         {"at": 29.4, "do": "cut", "source": 2, "to": 3, "ticks": 40.0},
         {"at": 29.6, "do": "campaign", "group": 1, "member": 1},
         {"at": 31.5, "do": "partition", "side": [2], "ticks": 35.0},
-        {"at": 58.0, "do": "campaign", "group": 1, "member": 3},
+        {"at": 47.5, "do": "campaign", "group": 1, "member": 3},
     ]
     return replace(PLAIN, pre_vote=False, flush_spread=0.1, weather={"delay_spread": 0.2}), events
 
@@ -73,7 +83,9 @@ def _old_grants() -> tuple[Setting, list[Event]]:
 def _four() -> tuple[Setting, list[Event]]:
     """Four members, cut in two halves."""
     events: list[Event] = [{"at": at, "do": "partition", "side": [1, 2], "ticks": 18.0} for at in (15.0, 45.0, 70.0)]
-    events += [{"at": at + 4, "do": "campaign", "group": 1, "member": member} for at in (15.0, 45.0, 70.0) for member in (1, 2, 3, 4)]
+    events += [
+        {"at": at + 4, "do": "campaign", "group": 1, "member": member} for at in (15.0, 45.0, 70.0) for member in (1, 2, 3, 4)
+    ]
     return replace(PLAIN, members=4, voters=[[1, 2, 3, 4]], pre_vote=False), events
 
 
@@ -183,6 +195,16 @@ def _hole() -> tuple[Setting, list[Event]]:
     return replace(PLAIN, ticks=110.0, write_every=30.0, store_every=500.0, flush_spread=0.05), events
 
 
+def _hole_twice() -> tuple[Setting, list[Event]]:
+    """As `hole`, with a store beyond the hole, and the member restarts once more before anybody fed it."""
+    setting, events = _hole()
+    more: list[Event] = []
+    for at in (15.0, 65.0):
+        more.append({"at": at + 9.3, "do": "store", "member": 2, "keep": 9})
+        more.append({"at": at + 10.6, "do": "crash", "member": 2, "back": 0.3})
+    return setting, [*events, *more]
+
+
 def _lost_vote() -> tuple[Setting, list[Event]]:
     """A voter saves a term, then its vote in it; that record is lost; the request of another candidate arrives once more."""
     events: list[Event] = [
@@ -198,7 +220,9 @@ def _lost_vote() -> tuple[Setting, list[Event]]:
         {"at": 43.2, "do": "lost_tail", "member": 2, "share": 0.001, "back": 0.2},
         {"at": 45.0, "do": "campaign", "group": 1, "member": 1},
     ]
-    return replace(PLAIN, members=5, voters=[[1, 2, 3, 4, 5]], pre_vote=False, store_every=500.0, weather={"delay_spread": 0.2}), events
+    return replace(
+        PLAIN, members=5, voters=[[1, 2, 3, 4, 5]], pre_vote=False, store_every=500.0, weather={"delay_spread": 0.2}
+    ), events
 
 
 def _figure_8() -> tuple[Setting, list[Event]]:
@@ -222,12 +246,17 @@ def _figure_8() -> tuple[Setting, list[Event]]:
         {"at": 56.5, "do": "campaign", "group": 1, "member": 5},
     ]
     weather = {"delay_spread": 0.3}
-    return replace(PLAIN, members=5, voters=[[1, 2, 3, 4, 5]], write_every=60.0, append_octets=1, inflight_messages=1, weather=weather), events
+    return replace(
+        PLAIN, members=5, voters=[[1, 2, 3, 4, 5]], write_every=60.0, append_octets=1, inflight_messages=1, weather=weather
+    ), events
 
 
 def _joint() -> tuple[Setting, list[Event]]:
     """Three voters are replaced by three others; the old ones are cut off on the way."""
-    events: list[Event] = [{"at": 14.0, "do": "lead", "group": 1, "to": 3}, {"at": 15.0, "do": "members", "group": 1, "voters": [3, 4, 5]}]
+    events: list[Event] = [
+        {"at": 14.0, "do": "lead", "group": 1, "to": 3},
+        {"at": 15.0, "do": "members", "group": 1, "voters": [3, 4, 5]},
+    ]
     for place in range(5):
         events.append({"at": 33.0 + 0.25 * place, "do": "write", "group": 1, "count": 1})
     return replace(PLAIN, members=5, slow_apply=True, ticks=110.0), events
@@ -259,6 +288,7 @@ def _forged() -> tuple[Setting, list[Event]]:
 
 SCHEDULES: dict[str, Schedule] = {
     "restarts": _restarts,
+    "compactions": _compactions,
     "votes": _votes,
     "stepped down": _stepped_down,
     "old grants": _old_grants,
@@ -272,6 +302,7 @@ SCHEDULES: dict[str, Schedule] = {
     "full candidate": _full_candidate,
     "long old tail": _long_old_tail,
     "hole": _hole,
+    "hole twice": _hole_twice,
     "lost vote": _lost_vote,
     "figure 8": _figure_8,
     "joint": _joint,

@@ -91,7 +91,9 @@ class Net:
         weather, chance = self.weather, self.rng.random
         delay = 0.5 + chance() * weather.transfer_ticks
         broken = image is None or (weather.transfer_breaks > 0 and chance() < weather.transfer_breaks)
-        self.world.later(delay, self._arrive, source, source.life, source.boot, to, group, message, image, broken or (number, to) in self.cut)
+        self.world.later(
+            delay, self._arrive, source, source.life, source.boot, to, group, message, image, broken or (number, to) in self.cut
+        )
 
     def _arrive(
         self, source: Member, life: int, boot: int, to: int, group: int, message: Message, image: Image | None, broken: bool

@@ -1,12 +1,12 @@
 """Planted bugs: each turns off one rule, in a subclass that only the simulation knows, and must turn a seed red.
 
-`PLANTS` is the table: what is wrong -> the rule, and the world that lacks it. `python -m tests.simulation.raft.planted` looks for the
+`PLANTS` is the table: what is wrong -> the rule, and the world that lacks it. `python -m tests.simulation.raft.table` looks for the
 first seed that each turns red and writes the table into ops/docs/simulation.md; test_raft_planted.py replays it from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from replica.consensus.hello import Memory, Promise, Recall, Saved, Standing
 from replica.consensus.port import HardState
 from replica.consensus.raft.core import RaftCore
 from replica.consensus.raft.membership import Membership
-from replica.consensus.raft.quorum import NO_LIMIT, Verdict, majority_index
+from replica.consensus.raft.quorum import Verdict
 from replica.consensus.raft.values import Duties, Kind, MemberId, Message, Role, SnapshotMeta
 from replica.model.outcome import EntryKind, LogEntry
 from tests.simulation.raft.disk import Disk, Found, Image, Save, Truncate, View
@@ -188,7 +188,10 @@ class SplitsEntries(RaftCore):
     """An entry over the limit of a message is cut there."""
 
     def _on_append(self, message: Message) -> None:
-        cut = [replace(entry, data=entry.data[:30]) if len(entry.data) > 30 and not entry.kind else entry for entry in message.entries]
+        cut = [
+            replace(entry, data=entry.data[:30]) if len(entry.data) > 30 and not entry.kind else entry
+            for entry in message.entries
+        ]
         super()._on_append(replace(message, entries=tuple(cut)))
 
 
@@ -200,7 +203,9 @@ class IndexApart(Seat):
 
     def image(self) -> Image:
         image = super().image()
-        return replace(image, index=image.index - 1) if image.index > 2 and image.term == self.log.term(image.index - 1) else image
+        return (
+            replace(image, index=image.index - 1) if image.index > 2 and image.term == self.log.term(image.index - 1) else image
+        )
 
 
 class NotJudged(Seat):
@@ -227,6 +232,13 @@ class JudgedByLengthAlone(Seat):
 class HoleForgiven(Seat):
     def _recall(self, boot: int, start: Saved, memory: Memory, lost: str, *, alone: bool) -> Recall:
         return Recall(self.me, boot, start, memory, alone=alone)
+
+
+class LossForgotten(Seat):
+    """The journal is begun anew behind the store, and with it goes the mark of what it had lost."""
+
+    def keep_memory(self) -> None:
+        self.recall.memory = Memory(row for row in self.recall.memory.rows() if row[0] != self.me)
 
 
 class AmnesiacTakesPart(Member):
@@ -274,7 +286,7 @@ class FedWithAnything(Seat):
             self.promoted()
 
     def _recall(self, boot: int, start: Saved, memory: Memory, lost: str, *, alone: bool) -> Recall:
-        return self.Easy(self.me, boot, start, memory, lost=lost, alone=alone)
+        return self.Easy(self.me, boot, start, memory, lost=lost, flushed=self.flushed, alone=alone)
 
     def chores(self) -> None:
         """Feed it as it is, from the oldest state at hand."""
@@ -548,6 +560,7 @@ PLANTS: dict[str, Plant] = {
     "amnesia is not judged": Plant("6", _seat(NotJudged)),
     "amnesia is judged by the log's length alone": Plant("6", _seat(LengthAndMatch), "long old tail"),
     "a hole below the flushed mark is forgiven": Plant("6", _seat(HoleForgiven), "hole"),
+    "a loss is forgotten with the next start": Plant("6", _seat(LossForgotten), "hole twice"),
     "an AMNESIAC member takes part": Plant("6", _member(AmnesiacTakesPart)),
     "no Hello before the first vote": Plant("6", _seat(NoHelloFirst)),
     "a lost record of a vote is a free vote": Plant("6", _seat(VoteRecordForgotten), "lost vote"),
@@ -569,7 +582,9 @@ PLANTS: dict[str, Plant] = {
     "the journal is cut before the store is durable": Plant("Raft", _seat(CompactsBeforeStore)),
     "the journal begins anew before the state is durable": Plant("Raft", _seat(SwitchesAfterJournal)),
     "raftos: the log cannot be read back": Plant("raftos", _on(FramedByNewline), "restarts"),
-    "raftos: two leaders in one term, the vote is in memory": Plant("raftos", lambda: world_of(seat=VotesUnsaved, member=_disk(VoteNotKept)), "votes"),
+    "raftos: two leaders in one term, the vote is in memory": Plant(
+        "raftos", lambda: world_of(seat=VotesUnsaved, member=_disk(VoteNotKept)), "votes"
+    ),
     "raftos: a majority by arithmetic": Plant("raftos", _core(HalfIsEnough), "four members"),
     "raftos: a doubled vote counts twice": Plant("raftos", _core(CountsVotesTwice), "doubled votes"),
     "raftos: a doubled append erases committed entries": Plant("raftos", _core(CutsWithoutConflict), "doubled appends"),
@@ -578,7 +593,7 @@ PLANTS: dict[str, Plant] = {
     "raftos: entries over 65,507 octets never arrive": Plant("raftos", lambda: UdpWorld, "long entries"),
     "PySyncObj: commit over an unverified tail": Plant("PySyncObj", _core(TransferCommits), "tails"),
     "PySyncObj: acknowledged without fsync": Plant("PySyncObj", _on(disk=NoFsync), "restarts"),
-    "PySyncObj: a kill during compaction loses the journal": Plant("PySyncObj", _on(disk=CompactionLosesEntries), "restarts"),
+    "PySyncObj: a kill during compaction loses the journal": Plant("PySyncObj", _on(disk=CompactionLosesEntries), "compactions"),
     "PySyncObj: octets from the peer port before it is known who speaks": Plant("PySyncObj", _member(BelievesNames), "forged"),
 }
 
@@ -599,6 +614,3 @@ class UdpWorld(World):
 class KeptList(list[Any]):
     def clear(self) -> None:
         """Stays as it is."""
-
-
-__all__ = ["NO_LIMIT", "PLANTS", "Iterable", "Plant", "majority_index", "world_of"]

@@ -179,11 +179,20 @@ MAKERS: dict[str, tuple[float, Maker]] = {  # kind: how many in 100 ticks at mos
     "disk_full": (2, lambda rng, s: {"do": "disk_full", "member": _one(rng, s), "ticks": _long(rng)}),
     "fsync_fails": (3, lambda rng, s: {"do": "fsync_fails", "member": _one(rng, s)}),
     "fsync_lies": (2, lambda rng, s: {"do": "fsync_lies", "member": _one(rng, s)}),
-    "lost_tail": (4, lambda rng, s: {"do": "lost_tail", "member": _one(rng, s), "share": rng.random() ** 3 * 0.3, "back": _back(rng)}),
+    "lost_tail": (
+        4,
+        lambda rng, s: {"do": "lost_tail", "member": _one(rng, s), "share": rng.random() ** 3 * 0.3, "back": _back(rng)},
+    ),
     "old_image": (4, lambda rng, s: {"do": "old_image", "member": _one(rng, s), "share": rng.random(), "back": _back(rng)}),
     "hole": (
         2,
-        lambda rng, s: {"do": "hole", "member": _one(rng, s), "group": _group(rng, s), "depth": rng.randint(1, 8), "back": _back(rng)},
+        lambda rng, s: {
+            "do": "hole",
+            "member": _one(rng, s),
+            "group": _group(rng, s),
+            "depth": rng.randint(1, 8),
+            "back": _back(rng),
+        },
     ),
     "store": (4, lambda rng, s: {"do": "store", "member": _one(rng, s), "keep": rng.choice((0, 0, 3))}),
     "lead": (4, lambda rng, s: {"do": "lead", "group": _group(rng, s), "to": _one(rng, s)}),
@@ -192,7 +201,10 @@ MAKERS: dict[str, tuple[float, Maker]] = {  # kind: how many in 100 ticks at mos
     "forge": (6, _forge),
     "strike": (2, lambda rng, s: {"do": "strike", "group": _group(rng, s), "back": _back(rng), "ticks": _long(rng)}),
     "behead": (2, lambda rng, s: {"do": "behead", "group": _group(rng, s), "ticks": _long(rng), "count": rng.randint(1, 8)}),
-    "replay": (4, lambda rng, s: {"do": "replay", "count": rng.randint(1, 60), "kind": rng.choice(("", "", "VOTE", "APPEND_REPLY"))}),
+    "replay": (
+        4,
+        lambda rng, s: {"do": "replay", "count": rng.randint(1, 60), "kind": rng.choice(("", "", "VOTE", "APPEND_REPLY"))},
+    ),
     "write": (3, lambda rng, s: {"do": "write", "group": _group(rng, s), "count": rng.randint(5, 25)}),
 }
 
@@ -201,7 +213,17 @@ PRESSED: dict[str, dict[str, int]] = {  # profile: kind of event, weight
     "elections": {"campaign": 8, "crash": 6, "cut": 3, "strike": 4, "partition": 1, "write": 2, "lead": 2, "replay": 6},
     "tails": {"behead": 6, "strike": 5, "store": 5, "freeze": 3, "crash": 2, "lead": 2, "partition": 2, "replay": 5},
     "membership": {"members": 8, "strike": 3, "partition": 4, "cut": 3, "crash": 4, "campaign": 4, "store": 2, "lead": 2},
-    "disks": {"lost_tail": 4, "old_image": 4, "campaign": 6, "strike": 3, "crash": 2, "fsync_lies": 2, "store": 2, "behead": 3, "replay": 4},
+    "disks": {
+        "lost_tail": 4,
+        "old_image": 4,
+        "campaign": 6,
+        "strike": 3,
+        "crash": 2,
+        "fsync_lies": 2,
+        "store": 2,
+        "behead": 3,
+        "replay": 4,
+    },
 }
 PROFILES = ("", "elections", "", "tails", "", "membership", "", "disks", "", "", "", "")
 

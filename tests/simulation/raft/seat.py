@@ -14,7 +14,7 @@ from replica.consensus.raft.values import CoreConfig, CoreError, CoreStart, Duti
 from replica.model.errors import InvariantBroken
 from replica.model.outcome import EntryKind, LogEntry
 from tests.simulation.raft.checks import Violation, chained
-from tests.simulation.raft.disk import Image, Known, Save, Truncate, View
+from tests.simulation.raft.disk import Image, Keep, Known, Save, Truncate, View
 
 if TYPE_CHECKING:
     from tests.simulation.raft.member import Member
@@ -83,7 +83,9 @@ class Log:
             self.floor, self.floor_term = index, term
 
     def __str__(self) -> str:
-        return f"log behind {self.floor} ({self.floor_term}): {[entry.term for entry in self.rows][-12:]} up to {self.last_index()}"
+        return (
+            f"log behind {self.floor} ({self.floor_term}): {[entry.term for entry in self.rows][-12:]} up to {self.last_index()}"
+        )
 
 
 class Seat:
@@ -106,7 +108,9 @@ class Seat:
         self.rows: tuple[tuple[int, Promise], ...] = ()
         hard = view.hard
         if image.index < view.floor:
-            raise self.truth.wrong("store behind journal", f"member {self.me}: store {image.index}, journal from {view.floor + 1}")
+            raise self.truth.wrong(
+                "store behind journal", f"member {self.me}: store {image.index}, journal from {view.floor + 1}"
+            )
         if image.index > view.last or view.term(image.index) != image.term:
             view.floor, view.floor_term, view.entries = image.index, image.term, []
             if image.term > hard.term:
@@ -121,6 +125,7 @@ class Seat:
         memory = Memory.decode(view.kept)
         alone = image.membership.voters == {self.me} and not image.membership.joint
         start = Saved(hard.term, view.last, view.term(view.last) or 0)
+        self.flushed = view.flushed
         self.recall = self._recall(boot, start, memory, view.lost, alone=alone)
         self._begin(view, image, hard)
 
@@ -128,7 +133,7 @@ class Seat:
         return hard_at_start(hard, self.me)
 
     def _recall(self, boot: int, start: Saved, memory: Memory, lost: str, *, alone: bool) -> Recall:
-        return Recall(self.me, boot, start, memory, lost=lost, alone=alone)
+        return Recall(self.me, boot, start, memory, lost=lost, flushed=self.flushed, alone=alone)
 
     def _begin(self, view: View, image: Image, hard: HardState) -> None:
         self.life += 1
@@ -443,6 +448,11 @@ class Seat:
                 self._stepped_down()
                 self.role = Role.FOLLOWER
                 self.world.amnesiac(self)
+
+    def keep_memory(self) -> None:
+        """What the journal knows to have lost is kept before it is begun anew, and forgets."""
+        self.recall.memory.changed = False
+        self.member.write_now(Keep(self.group, self.recall.memory.encode()))
 
     def new_life(self, sender: int) -> None:
         """A Hello of a member's new life: what it had matched in the life before is worth nothing."""

@@ -12,8 +12,8 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-from replica.consensus.hello import Promise, Saved, Standing, judge, others_that_must_know
 from replica.consensus.hello import Memory as PromiseMemory
+from replica.consensus.hello import Promise, Saved, Standing, judge, others_that_must_know
 from replica.consensus.raft.membership import Act, Membership, MembershipChange, Step, Transition
 from replica.consensus.raft.values import CoreError, Kind, Message, Role
 from replica.model.outcome import EntryKind
@@ -369,7 +369,13 @@ class World:
         if leader is not None:
             others = [machine for machine in self.alive() if machine is not leader]
             if others:
-                furthest = max(others, key=lambda m: (m.seats[group].log.term(m.seats[group].log.last_index()) or 0, m.seats[group].log.last_index()))
+                furthest = max(
+                    others,
+                    key=lambda m: (
+                        m.seats[group].log.term(m.seats[group].log.last_index()) or 0,
+                        m.seats[group].log.last_index(),
+                    ),
+                )
                 self._do_partition([furthest.number], ticks)
             self._do_crash(leader.number, back)
 
@@ -461,7 +467,9 @@ class World:
         since, machine.disk.lying_from = machine.disk.lying_from, None
         if since is not None and not self.healing and machine.alive:
             machine.stop()
-            self._go_back(machine, self.rng.randint(min(since, len(machine.disk.flushed)), len(machine.disk.flushed)), stores_too=False)
+            self._go_back(
+                machine, self.rng.randint(min(since, len(machine.disk.flushed)), len(machine.disk.flushed)), stores_too=False
+            )
 
     def _go_back(self, machine: Member, upto: int, *, stores_too: bool) -> None:
         """Put an earlier disk in place, if the loss can be found (the stated limit of amnesia rules), and no other disk is bad."""
@@ -536,7 +544,9 @@ class World:
         self.note("member", seat.me, "is FED in group", seat.group)
         self.count("fed")
         if (seat.core.term, seat.core.vote) < (seat.recall.told.term, 1):
-            raise self.truths[seat.group].wrong("amnesia", f"member {seat.me} was fed and may vote again in {seat.recall.told.term}")
+            raise self.truths[seat.group].wrong(
+                "amnesia", f"member {seat.me} was fed and may vote again in {seat.recall.told.term}"
+            )
 
     def check_damage(self) -> None:
         """A disk that went back is good again once its member is sound everywhere."""
@@ -544,4 +554,3 @@ class World:
             machine = self.members[self.damaged]
             if machine.alive and all(seat.recall.standing is Standing.SOUND for seat in machine.seats.values()):
                 self.damaged = None
-
