@@ -38,6 +38,7 @@ class GroupPart:
         self._weights: deque[tuple[int, int]] = deque([(recovered.last, octets)] if octets else [])  # (last index, octets)
         self._octets = octets
         self.flushed_index = max(recovered.flushed, recovered.floor)
+        self._written = recovered.last  # may be read: what is queued is not in the database yet
         self._marked = recovered.flushed
         self._cuts: deque[int] = deque()  # queued and not flushed
 
@@ -84,7 +85,7 @@ class GroupPart:
         self._cuts.append(index)
         self._journal.put(DropTo(self.number, 0, index, term, index, all_rows=True))
         self._floor = (index, term)
-        self._last = self.flushed_index = self._marked = index
+        self._last = self.flushed_index = self._marked = self._written = index
         self._spans.clear()
         self._weights.clear()
         self._octets = 0
@@ -93,6 +94,7 @@ class GroupPart:
         """See GroupJournal."""
         require(self._floor[0] <= index <= self._last, f"{self.name}: cannot cut behind {index}")
         self._cuts.append(index)
+        self._written = min(self._written, index)
         self.flushed_index = min(self.flushed_index, index)  # what was flushed behind it was never committed
         self._marked = min(self._marked, index)
         self._journal.put(DropAfter(self.number, index, Marks(*self._floor, self._marked)))
@@ -132,10 +134,11 @@ class GroupPart:
 
     def read(self, first: int, octets_max: int) -> list[LogEntry]:
         """See GroupJournal."""
-        if not self._floor[0] < first <= self._last:
-            held = f"{self._floor[0] + 1} to {self._last}"
+        written = self._written
+        if not self._floor[0] < first <= written:
+            held = f"{self._floor[0] + 1} to {written}"
             raise ZaibeiError(Code.NOT_FOUND, f"the journal holds entries {held} of group {self.name}, not {first}")
-        return self._journal.read(self.number, first, self._last, octets_max)
+        return self._journal.read(self.number, first, written, octets_max)
 
     def _term_at(self, index: int) -> int:
         if index == self._floor[0]:
@@ -163,7 +166,9 @@ class GroupPart:
 
     def note_flushed(self, index: int) -> None:
         """Appended entries up to `index` were flushed; what a cut that is still queued takes away again does not count."""
-        self.flushed_index = max(self.flushed_index, min((index, *self._cuts)))
+        counts = min((index, *self._cuts))
+        self.flushed_index = max(self.flushed_index, counts)
+        self._written = max(self._written, counts)
 
     def note_cut(self) -> None:
         """The oldest queued cut was flushed."""

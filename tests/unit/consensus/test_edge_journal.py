@@ -414,3 +414,36 @@ def test_appends_must_follow(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="does not follow"):
         part.append(entries(2, 1))
     journal.close()
+
+
+class LateRows(JournalRows):
+    """Writes nothing before it is told to."""
+
+    gate: ClassVar[threading.Event] = threading.Event()
+
+    def write(self, ops: Sequence[Op]) -> None:
+        self.gate.wait(5)
+        super().write(ops)
+
+
+class LateJournal(Journal):
+    rows_type = LateRows
+
+
+def test_what_is_queued_and_not_written_is_not_taken_for_lost(tmp_path: Path) -> None:
+    """A leader reads old entries for a member that is behind while new ones are on their way."""
+    LateRows.gate.set()
+    journal = LateJournal.open(tmp_path, limits=SMALL)
+    part = journal.attach("g", Ears())
+    part.append([LogEntry(1, 1, b"a")])
+    journal.drain()
+    LateRows.gate.clear()
+    part.append([LogEntry(2, 1, b"b")])
+    assert [entry.index for entry in part.read(1, 10**6)] == [1]
+    with pytest.raises(ZaibeiError) as caught:
+        part.read(2, 10**6)
+    assert caught.value.code is Code.NOT_FOUND
+    LateRows.gate.set()
+    journal.drain()
+    assert [entry.index for entry in part.read(1, 10**6)] == [1, 2]
+    journal.close()
