@@ -17,8 +17,8 @@ Each start is ASKING again: what follows from the disk alone is judged anew. ASK
 would replace, in the memory of others, the old one by which the loss is found. A torn tail that was never acknowledged is normal.
 
 Only acknowledged entries of the promised term itself are counted: those alone can commit anything in it, and a log that ends in
-that term is the beginning of its leader's, while an older end may be longer and yet be other entries. What else was matched in the
-term is worthless after a restart, so a leader forgets it with the Hello of a new life (`core.memory_lost`), and a link belongs to
+that term is the beginning of its leader's, while an older end may be longer and yet be other entries. What else was matched in it
+is worthless after a restart, so a leader forgets it with the Hello of a new life (`core.memory_lost`), and a link belongs to
 one life of either side: what was sent to the life before is dropped.
 
 A learner asks for no vote by itself, and who was FED grants one like any other: its log covers what it had promised, its vote in
@@ -219,7 +219,10 @@ class Memory:
 
     def merge(self, rows: Iterable[Row]) -> bool:
         """Take all rows of a Hello or of a leader's heartbeat. True: something was new."""
-        return any([self.record(member, promise) for member, promise in rows])
+        new = False
+        for member, promise in rows:
+            new = self.record(member, promise) or new
+        return new
 
     def retain(self, members: Iterable[int]) -> None:
         """Forget members that belong to the group no more. Numbers are never given twice."""
@@ -255,8 +258,8 @@ class Recall:
         start: what was found on the disk.
         memory: as it was kept; our own row in it is what others had told us of ourselves before.
         lost: why the journal itself knows that it lost flushed entries (a cut below its flushed mark); "" when it does not.
-        flushed: that mark, when `lost`. It becomes our own promise in `memory`, which must be kept before the journal is begun anew
-            behind the store, else the next start knows nothing of the loss.
+        flushed: that mark, when `lost`. It becomes our own promise in `memory`, which must be kept before the journal is begun
+            anew behind the store, else the next start knows nothing of the loss.
         alone: the group has no voter but us: there is nobody to ask.
     """
 

@@ -123,7 +123,7 @@ def _long_entries() -> tuple[Setting, list[Event]]:
 
 
 def _tails() -> tuple[Setting, list[Event]]:
-    """A leader is cut off with a long tail; the others commit little, drop their journals, and feed it by a transfer when it is back.
+    """A leader is cut off with a long tail; the others commit little, drop their journals, and feed it by a transfer.
 
     Once with journals dropped, so that a state is announced; once without, so that entries are.
     """

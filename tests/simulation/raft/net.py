@@ -54,12 +54,15 @@ class Net:
             self._transfer(source, target, group, message, image)
             return
         number = source.number
-        if self.holds and any([hold(number, to, group, message) for hold in self.holds]):
+        if self.holds and self._held(number, to, group, message):
             return
         if self.world.keeps_messages:
             self.kept.append((target, message.kind, number, source.links.get(to, 0), source.boot, group, message, (), None))
         for delay in self._ways(number, to):
             self.world.later(delay, target.deliver, number, source.links.get(to, 0), source.boot, group, message, rows, image)
+
+    def _held(self, source: int, to: int, group: int, message: Message) -> bool:
+        return any(hold(source, to, group, message) for hold in self.holds)
 
     def replay(self, count: int, kind: str) -> None:
         """Messages of late arrive once more, whatever they are or of one kind; links still belong to one life of either side."""

@@ -16,8 +16,8 @@ Events are values that JSON can carry: {"at": ticks, "do": name, ...}. The vocab
     strike group back ticks        its leader crashes and the member that is furthest is cut off
     behead group ticks count       its leader is cut off and gets a burst of writes
 
-A third of the seeds is of one of four kinds that press on one thing: elections (votes, slow disks, restarts), tails (leaders cut off
-with what nobody else has), membership (changes under cuts), disks (images of yesterday in the middle of elections).
+A third of the seeds is of one of four kinds that press on one thing: elections (votes, slow disks, restarts), tails (leaders cut
+off with what nobody else has), membership (changes under cuts), disks (images of yesterday in the middle of elections).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The table of planted bugs in ops/docs/simulation.md: looked for, written, read.
 
-`python -m tests.simulation.raft.table [--seconds N]` keeps each row that still holds, looks for the others up to N seconds of CPU time
-each, and writes the table. A plant for which no red seed was found stands below the table by name.
+`python -m tests.simulation.raft.table [--seconds N]` keeps each row that still holds, looks for the others up to N seconds of CPU
+time each, and writes the table. A plant for which no red seed was found stands below the table by name.
 """
 
 from __future__ import annotations
