@@ -58,7 +58,8 @@ class HostTransfers:
             log.warning("no transfer offered", extra={"fields": {"group": group.group, "to": to, "why": str(exc)}})
             group.snapshot_finished(to, ok=False)
             return
-        hosted.pinned[to] = offer.index
+        if group.matched(to) < offer.index:  # otherwise its own log has what follows, and nothing it says would unpin ours
+            hosted.pinned[to] = offer.index
         meta = SnapshotMeta(offer.index, offer.term, membership)
         told = Message(Kind.SNAPSHOT, to, self.member, group.term, snapshot=meta)
         self._put(to, to_wire(hosted.ident, told, offer.transfer))

@@ -262,3 +262,19 @@ async def test_a_sleeping_group_stays_with_its_leader(world: Made) -> None:
         await until(lambda: all(one.host.groups[GROUP].asleep for one in three.members.values()))
         await asyncio.sleep(0.15)
         assert (await three.led(), leader.group.term) == (leader, term)
+
+
+async def test_a_member_that_lacks_its_store_alone_keeps_no_journal_of_the_leader(world: Made) -> None:
+    """Its log has everything: it acknowledges nothing more, so a pin would stay, and it would count as being fed for ever."""
+    three = await world(1, 2, 3)
+    await three.write(b"all")
+    await three.same()
+    leader = await three.led()
+    hungry = next(one for one in three.members.values() if one is not leader)
+    hosted = leader.host.groups[GROUP]
+    await until(lambda: leader.group.matched(hungry.host.member) == leader.group.last)
+    hungry.host.hungry(GROUP)
+    leader.host.transfers.offer_soon(hosted, hungry.host.member)
+    await until(lambda: hosted.offering[hungry.host.member].done())
+    await asyncio.sleep(0.1)
+    assert hosted.pinned == {}
