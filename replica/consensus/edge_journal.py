@@ -349,7 +349,7 @@ class Journal:
                     if op.number in flushed:
                         flushed[op.number] = min(flushed[op.number], op.index)
                     if (cut := self._by_number.get(op.number)) is not None:
-                        cut.note_cut()
+                        cut.note_cut(restart=isinstance(op, DropTo))
             parts = [(part, index) for number, index in flushed.items() if (part := self._by_number.get(number))]
             savers = [(part, save) for number, save in saves.items() if (part := self._by_number.get(number))]
             for part, index in parts:
@@ -397,10 +397,10 @@ class Journal:
         for name, part in list(self._parts.items()):
             found = self._rows.groups.get(name)
             last = found.recovered.last if found else 0
-            if last < part.flushed_index:
+            if last < part.on_disk:
                 raise ZaibeiError(
                     Code.DISK_FAILED,
-                    f"group {name} had entries up to {part.flushed_index} on disk; reopened after the disk was full it has them "
+                    f"group {name} had entries up to {part.on_disk} on disk; reopened after the disk was full it has them "
                     f"up to {last}: this member must stop",
                     definite=False,
                 )

@@ -94,8 +94,9 @@ class GroupDuties(GroupKeep):
             self._run_task(self._bring(first))
 
     async def _bring(self, first: int) -> None:
+        cuts = self._tail.cuts
         try:
-            self._tail.fetched(await self._run_blocking(lambda: self._log.read(first, self._limits.replay_octets_max)))
+            self._tail.fetched(await self._run_blocking(lambda: self._log.read(first, self._limits.replay_octets_max)), cuts)
         except ZaibeiError as exc:
             if exc.code not in (Code.NOT_FOUND, Code.DISK_FULL):  # not held any more, or not at this moment: it is asked again
                 self._out_of_service(exc)

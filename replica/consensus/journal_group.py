@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from threading import Lock
 from typing import Protocol
 
 from replica.consensus.journal_ops import Append, DropAfter, DropTo, Keep, Op
@@ -41,6 +42,8 @@ class GroupPart:
         self._written = recovered.last  # may be read: what is queued is not in the database yet
         self._marked = recovered.flushed
         self._cuts: deque[int] = deque()  # queued and not flushed
+        self._restarts = 0  # of these: the ones that begin the log anew
+        self._marking = Lock()  # the journal's thread raises marks, the group's lowers them
 
     @property
     def recovered(self) -> Recovered:
@@ -82,10 +85,12 @@ class GroupPart:
 
     def restart_at(self, index: int, term: int) -> None:
         """See GroupJournal."""
-        self._cuts.append(index)
+        with self._marking:
+            self._cuts.append(index)
+            self._restarts += 1
+            self.flushed_index = self._marked = self._written = index
         self._journal.put(DropTo(self.number, 0, index, term, index, all_rows=True))
-        self._floor = (index, term)
-        self._last = self.flushed_index = self._marked = self._written = index
+        self._floor, self._last = (index, term), index
         self._spans.clear()
         self._weights.clear()
         self._octets = 0
@@ -93,10 +98,11 @@ class GroupPart:
     def cut_after(self, index: int) -> None:
         """See GroupJournal."""
         require(self._floor[0] <= index <= self._last, f"{self.name}: cannot cut behind {index}")
-        self._cuts.append(index)
-        self._written = min(self._written, index)
-        self.flushed_index = min(self.flushed_index, index)  # what was flushed behind it was never committed
-        self._marked = min(self._marked, index)
+        with self._marking:
+            self._cuts.append(index)
+            self._written = min(self._written, index)
+            self.flushed_index = min(self.flushed_index, index)  # what was flushed behind it was never committed
+            self._marked = min(self._marked, index)
         self._journal.put(DropAfter(self.number, index, Marks(*self._floor, self._marked)))
         self._last = index
         while self._weights and self._weights[-1][0] > index:
@@ -166,11 +172,20 @@ class GroupPart:
 
     def note_flushed(self, index: int) -> None:
         """Appended entries up to `index` were flushed; what a cut that is still queued takes away again does not count."""
-        counts = min((index, *self._cuts))
-        self.flushed_index = max(self.flushed_index, counts)
-        self._written = max(self._written, counts)
+        with self._marking:
+            counts = min((index, *self._cuts))
+            self.flushed_index = max(self.flushed_index, counts)
+            self._written = max(self._written, counts)
 
-    def note_cut(self) -> None:
+    def note_cut(self, *, restart: bool = False) -> None:
         """The oldest queued cut was flushed."""
-        if self._cuts:
-            self._cuts.popleft()
+        with self._marking:
+            self._restarts -= restart
+            if self._cuts:
+                self._cuts.popleft()
+
+    @property
+    def on_disk(self) -> int:
+        """The database must hold entries up to here, also one that was reopened with operations still queued."""
+        with self._marking:
+            return 0 if self._restarts else self.flushed_index

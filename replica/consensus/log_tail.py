@@ -40,6 +40,7 @@ class LogTail:
         self._tail: deque[LogEntry] = deque()
         self._octets = 0
         self._memberships: deque[tuple[int, Membership]] = deque([(index, membership)])
+        self.cuts = 0  # what was read before a cut may be no part of the log any more
 
     # -- what the core reads
 
@@ -97,17 +98,19 @@ class LogTail:
         while self._octets > self._octets_max and len(self._tail) > 1:
             self._octets -= len(self._tail.popleft().data)
 
-    def fetched(self, entries: Sequence[LogEntry]) -> None:
-        """What `fetch` brought."""
-        if entries:
+    def fetched(self, entries: Sequence[LogEntry], cuts: int) -> None:
+        """What `fetch` brought. `cuts`: as it was when the reading began; after a cut the core asks for them anew."""
+        if entries and cuts == self.cuts:
             self._chunks.append(entries)
 
     def cut_after(self, index: int) -> None:
+        self.cuts += 1
         self._chunks.clear()
         while self._tail and self._tail[-1].index > index:
             self._octets -= len(self._tail.pop().data)
 
     def restart_at(self, index: int, membership: Membership) -> None:
+        self.cuts += 1
         self._tail.clear()
         self._chunks.clear()
         self._octets = 0

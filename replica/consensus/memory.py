@@ -211,7 +211,7 @@ class MemoryGroupJournal:
 
     def read(self, first: int, octets_max: int) -> list[LogEntry]:
         rows, found, octets = self._rows, list[LogEntry](), 0
-        while octets <= octets_max and first in rows.entries:
+        while octets <= octets_max and first <= self._told and first in rows.entries:
             found.append(record.decode_entry(rows.number, first, rows.entries[first]))
             first, octets = first + 1, octets + len(found[-1].data)
         if not found:

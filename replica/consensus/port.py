@@ -289,10 +289,11 @@ class GroupJournal(Protocol):
         ...
 
     def read(self, first: int, octets_max: int) -> list[LogEntry]:
-        """Entries from `first` on, at least one, until `octets_max` is passed; blocks, any thread.
+        """Entries from `first` on that are on disk, at least one, until `octets_max` is passed; blocks, any thread. What a
+        `cut_after` takes away while this runs may still be among them.
 
         Raises:
-            ZaibeiError(NOT_FOUND): `first` is not held; DAMAGED: a record fails its checks.
+            ZaibeiError(NOT_FOUND): `first` is not held, or not on disk yet; DAMAGED: a record fails its checks.
         """
         ...
 

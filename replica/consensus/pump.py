@@ -105,9 +105,10 @@ class ApplyPump:
     async def _read(self) -> None:
         try:
             while self._submitted < self.committed and not self._closed and not self._full:
-                first, rewinds = self._submitted + 1, self._rewinds
+                # Behind what is committed now the journal may hold entries that a cut takes away while they are read.
+                first, last, rewinds = self._submitted + 1, self.committed, self._rewinds
                 chunk = await self._run_blocking(lambda: self._journal.read(first, self._limits.replay_octets_max))  # noqa: B023
-                chunk = [entry for entry in chunk if entry.index <= self.committed]
+                chunk = [entry for entry in chunk if entry.index <= last]
                 if self._rewinds == rewinds and not self._closed:
                     self._submit(chunk)
         except ZaibeiError as exc:

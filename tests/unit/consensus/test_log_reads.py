@@ -1,0 +1,222 @@
+"""Reading the log while it is written: what is not on disk yet, and what a cut took away, is never read as part of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import pytest
+
+from replica.consensus.edge_journal import Journal
+from replica.consensus.edge_rows import JournalRows
+from replica.consensus.group import GroupLog
+from replica.consensus.group_limits import GroupLimits
+from replica.consensus.journal_ops import Op
+from replica.consensus.memory import ManualApply, MemoryJournal
+from replica.consensus.port import GroupJournal, HardState
+from replica.consensus.pump import ApplyPump
+from replica.consensus.raft.membership import Membership
+from replica.consensus.raft.values import Kind, Message
+from replica.consensus.seat import GroupSeat
+from replica.model.errors import Code, ZaibeiError
+from replica.model.outcome import LogEntry
+from tests.unit.consensus.machines import ListMachine
+from tests.unit.consensus.test_contracts import SMALL, Ears, entries
+
+T = TypeVar("T")
+WAIT_S = 20
+
+
+class HeldRows(JournalRows):
+    """Writes nothing while `hold` is set."""
+
+    hold: ClassVar[threading.Event | None] = None
+
+    def write(self, ops: Sequence[Op]) -> None:
+        if self.hold is not None:
+            self.hold.wait(WAIT_S)
+        super().write(ops)
+
+
+class HeldJournal(Journal):
+    rows_type = HeldRows
+
+
+def test_what_is_queued_and_not_on_disk_is_not_read_and_is_no_damage(tmp_path: Path) -> None:
+    """A leader that feeds a member from the journal goes on appending meanwhile."""
+    journal = HeldJournal.open(tmp_path, limits=SMALL)
+    part = journal.attach("g", Ears())
+    part.append(entries(1, 3))
+    journal.drain()
+    HeldRows.hold = hold = threading.Event()
+    try:
+        part.append(entries(4, 2))
+        assert part.read(1, 10**6) == entries(1, 3)
+        with pytest.raises(ZaibeiError) as caught:
+            part.read(4, 10**6)
+        assert (caught.value.code, caught.value.trouble.retry) == (Code.NOT_FOUND, False)
+    finally:
+        HeldRows.hold = None
+        hold.set()
+    journal.drain()
+    assert part.read(1, 10**6) == entries(1, 5)
+    journal.close()
+
+
+def test_what_a_queued_cut_takes_away_is_not_read(tmp_path: Path) -> None:
+    journal = HeldJournal.open(tmp_path, limits=SMALL)
+    part = journal.attach("g", Ears())
+    part.append(entries(1, 8))
+    journal.drain()
+    HeldRows.hold = hold = threading.Event()
+    try:
+        part.cut_after(5)
+        part.append(entries(6, 3, term=2))
+        assert part.read(1, 10**6) == entries(1, 5)
+    finally:
+        HeldRows.hold = None
+        hold.set()
+    journal.drain()
+    assert part.read(1, 10**6) == entries(1, 5) + entries(6, 3, term=2)
+    journal.close()
+
+
+def test_the_memory_twin_reads_no_more_than_is_flushed() -> None:
+    journal = MemoryJournal()
+    part = journal.attach("g", Ears())
+    part.append(entries(1, 8))
+    journal.flush()
+    part.cut_after(5)
+    part.append(entries(6, 3, term=2))
+    assert part.read(1, 10**6) == entries(1, 5)
+    journal.flush()
+    assert part.read(1, 10**6) == entries(1, 5) + entries(6, 3, term=2)
+
+
+class SlowReads:
+    """A RunBlocking whose work is done at once and whose result is held back: a thread that is slow to come back."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.began = 0
+
+    async def __call__(self, work: Callable[[], T], /) -> T:
+        self.began += 1
+        done = work()
+        await self.gate.wait()
+        return done
+
+
+async def settle(journal: MemoryJournal, apply: ManualApply) -> None:
+    for _ in range(6):
+        await asyncio.sleep(0)
+        journal.flush()
+        await asyncio.sleep(0)
+        while apply.step():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def test_a_follower_applies_nothing_that_was_read_before_a_conflict_was_cut() -> None:
+    """Entries are read from the disk in a thread; meanwhile a new leader takes some of them back and commits others."""
+    first = MemoryJournal()
+    part = first.attach("g", Ears())
+    old = [LogEntry(index, 1, b"old %d" % index) for index in range(1, 9)]
+    part.append(old, HardState(1, 0, 1))
+    first.flush()
+    journal, apply, machine, slow = MemoryJournal(first.disk), ManualApply(), ListMachine(old[:2]), SlowReads()
+    seat = GroupSeat(1, Membership(frozenset({1, 2, 3})))
+    group = GroupLog("g", journal, machine, apply, limits=GroupLimits(), run_blocking=slow, seat=seat)
+    await group.start()
+    slow.gate.clear()
+    group.receive(Message(Kind.APPEND, 1, 2, 5, 1, 4, (), 4))  # entries 1 to 4 are committed
+    await settle(journal, apply)
+    assert slow.began and machine.applied() == (2, 1), "entry 3 is being read"
+    new = tuple(LogEntry(index, 5, b"new %d" % index) for index in range(6, 9))
+    group.receive(Message(Kind.APPEND, 1, 2, 5, 1, 5, new, 8))
+    await settle(journal, apply)
+    slow.gate.set()
+    await settle(journal, apply)
+    assert machine.data() == [b"old 1", b"old 2", b"old 3", b"old 4", b"old 5", b"new 6", b"new 7", b"new 8"]
+    await group.stop()
+
+
+class OneLane:
+    """A Lane that keeps what it is handed."""
+
+    waits: ZaibeiError | None = None
+
+    def __init__(self) -> None:
+        self.taken: list[LogEntry] = []
+
+    def submit(self, entries: Sequence[LogEntry]) -> None:
+        self.taken += entries
+
+    def close(self) -> None:
+        return
+
+    def wait_idle(self) -> None:
+        return
+
+
+async def test_what_is_committed_while_the_journal_is_read_is_read_anew() -> None:
+    """The chunk was read before: behind what was committed by then it may hold entries that a cut took away since."""
+    journal = MemoryJournal()
+    part: GroupJournal = journal.attach("g", Ears())
+    part.append(entries(1, 8))
+    journal.flush()
+    lane, slow, tasks = OneLane(), SlowReads(), set[asyncio.Task[None]]()
+
+    def run(work: Coroutine[None, None, None]) -> None:
+        tasks.add(asyncio.ensure_future(work))
+
+    def broken(error: ZaibeiError) -> None:
+        raise error
+
+    slow.gate.clear()
+    pump = ApplyPump(
+        part, lane, 0, GroupLimits(), stand_in=b"", run_blocking=slow, run_task=run, broken=broken, wait=asyncio.sleep
+    )
+    pump.offer_held(4)
+    await asyncio.sleep(0)
+    part.cut_after(5)
+    part.append(entries(6, 3, term=2))
+    journal.flush()
+    pump.offer_held(8)
+    slow.gate.set()
+    await asyncio.gather(*tasks)
+    assert lane.taken == entries(1, 5) + entries(6, 3, term=2)
+
+
+class FullOnce(JournalRows):
+    """The first write after `full` is set meets a full disk."""
+
+    full: ClassVar[bool] = False
+
+    def write(self, ops: Sequence[Op]) -> None:
+        if self.full:
+            type(self).full = False
+            raise ZaibeiError(Code.DISK_FULL, "planted", retry=True)
+        super().write(ops)
+
+
+class FullJournal(Journal):
+    rows_type = FullOnce
+
+
+def test_a_log_that_begins_anew_on_a_full_disk_waits_for_room_and_stops_nobody(tmp_path: Path) -> None:
+    """A member is fed another's state: its new floor is far behind what its database held when the disk was full."""
+    journal = FullJournal.open(tmp_path, limits=SMALL)
+    part = journal.attach("g", Ears())
+    part.append(entries(1, 3))
+    journal.drain()
+    FullOnce.full = True
+    part.restart_at(100, 5)
+    part.append(entries(101, 1, term=5))
+    journal.drain()
+    assert journal.failed is None and not FullOnce.full
+    assert part.read(101, 1) == entries(101, 1, term=5)
+    journal.close()
