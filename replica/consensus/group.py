@@ -13,12 +13,13 @@ import asyncio
 from replica.consensus.group_base import CHANGING
 from replica.consensus.group_duties import GroupDuties
 from replica.consensus.group_keep import JournalEars
-from replica.consensus.hello import hard_at_start
+from replica.consensus.hello import Memory, Promise, hard_at_start
 from replica.consensus.log_tail import LogTail
 from replica.consensus.membership_row import decode_membership
 from replica.consensus.port import (
     ENTRY_OCTETS_MAX,
     KEPT_MEMBERSHIP,
+    KEPT_MEMORY,
     GroupPhase,
     HardState,
     StartReport,
@@ -76,12 +77,21 @@ class GroupLog(GroupDuties):
 
     def _prepare(self, plan: StartPlan, place: int, membership: Membership) -> None:
         if plan.restart_at is not None:
+            self._remember_what_was_flushed()
             self._log.restart_at(*plan.restart_at)
         if plan.cut_after is not None:
             self._log.cut_after(plan.cut_after)
         self._tail = LogTail(self._log, place, membership, self._fetch)
         self._durable = plan.replay_from - 1
         self._new_pump(plan.replay_from - 1)
+
+    def _remember_what_was_flushed(self) -> None:
+        """Beginning the log anew forgets its flushed mark: what may have been acknowledged stays a promise of our own."""
+        found = self._log.recovered
+        if found.flushed > found.last:
+            memory = Memory.decode(found.kept.get(KEPT_MEMORY, b""))
+            memory.record(self.seat.member, Promise(0, found.hard.term, found.flushed))
+            self._log.keep(KEPT_MEMORY, memory.encode())
 
     def _is_alone(self, membership: Membership) -> bool:
         return membership.voters == {self.seat.member} and not membership.joint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -278,3 +279,24 @@ async def test_a_member_that_lacks_its_store_alone_keeps_no_journal_of_the_leade
     await until(lambda: hosted.offering[hungry.host.member].done())
     await asyncio.sleep(0.1)
     assert hosted.pinned == {}
+
+
+async def test_a_journal_that_lost_flushed_entries_is_not_forgotten_by_beginning_it_anew(world: Made) -> None:
+    """The store stands beyond the cut, so the log is begun behind it; the next start must still know of the loss."""
+    three = await world(1, 2, 3)
+    for number in range(10):
+        await three.write(b"%d" % number)
+    await three.same()
+    leader = (await three.led()).host.member
+    victim = next(member for member in three.members if member != leader)
+    await three.kill(victim)
+    rows = three.disks[victim].groups["g"]
+    rows.marks = replace(rows.marks, flushed=max(rows.entries))
+    for index in sorted(rows.entries)[4:]:
+        del rows.entries[index]  # damage took what had been flushed
+    three.kept[victim] = three.kept[victim][:8]  # and the store stands between
+    for _ in range(2):
+        back = await three.start(victim)
+        assert back.host.standing(GROUP) is Standing.AMNESIAC
+        back.journal.flush()
+        await three.kill(victim)
