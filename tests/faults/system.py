@@ -116,6 +116,8 @@ class System:
             zone = zones[number - 1] if zones else ""
             ports = {name: stable_port() for name in (*self.port_names, "link", "reach")}
             self.seats[number] = Seat(number, data.resolve(), zone, ports, shim)
+        if disks:
+            os.sync()  # the folders themselves are nobody's promise
 
     # ------------------------------------------------------------------------------------------------------------ to be said
 
