@@ -227,28 +227,37 @@ def _lost_vote() -> tuple[Setting, list[Event]]:
 
 def _figure_8() -> tuple[Setting, list[Event]]:
     """Figure 3.7 of the thesis: an entry of an old term is on a majority, and is overwritten all the same."""
-    alone = [{"at": 22.0, "do": "partition", "side": [member], "ticks": 24.0} for member in (2,)]
     events: list[Event] = [
         {"at": 15.0, "do": "lead", "group": 1, "to": 1},
+        *[{"at": 19.5, "do": "clock_stands", "member": member, "ticks": 60.0} for member in (2, 3, 4, 5)],
         *[{"at": 20.0, "do": "cut", "source": 1, "to": member, "ticks": 3.0} for member in (3, 4, 5)],
         {"at": 20.1, "do": "write", "group": 1, "count": 3},
         {"at": 22.0, "do": "crash", "member": 1, "back": 22.0},
-        *alone,
+        {"at": 22.0, "do": "partition", "side": [2], "ticks": 24.0},
+        *[{"at": 32.0, "do": "clock", "member": member, "ticks": 10} for member in (3, 4)],
         {"at": 33.0, "do": "campaign", "group": 1, "member": 5},
-        {"at": 33.7, "do": "campaign", "group": 1, "member": 5},
-        {"at": 34.05, "do": "cut", "source": 5, "to": 3, "ticks": 10.0},
-        {"at": 34.05, "do": "cut", "source": 5, "to": 4, "ticks": 10.0},
-        {"at": 36.0, "do": "crash", "member": 5, "back": 16.0},
-        {"at": 36.0, "do": "partition", "side": [3], "ticks": 10.0},
-        {"at": 36.0, "do": "partition", "side": [4], "ticks": 20.0},
-        *[{"at": 46.5 + place, "do": "campaign", "group": 1, "member": 1} for place in range(3)],
-        {"at": 50.0, "do": "crash", "member": 1, "back": 40.0},
-        {"at": 56.5, "do": "campaign", "group": 1, "member": 5},
+        {"at": 33.1, "do": "cut", "source": 5, "to": 3, "ticks": 10.0},
+        {"at": 33.1, "do": "cut", "source": 5, "to": 4, "ticks": 10.0},
+        {"at": 36.0, "do": "crash", "member": 5, "back": 19.0},
+        {"at": 36.0, "do": "partition", "side": [4], "ticks": 19.5},
+        *[{"at": 50.5 + place, "do": "campaign", "group": 1, "member": 1} for place in range(2)],
+        {"at": 60.0, "do": "campaign", "group": 1, "member": 5},
+        {"at": 61.0, "do": "campaign", "group": 1, "member": 5},
     ]
-    weather = {"delay_spread": 0.3}
-    return replace(
-        PLAIN, members=5, voters=[[1, 2, 3, 4, 5]], write_every=60.0, append_octets=1, inflight_messages=1, weather=weather
-    ), events
+    return (
+        replace(
+            PLAIN,
+            members=5,
+            voters=[[1, 2, 3, 4, 5]],
+            write_every=60.0,
+            append_octets=1,
+            inflight_messages=1,
+            pre_vote=False,
+            flush_spread=0.1,
+            weather={"delay_spread": 0.2},
+        ),
+        events,
+    )
 
 
 def _joint() -> tuple[Setting, list[Event]]:
@@ -316,4 +325,6 @@ def schedule(name: str, seed: int) -> tuple[Setting, list[Event]]:
     if name == "joint":
         at = round(28.0 + Random(seed).random() * 14, 2)
         events = [*events, {"at": at, "do": "partition", "side": [1, 2], "ticks": 35.0}]
+    if name == "figure 8":
+        events = [*events, {"at": round(51.6 + Random(seed).random() * 2, 2), "do": "crash", "member": 1, "back": 40.0}]
     return replace(setting, seed=seed), sorted(events, key=lambda event: float(event["at"]))
