@@ -18,6 +18,7 @@ from replica.consensus.hello import Memory, Promise, Recall, Row, Standing, ackn
 from replica.consensus.host_limits import HostLimits
 from replica.consensus.host_transfers import HostTransfers
 from replica.consensus.hosted import Heard, Hosted, HostLinks, MemberFiles, Told
+from replica.consensus.notices import Notices, is_notice
 from replica.consensus.port import KEPT_MEMORY, GroupJournal, GroupPhase, HardState
 from replica.consensus.raft.membership import Membership
 from replica.consensus.raft.values import Kind, Message, Role
@@ -64,6 +65,7 @@ class GroupHost:
         self.unknown = 0  # messages for groups that are not open here
         self._ticker: asyncio.Task[None] | None = None
         self.told: dict[int, Told] = {}  # group id -> what its leader said last
+        self._notices = Notices()
         self._told_ns = self._kept_ns = self._turn = 0
 
     # ----------------------------------------------------------------------------------------------------------- groups
@@ -105,7 +107,9 @@ class GroupHost:
         lost = ""
         if recovered.flushed > recovered.last and not alone:
             lost = f"entries {recovered.last + 1} to {recovered.flushed} had been flushed, and are gone"
-        hosted.recall = Recall(self.member, self.boot, group.found_state, memory, lost=lost, alone=alone)
+        hosted.recall = Recall(
+            self.member, self.boot, group.found_state, memory, lost=lost, flushed=recovered.flushed, alone=alone
+        )
         self._look(hosted)
         self._ask_to_be_reminded(hosted)
 
@@ -154,6 +158,7 @@ class GroupHost:
         recall = hosted.recall
         if recall is None:
             return
+        self.transfers.remind(hosted)
         if recall.memory.changed and hosted.log.part is not None:
             recall.memory.changed = False
             hosted.log.part.keep(KEPT_MEMORY, recall.memory.encode())
@@ -348,16 +353,32 @@ class GroupHost:
             return
         for message in messages:
             if message.kind is Kind.SNAPSHOT:
-                self.transfers.offer_soon(hosted, message.to)
+                self.transfers.offer_soon(hosted, message.to, anew=True)
                 continue
             if hosted.asleep and message.kind is Kind.HEARTBEAT:
                 continue  # of the tick in which the group fell asleep: behind SLEEP it would wake the others, and not us
+            if is_notice(message, hosted.log.core.progress(message.to)):
+                self._hold(ident, message)
+                continue
+            if message.kind is Kind.READ_INDEX_REPLY and (held := self._notices.take_of(ident, message.to)) is not None:
+                self._put(held.to, to_wire(ident, held))  # who reads there waits for what it tells
+            self._notices.told(ident, message)
             wire = to_wire(ident, message)
             if message.kind is Kind.HEARTBEAT and self._random.random() < self._limits.promises_share:
                 self._add_promises(hosted, wire)
             if message.kind not in QUIET_KINDS:
                 hosted.busy_ns = self._now_ns()
             self._put(message.to, wire)
+
+    def _hold(self, ident: int, message: Message) -> None:
+        if not len(self._notices):
+            asyncio.get_running_loop().call_later(self._limits.notice_ms / 1_000, self._send_notices)
+        self._notices.hold(ident, message)
+
+    def _send_notices(self) -> None:
+        for ident, message in self._notices.take():
+            if ident in self.groups:
+                self._put(message.to, to_wire(ident, message))
 
     def _add_promises(self, hosted: Hosted, wire: Wire) -> None:
         """The leader's match table rides on some heartbeats."""
