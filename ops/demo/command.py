@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from ops.cli.exits import Exit
 from ops.cli.style import Console, styled, table
 from ops.demo.judge import MEANING, PROBER_LATE_MS_MAX, History, Judgement, Verdict, judge
+from ops.demo.members import NAMES
 from ops.demo.page import Moment, page
 from ops.demo.stage import Stage
 from ops.demo.story import Story
@@ -74,9 +75,10 @@ def demo(console: Console, page_file: Path, keep: Path | None) -> int:
     """Play the main job with real processes on loopback and judge it by what outside clients saw.
 
     \b
-    A top-level node and two secondary nodes are copied; changes stream; clients resolve all the time over UDP, TCP and HTTP.
-    A secondary is SIGKILLed, then the top-level node, then our own member; they return; a node hangs; contents are compared;
-    node and member die together while changes stream.
+    Three members become a cluster. A top-level node and two secondary nodes are copied; changes stream; clients resolve all the
+    time over UDP, TCP and HTTP, others register in a region that lives at the cluster. Our leader is SIGKILLed; a secondary, the
+    top-level node, and a member while both are dead; they return; a node hangs; our leader is frozen; a member's copy is deleted
+    and fed anew by one command; all members are SIGKILLed at once; contents are compared; node and leader die together.
     \b
     exit 0   everything held
     exit 1   something did not: the reasons are printed
@@ -93,7 +95,8 @@ def demo(console: Console, page_file: Path, keep: Path | None) -> int:
         if not late or attempt == RUNS_MAX:
             break
         console.say(f"the prober itself was {history.prober_late_ms:.0f} ms late: this run says nothing, once more")
-    page_file.write_text(page(judged, moments, history.lookups, _machine()), encoding="utf-8")
+    text = page(judged, moments, history.lookups, _machine(), NAMES, history.cluster.spans)
+    page_file.write_text(text, encoding="utf-8")
     document: dict[str, Any] = {
         **judged.figures,
         "verdict": judged.verdict.value,

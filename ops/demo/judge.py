@@ -11,7 +11,8 @@
 
 A lookup has *failed* when its identifier was covered by a quorum receipt before the lookup began and no right answer came within
 3 s; over 1 s it is *slow*. An answer *lies* when it is final and not what was registered under a covered name. A prober that was
-itself more than 100 ms late, or a client that stopped asking, makes the run inconclusive, never a pass.
+itself more than 100 ms late, or a client that stopped asking, makes the run inconclusive, never a pass. What happened to the
+cluster's members is judged in cluster_judge.py; lookups that failed while all of them were down are counted apart.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
+
+from ops.demo import cluster_judge
+from ops.demo.cluster_judge import ClusterTold
 
 FAILED_MS = 3_000  # 500 + 1000 + 1500: the schedule of a standard client
 SLOW_MS = 1_000
@@ -53,6 +57,7 @@ MEANING: dict[str, str] = {
     "wrong_answers": "final answers that were not what was registered; 0",
     "lookups": "of all clients",
     "digest_equal": "contents of nodes and copy, both computed anew at the end",
+    **cluster_judge.MEANING,
     "prober_late_ms": "how late this machine let the clients be; over 100 says nothing",
 }
 
@@ -123,6 +128,7 @@ class History:
     Args:
         broken: what did not happen in its time, so that the story could not go on; empty when it was played to its end.
         ended_ns: when the clients were told to stop; None: their history's end is not checked.
+        cluster: what happened to its members.
     """
 
     lookups: Sequence[Lookup]
@@ -137,6 +143,7 @@ class History:
     hangs: Sequence[Hang] = ()
     broken: str = ""
     ended_ns: int | None = None
+    cluster: ClusterTold = field(default_factory=lambda: ClusterTold(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +159,8 @@ class Judgement:
 def judge(history: History) -> Judgement:
     """Measure and decide; the worst finding wins, and what could not be measured is inconclusive."""
     failed = [one for one in history.lookups if one.lane == Lane.HEDGED and one.covered and not _answered(one)]
+    all_down = [one for one in failed if history.cluster.was_all_down(one.began_ns)]
+    failed = [one for one in failed if not history.cluster.was_all_down(one.began_ns)]
     slow = tuple(one for one in history.lookups if one.lane == Lane.HEDGED and one.right and one.took_ms > SLOW_MS)
     first = _worst([_first_right(history, kill, Lane.RECURSIVE) for kill in history.kills])
     figures: dict[str, float | int | bool | None] = {
@@ -171,6 +180,7 @@ def judge(history: History) -> Judgement:
         "wrong_answers": sum(one.lied and one.covered for one in history.lookups),
         "lookups": len(history.lookups),
         "digest_equal": history.digest_equal,
+        **cluster_judge.figures_of(history.cluster, len(all_down)),
         "prober_late_ms": round(history.prober_late_ms, 1),
     }
     faults, doubts = _findings(history, figures, failed)
@@ -181,6 +191,7 @@ def judge(history: History) -> Judgement:
         and not history.receipted_lost
         and not figures["wrong_answers"]
         and history.digest_equal is not False
+        and not cluster_judge.is_lost(history.cluster)
     ):
         verdict = Verdict.INCONCLUSIVE  # a late prober sees faults that are its own; loss, lies and a wrong digest stay faults
     return Judgement(verdict, tuple(faults + doubts), figures, slow)
@@ -226,7 +237,8 @@ def _findings(
             doubts.append(f"{kill.source} itself had answered nobody in the second before it was killed: nothing was measured")
     if not history.kills:
         doubts.append("no node was killed")
-    return faults, doubts
+    more_faults, more_doubts = cluster_judge.findings_of(history.cluster, figures)
+    return [*faults, *more_faults], [*doubts, *more_doubts]
 
 
 def _answered(lookup: Lookup) -> bool:

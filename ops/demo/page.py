@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from ops.demo.cluster_judge import Span, State
 from ops.demo.judge import MEANING, NS_PER_MS, SLOW_MS, Judgement, Lane, Lookup, Verdict
 
 WIDTH, LEFT, LANE_HEIGHT, TOP = 1_160, 150, 66, 58
@@ -22,8 +23,10 @@ _LANES = {
     Lane.HEDGED: "hedging client",
     Lane.RECURSIVE: "recursive, TTL 0",
     Lane.NATIONAL: "recursive, TTL kept",
-    Lane.PORT: "our address",
+    Lane.PORT: "our addresses",
 }
+_STATES = {State.DOWN: "#cf222e", State.FROZEN: "#9a6700", State.FED: "#0550ae"}
+MEMBER_HEIGHT = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,15 @@ class Moment:
     text: str
 
 
-def page(judged: Judgement, moments: Sequence[Moment], lookups: Sequence[Lookup], machine: str) -> str:
-    """The whole page as text."""
+def page(
+    judged: Judgement,
+    moments: Sequence[Moment],
+    lookups: Sequence[Lookup],
+    machine: str,
+    members: Sequence[str] = (),
+    spans: Sequence[Span] = (),
+) -> str:
+    """The whole page as text. `members`: a lane each, below those of the clients; `spans`: what happened to them."""
     figures = "".join(
         f"<tr><td>{escape(name)}</td><td>{escape(_figure(value))}</td><td>{escape(MEANING.get(name, ''))}</td></tr>"
         for name, value in judged.figures.items()
@@ -53,10 +63,12 @@ def page(judged: Judgement, moments: Sequence[Moment], lookups: Sequence[Lookup]
 <html lang="en"><head><meta charset="utf-8"><title>zaibei demo: {judged.verdict.value}</title>
 <style>{_STYLE}</style></head><body>
 <h1>Main job: <span style="color: {_COLOUR[judged.verdict]}">{judged.verdict.value}</span></h1>
-<p>A node's registry is copied, the node dies, its identifiers go on being answered, it comes back with nothing lost.
+<p>A node's registry is copied to three members, the node dies, its identifiers go on being answered, it comes back with nothing
+lost; members are killed, frozen and wiped meanwhile.
 Every dot is one lookup of an outside client: green right, red not right, height = how long it took (top line: {SLOW_MS} ms).
+Below, each member's time: green up, {_legend()}.
 Numbers are those of "What happened" below.</p>
-{_picture(moments, lookups, start)}
+{_picture(moments, lookups, start, members, spans)}
 <ul>{reasons}</ul><h2>Figures</h2><table>{figures}</table><h2>What happened</h2><table>{story}</table>
 <p>{escape(machine)}</p></body></html>
 """
@@ -70,10 +82,18 @@ def _figure(value: float | int | bool | None) -> str:
     return f"{value:,}"
 
 
-def _picture(moments: Sequence[Moment], lookups: Sequence[Lookup], start: int) -> str:
+def _legend() -> str:
+    colours = {State.DOWN: "red", State.FROZEN: "brown", State.FED: "blue"}
+    return ", ".join(f"{colours[state]} {state.value}" for state in State)
+
+
+def _picture(
+    moments: Sequence[Moment], lookups: Sequence[Lookup], start: int, members: Sequence[str], spans: Sequence[Span]
+) -> str:
     end = max([moment.at_ns for moment in moments] + [one.ended_ns for one in lookups], default=start + 1)
     scale = (WIDTH - LEFT - 20) / max(1, end - start)
-    height = TOP + LANE_HEIGHT * len(_LANES) + 30
+    clients = TOP + LANE_HEIGHT * len(_LANES)
+    height = clients + MEMBER_HEIGHT * len(members) + 30
 
     def x(at_ns: int) -> float:
         return round(LEFT + (at_ns - start) * scale, 1)
@@ -84,6 +104,16 @@ def _picture(moments: Sequence[Moment], lookups: Sequence[Lookup], start: int) -
         parts.append(f'<text x="0" y="{base - 14}">{escape(title)}</text>')
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 20}" y1="{base}" y2="{base}" stroke="#d8dee4"/>')
         parts += [_dot(one, x(one.began_ns), base) for one in _thinned([one for one in lookups if one.lane == lane])]
+    for place, member in enumerate(members):
+        top = clients + MEMBER_HEIGHT * place
+        parts.append(f'<text x="0" y="{top + 12}">{escape(member)}</text>')
+        parts.append(f'<rect x="{LEFT}" y="{top}" width="{WIDTH - 20 - LEFT}" height="14" fill="#aceebb"/>')
+        for span in sorted((one for one in spans if one.member == member), key=lambda one: one.from_ns):
+            left, right = x(max(start, span.from_ns)), x(min(end, span.until_ns))
+            width = max(2.0, round(right - left, 1))
+            title = f"{span.state.value}, {(span.until_ns - span.from_ns) / NS_PER_MS:,.0f} ms"
+            box = f'<rect x="{left}" y="{top}" width="{width}" height="14" fill="{_STATES[span.state]}">'
+            parts.append(f"{box}<title>{escape(title)}</title></rect>")
     level, last = 0, float("-inf")
     for number, moment in enumerate(moments, 1):
         if moment.kind != "note":

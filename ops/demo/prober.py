@@ -1,4 +1,4 @@
-"""The outside clients: `python -m ops.demo.prober CONFIG.json`. They know recursive nodes only (one lane knows our address).
+"""The outside clients: `python -m ops.demo.prober CONFIG.json`. They know recursive nodes only (one lane knows our addresses).
 
 Every lookup becomes one line of history: lane, protocol, source, name, begin, end, right. What is right is known beforehand from
 the registries; new names join once a quorum receipt covers them. A clock watch notes how late this very process was, so that a
@@ -146,8 +146,8 @@ async def run(config: dict[str, Any]) -> None:
             order = (protocol, *(other for other in ("udp", "tcp") if other != protocol))
             hedging = HandleClient(ClientConfig((recursive,), walk=True, protocols=order, hedge=True))
             works.append(lane(history, names, Lane.HEDGED, protocol, source, hedging.resolve, 0.05, dice))
-        direct = Server("tcp", host, ports["handle"])
-        port = HandleClient(ClientConfig((direct,)))
+        direct = tuple(Server("tcp", member, ports["handle"]) for member in config["members"])
+        port = HandleClient(ClientConfig(direct, hedge=True))
         works.append(lane(history, names, Lane.PORT, "tcp", source, port.resolve, 0.05, dice))
     print(json.dumps({"ready": True}), flush=True)
     await asyncio.gather(*works)

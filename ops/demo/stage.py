@@ -2,19 +2,21 @@
 
 | process | what it is |
 | --- | --- |
-| member | `zaibei up`: the copy, on trial |
+| member-1, member-2, member-3 | `zaibei up`: the copy, on trial; three members of one cluster |
 | manufacturers | a node that answers Handle itself and publishes from its own code (pushes) |
 | regions, regions-agent | a node and, beside it, `zaibei source serve` publishing its files (we pull) |
 | top, top-agent | the top-level node: who owns which prefix |
 | enterprise | the node behind one region's prefix: where identifiers of a `routes` node live |
 | recursive, national | recursive nodes, TTL 0 and TTL kept; all that clients know |
 | prober | the outside clients |
+| registering | who registers in the region that lives at the cluster |
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -26,20 +28,22 @@ from pathlib import Path
 from typing import IO, Any
 
 from ops.demo import material
+from ops.demo.members import HOSTS, NAMES, PORTS, SITE_TTL_S, Members
 from replica.agent.config import SourceConfig
 from replica.agent.records import site_from_json
 from replica.client.edge_agent import load_source_config
-from replica.model.edge_identity import Identity, ensure_identity
+from replica.model.edge_identity import ensure_identity
 from replica.model.errors import Code, ZaibeiError
 
 HOST, HOST6 = "127.0.0.1", "::1"
 NATIONAL_TTL_S = 10
-SITE_TTL_S = 60
 READY_S_MAX = 45.0
+PORT_RANGE, PORT_TRIES_MAX = (15_000, 32_000), 1_000  # below what systems give to outgoing connections
+_given: set[int] = set()
 END_S_MAX = 5.0
 ENTERPRISES = 40  # regions whose identifiers really exist at the enterprise node
 REGISTER_EVERY_MS = 60
-MEMBER, TOP, MANUFACTURERS, REGIONS = "member-1", "top", "manufacturers", "regions"
+TOP, MANUFACTURERS, REGIONS = "top", "manufacturers", "regions"
 SOURCES = (TOP, MANUFACTURERS, REGIONS)
 PROCESSES_OF = {MANUFACTURERS: ("manufacturers",), REGIONS: ("regions", "regions-agent"), TOP: ("top", "top-agent")}
 TOP_NAMES = {f"{material.TOP_PREFIX}/NODE-{n}": f"https://example.cn/node/{n}" for n in range(1, 6)}
@@ -47,21 +51,26 @@ PREFIX_OF = {TOP: material.TOP_PREFIX, MANUFACTURERS: material.MANUFACTURERS_PRE
 
 
 def free_port() -> int:
-    """A port that is free over UDP and TCP, IPv4 and IPv6, at this moment."""
-    for _ in range(100):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as first:
-            first.bind((HOST, 0))
-            port = int(first.getsockname()[1])
-            try:
-                for family, host in ((socket.AF_INET, HOST), (socket.AF_INET6, HOST6)):
-                    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                        if (family, kind) != (socket.AF_INET, socket.SOCK_STREAM):
-                            with socket.socket(family, kind) as other:
-                                other.bind((host, port))
-            except OSError:
-                continue
-            return port
-    raise ZaibeiError(Code.CONFLICT, "no port is free over UDP and TCP on 127.0.0.1 and ::1: is IPv6 loopback switched off?")
+    """A port that is free over UDP and TCP at every member's address and on IPv6, and stays so while its process is down.
+
+    It is none of those that the system gives to outgoing connections: one of these could take it meanwhile.
+    """
+    places = [*((socket.AF_INET, host) for host in HOSTS), (socket.AF_INET6, HOST6)]
+    for _ in range(PORT_TRIES_MAX):
+        port = random.SystemRandom().randrange(*PORT_RANGE)
+        if port in _given:
+            continue
+        try:
+            for family, host in places:
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    with socket.socket(family, kind) as probe:
+                        probe.bind((host, port))
+        except OSError:
+            continue
+        _given.add(port)
+        return port
+    told = f"{', '.join(HOSTS)} and {HOST6}"
+    raise ZaibeiError(Code.CONFLICT, f"no port is free over UDP and TCP on {told}: is one of these loopback addresses missing?")
 
 
 @dataclass(slots=True)
@@ -72,10 +81,14 @@ class Child:
     process: subprocess.Popen[bytes]
     ready: dict[str, Any] = field(default_factory=dict)
 
+    def shoot(self) -> int:
+        """SIGKILL, not waited for; returns CLOCK_MONOTONIC ns right after the signal was sent."""
+        self.process.send_signal(signal.SIGKILL)
+        return time.monotonic_ns()
+
     def kill(self) -> int:
         """SIGKILL; returns CLOCK_MONOTONIC ns right after the signal was sent."""
-        self.process.send_signal(signal.SIGKILL)
-        at_ns = time.monotonic_ns()
+        at_ns = self.shoot()
         self.process.wait()
         return at_ns
 
@@ -99,11 +112,11 @@ class Stage:
         self.ports = {
             name: free_port()
             for name in (
-                "handle", "http", "grpc", "feed", "beats", "metrics",
-                "top", "manufacturers", "regions", "enterprise", "recursive", "recursive-http", "national", "national-http",
-                "top-agent", "regions-agent",
+                *PORTS, "top", "manufacturers", "regions", "enterprise", "recursive", "recursive-http", "national",
+                "national-http", "top-agent", "regions-agent",
             )
         }  # fmt: skip
+        self.members = Members(self.folder, self.ports)
         self.children: dict[str, Child] = {}
         self._starts = ThreadPoolExecutor(1, "demo-starts")
         self._commands: dict[str, list[str]] = {}
@@ -126,15 +139,12 @@ class Stage:
     def write(self) -> None:
         """All registries and configurations. Real data; about 58,000 lines."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        member = ensure_identity(self.folder / "member-data" / "identity", MEMBER)
+        self.members.begin()
         self.records += self._lines("manufacturers.jsonl", material.manufacturers())
         self.records += self._lines("regions.jsonl", material.regions(HOST, self.ports["enterprise"]))
         self._enterprise()
         self._write_top(version=1)
-        pins = []
-        for source in SOURCES:
-            pins.append(self._source(source, member))
-        self._member(pins)
+        self.members.write([*self._recursives(), *(self._source(source) for source in SOURCES)])
         self._nodes()
 
     def _lines(self, name: str, lines: Any) -> int:
@@ -149,7 +159,7 @@ class Stage:
 
     def _write_top(self, version: int) -> None:
         ours = {
-            "desc": "zaibei", "address": HOST, "tcp": self.ports["handle"], "udp": self.ports["handle"],
+            "desc": "zaibei", "addresses": list(HOSTS), "tcp": self.ports["handle"], "udp": self.ports["handle"],
             "http": self.ports["http"], "primary": False,
         }  # fmt: skip
         sites = {
@@ -182,7 +192,7 @@ class Stage:
              "udp": self.ports["enterprise"]},
         )  # fmt: skip
 
-    def _source(self, name: str, member: Identity) -> str:
+    def _source(self, name: str) -> str:
         port = self.ports.get(f"{name}-agent")
         text = [
             "[source]", f'name = "{name}"', f'prefixes = ["{PREFIX_OF[name]}"]', f'data = "{name}-agent"',
@@ -191,9 +201,9 @@ class Stage:
         ]  # fmt: skip
         if port:
             text += ["[[input]]", f'path = "{name}.jsonl"']
-        text += ["[[member]]", f'name = "{MEMBER}"', f"certificate = '''{member.certificate_pem.decode()}'''"]
-        if not port:
-            text += [f'push = "{HOST}:{self.ports["feed"]}"']
+        text += ["[pki]", f'roots = ["{self.members.roots}"]', f'cluster = "{self.members.cluster}"']
+        for member, host in zip(NAMES, HOSTS, strict=True):
+            text += ["[[member]]", f'name = "{member}"', *([] if port else [f'push = "{host}:{self.ports["feed"]}"'])]
         for protocol in ("tcp", "udp"):
             text += ["[[resolution]]", f'protocol = "{protocol}"', f'address = "{HOST}"', f"port = {self.ports[name]}"]
         path = self.folder / f"{name}-source.toml"
@@ -209,26 +219,16 @@ class Stage:
             ]
         )  # fmt: skip
 
-    def _member(self, pins: list[str]) -> None:
-        ports = self.ports
-        listen = "\n".join(
-            f'{name} = ["{HOST}:{ports[name]}", "[{HOST6}]:{ports[name]}"]'
-            for name in ("handle", "http", "grpc", "feed", "beats", "metrics")
-        )
-        recursives = "\n".join(
-            f'[[recursive]]\nname = "{name}"\nurl = "http://{HOST}:{ports[name + "-http"]}"\nflush = {flush}'
+    def _recursives(self) -> list[str]:
+        return [
+            f'[[recursive]]\nname = "{name}"\nurl = "http://{HOST}:{self.ports[name + "-http"]}"\nflush = {flush}'
             for name, flush in (("recursive", "true"), ("national", "false"))
-        )
-        text = (
-            f'[member]\nname = "{MEMBER}"\ndata = "member-data"\nlog = "json"\n[listen]\n{listen}\n'
-            f"[site]\nttl_s = {SITE_TTL_S}\n{recursives}\n" + "\n".join(pins) + "\n"
-        )
-        (self.folder / "member.toml").write_text(text, encoding="utf-8")
+        ]
 
     def _our_site(self) -> str:
-        """HS_SITE of the member, hex: what the root publishes behind the top-level node's own site."""
+        """HS_SITE of the cluster, hex: what the root publishes behind the top-level node's own site."""
         ports = {"tcp": self.ports["handle"], "udp": self.ports["handle"], "http": self.ports["http"]}
-        return site_from_json({"desc": "zaibei", "address": HOST, "primary": False, **ports}).hex()
+        return site_from_json({"desc": "zaibei", "addresses": list(HOSTS), "primary": False, **ports}).hex()
 
     def _nodes(self) -> None:
         for name in (TOP, REGIONS):
@@ -261,9 +261,9 @@ class Stage:
             },
         )
         python, zaibei = sys.executable, [sys.executable, "-m", "ops.cli.main"]
-        roots = ",".join(f"tcp://{HOST}:{self.ports[name]}" for name in ("top", "handle"))
+        roots = ",".join([f"tcp://{HOST}:{self.ports['top']}", *(f"tcp://{host}:{self.ports['handle']}" for host in HOSTS)])
         self._commands = {
-            "member": [*zaibei, "up", "--config", "member.toml", "--json"],
+            **{name: [*zaibei, "up", "--config", f"{name}.toml", "--json"] for name in NAMES},
             "manufacturers": [python, "-m", "chaos.standin.pushing", "--config", "manufacturers.toml"],
             "enterprise": [python, "-m", "chaos.standin.secondary", "--config", "enterprise.toml"],
         }
@@ -317,7 +317,8 @@ class Stage:
         while not line.endswith(b"\n"):
             line += child.process.stdout.read(65_536) or b""
             if child.process.poll() is not None or time.monotonic() > until:
-                raise ZaibeiError(Code.UNREACHABLE, f"{child.name} did not start: {self.tail(child.name)}")
+                said = line.decode("utf-8", "replace")[-600:] or self.tail(child.name)
+                raise ZaibeiError(Code.UNREACHABLE, f"{child.name} did not start: {said}")
             time.sleep(0.005)
         child.ready = json.loads(line.splitlines()[0])
 

@@ -1,34 +1,33 @@
 """The main job as a story with real processes: what happens in which order. What it was worth is judged afterwards (judge.py).
 
-copy everything -> clients resolve, changes stream -> a secondary is SIGKILLed -> the top-level node too -> our own member
--> they return with changes of their own -> everything is given back -> a node hangs and goes on -> contents are compared
--> node and member die in one moment while changes stream
+three members become a cluster -> copy everything -> clients resolve and register, changes stream -> the leader is SIGKILLed
+-> a secondary node is SIGKILLed -> the top-level node too -> one of our members meanwhile -> they return with changes of their
+own -> everything is given back -> a node hangs and goes on -> our leader is frozen and goes on -> a member's copy is wiped and
+fed anew -> all members are SIGKILLed at once -> contents are compared -> node and leader die in one moment while changes stream
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chaos.standin.registry import read_file
+from chaos.check.history import Operation, parse
 from chaos.standin.tally import last_answer_ns
-from hosting.client.edge_resolver import ClientConfig, HandleClient
-from hosting.client.lookup import Server
-from ops.admin.edge_client import AdminClient
-from ops.admin.values import SourceStatus
+from ops.demo.acts import WHOLE_S_MAX, Acts
 from ops.demo.judge import NS_PER_MS, Hang, History, Kill, Lane, Lookup
+from ops.demo.looking import Looking, Rows, sound
+from ops.demo.members import HOSTED, HOSTED_PREFIX, HOSTS, NAMES, REGISTRAR, SEATS
 from ops.demo.page import Moment
 from ops.demo.stage import (
     HOST,
     MANUFACTURERS,
     NATIONAL_TTL_S,
-    PREFIX_OF,
     PROCESSES_OF,
     REGIONS,
     SOURCES,
@@ -36,23 +35,21 @@ from ops.demo.stage import (
     TOP_NAMES,
     Stage,
 )  # fmt: skip
-from replica import native
-from replica.agent.mapping import Naming
-from replica.model.batch import OP_PUT
-from replica.model.errors import Code, ZaibeiError
+from replica.model.errors import ZaibeiError
 
-COPY_S_MAX = 60.0
+COPY_S_MAX = 90.0
+FORMED_S_MAX = 60.0
 CALM_S = 3.0
-NATIONAL_S_MAX = NATIONAL_TTL_S + 6.0
 STEADY_S = 6.5
+ALONE_S = 2.0  # with a member less while nodes are dead
 RETURN_S_MAX = 60.0
 EQUAL_S_MAX = 30.0
-POLL_S = 0.1
 HANG_S = 1.0  # after the takeover, so that clients meet both
 STREAM_S = 1.5
 ALONE_S_MAX = 20.0
+REGISTERING_END_S_MAX = 20.0
+REGISTER_EVERY_MS = 150
 NAMES_ASKED = 4_000  # of the manufacturers', drawn by the prober
-CHECKS_AT_ONCE = 32
 
 Tell = Callable[[Moment], None]
 
@@ -81,10 +78,11 @@ class Story:
     """
 
     def __init__(self, stage: Stage, tell: Tell, progress: Callable[[str, int, int], None]) -> None:
-        self.stage, self._tell, self._progress = stage, tell, progress
+        self.stage, self._tell = stage, tell
         self.told = Told()
         self._began_s = time.monotonic()
-        self._admin = AdminClient(stage.folder / "member-data" / "admin.sock")
+        self._look = Looking(stage, progress)
+        self.acts = Acts(stage, self._look, self._note)
 
     def _note(self, kind: str, text: str, at_ns: int | None = None) -> None:
         moment = Moment(at_ns or time.monotonic_ns(), kind, text)
@@ -106,14 +104,19 @@ class Story:
     def _play(self) -> None:
         self._copy()
         self._calm()
+        self.acts.lose_leader()
         self._lose(MANUFACTURERS, "a secondary node burns down")
         self._lose(TOP, "the top-level node too")
         self._lose_member()
         self._return()
         self._hang()
+        self.acts.freeze_leader()
+        self.acts.wipe()
+        self.acts.lose_all()
         self._compare()
         self._end_clients()
         self._lose_both()
+        self._end_registering()
 
     def _open(self) -> None:
         stage = self.stage
@@ -121,20 +124,25 @@ class Story:
         self._note("note", f"{stage.records:,} real registrations, routes and documents written for three nodes")
         names = ("enterprise", "recursive", "national", TOP, REGIONS)
         self._began_s = time.monotonic()
+        stage.start(NAMES[0])
         started = [stage.start(name, wait=False) for name in names]
-        member = stage.start("member", wait=False)
-        pushing = stage.start(MANUFACTURERS, wait=False)
-        agents = [stage.start(f"{name}-agent", wait=False) for name in (TOP, REGIONS)]
-        for child in (*started, member, pushing, *agents):
+        for seat in SEATS[1:]:
+            stage.members.join(seat)
+        started += [stage.start(seat.name, wait=False) for seat in SEATS[1:]]
+        started.append(stage.start(MANUFACTURERS, wait=False))
+        started += [stage.start(f"{name}-agent", wait=False) for name in (TOP, REGIONS)]
+        for child in started:
             stage.await_ready(child)
-        self._note("note", "three nodes, two recursive nodes, an enterprise node and one member are up")
+        self._note("note", "three nodes, two recursive nodes, an enterprise node and three members in three zones are up")
 
     def _copy(self) -> None:
-        rows = self._until(COPY_S_MAX, "copied", lambda rows: all(_sound(row) for row in rows), report=True)
-        records = sum(row.records for row in rows)
-        self._note(
-            "act", f"copied and verified: {records:,} records, {time.monotonic() - self._began_s:.1f} s after the first start"
-        )
+        self._look.until_whole(FORMED_S_MAX)
+        self._note("act", f"the members are one cluster, {time.monotonic() - self._began_s:.1f} s after the first start")
+        rows = self._look.until(COPY_S_MAX, "copied", _all_sound, report=True)
+        self._look.until_whole(WHOLE_S_MAX)
+        records = sum(row.records for row in rows.values())
+        took_s = time.monotonic() - self._began_s
+        self._note("act", f"copied to three members and verified: {records:,} records, {took_s:.1f} s after the first start")
 
     def _calm(self) -> None:
         stage = self.stage
@@ -146,20 +154,39 @@ class Story:
             MANUFACTURERS: [(line["handle"], line["values"][0]["data"]) for line in base[::step]],
             REGIONS: list(stage.enterprise_names.items()),
         }
-        config = {
-            "names": names,
-            "history": str(stage.folder / "history.jsonl"),
-            "acks": str(stage.folder / "manufacturers-own"),
-            "national": [TOP, MANUFACTURERS],
-            "seed": 1,
-            "host": HOST,
-            "ports": stage.ports,
-        }
-        path = stage.folder / "prober.json"
-        path.write_text(json.dumps(config), encoding="utf-8")
-        stage.start("prober", [*stage.python, "-m", "ops.demo.prober", str(path)])
-        self._note("note", "clients resolve over UDP, TCP and HTTP, changes stream")
+        self._start_client(
+            "prober",
+            {
+                "names": names,
+                "history": str(stage.folder / "history.jsonl"),
+                "acks": str(stage.folder / "manufacturers-own"),
+                "national": [TOP, MANUFACTURERS],
+                "seed": 1,
+                "host": HOST,
+                "members": list(HOSTS),
+                "ports": stage.ports,
+            },
+        )
+        self._start_client(
+            "registering",
+            {
+                "name": REGISTRAR,
+                "identity": str(stage.folder / REGISTRAR),
+                "roots": stage.members.roots.read_text(encoding="ascii"),
+                "addresses": [f"{host}:{stage.ports['registration']}" for host in HOSTS],
+                "prefix": HOSTED_PREFIX,
+                "history": str(stage.folder / "registrations.jsonl"),
+                "pause": str(stage.folder / "registrations.pause"),
+                "every_ms": REGISTER_EVERY_MS,
+            },
+        )
+        self._note("note", "clients resolve over UDP, TCP and HTTP, others register, changes stream")
         time.sleep(CALM_S)
+
+    def _start_client(self, name: str, config: dict[str, Any]) -> None:
+        path = self.stage.folder / f"{name}.json"
+        path.write_text(json.dumps(config), encoding="utf-8")
+        self.stage.start(name, [*self.stage.python, "-m", f"ops.demo.{name}", str(path)])
 
     def _lose(self, source: str, words: str) -> None:
         stage = self.stage
@@ -168,7 +195,7 @@ class Story:
             at_ns = stage.children.pop(name).kill()
         self.told.kills.append(Kill(source, at_ns, last_answer_ns(tally)))
         self._note("fault", f"{words}: {source} SIGKILLed", at_ns)
-        self._until(5.0, "taken over", lambda rows: any(r.source == source and r.authority == "RESOLUTION" for r in rows))
+        self._look.until(5.0, "taken over", lambda rows: rows[source].authority == "RESOLUTION")
         self._note(
             "act", f"{source}: resolution taken over, {(time.monotonic_ns() - at_ns) / NS_PER_MS:.0f} ms after the fault at most"
         )
@@ -177,11 +204,13 @@ class Story:
         time.sleep(max(0.0, at_ns / 1e9 + max(STEADY_S, NATIONAL_TTL_S + 2.0) - time.monotonic()))
 
     def _lose_member(self) -> None:
-        at_ns = self.stage.children.pop("member").kill()
-        self._note("fault", "our own member SIGKILLed", at_ns)
-        self.stage.start("member")
-        self._note("act", f"our member is back {(time.monotonic_ns() - at_ns) / NS_PER_MS:.0f} ms after its death")
-        time.sleep(STEADY_S)
+        """While two nodes are dead and we alone answer: the other two members go on."""
+        name = self._look.leader(MANUFACTURERS)
+        at_ns = self.acts.kill(name)
+        self._note("fault", f"{name}, which leads the takeover, SIGKILLed while we alone answer", at_ns)
+        self.stage.start(name, wait=False)
+        self.acts.await_back(name, at_ns)
+        time.sleep(ALONE_S)
 
     def _return(self) -> None:
         stage = self.stage
@@ -190,9 +219,9 @@ class Story:
         for child in began:
             stage.await_ready(child)
         self._note("return", "both nodes are back, with registrations of their own")
-        self._until(RETURN_S_MAX, "given back", lambda rows: all(r.authority == "SOURCE" and _sound(r) for r in rows))
+        self._look.until(RETURN_S_MAX, "given back", _given_back)
         self._note("return", "everything is given back: the nodes answer again")
-        time.sleep(2.0)
+        time.sleep(1.0)
 
     def _hang(self) -> None:
         """Worse than a dead node: connections open and nothing comes. Only a client that hedges is not slow."""
@@ -201,9 +230,7 @@ class Story:
         at_ns = time.monotonic_ns()
         self._note("fault", "the secondary node hangs (SIGSTOP)", at_ns)
         try:
-            self._until(
-                5.0, "taken over", lambda rows: any(r.source == MANUFACTURERS and r.authority == "RESOLUTION" for r in rows)
-            )
+            self._look.until(5.0, "taken over", lambda rows: rows[MANUFACTURERS].authority == "RESOLUTION")
             self._note(
                 "act", f"{MANUFACTURERS}: taken over, {(time.monotonic_ns() - at_ns) / NS_PER_MS:.0f} ms after it hung at most"
             )
@@ -211,7 +238,7 @@ class Story:
         finally:
             child.process.send_signal(signal.SIGCONT)
         self.told.hangs.append(Hang(MANUFACTURERS, at_ns, time.monotonic_ns()))
-        self._until(RETURN_S_MAX, "given back", lambda rows: all(r.authority == "SOURCE" and _sound(r) for r in rows))
+        self._look.until(RETURN_S_MAX, "given back", _given_back)
         self._note("return", "it goes on, and answers again")
 
     def _end_clients(self) -> None:
@@ -221,139 +248,102 @@ class Story:
             prober.end()
 
     def _lose_both(self) -> None:
-        """Changes stream, node and member die in one moment, the member comes back alone: what was receipted must be there.
+        """Changes stream, node and leader die in one moment: what was receipted must be at each of the other two.
 
         SIGKILL leaves what reached the kernel; that a receipt waits for the disk itself is shown by the tests' recorder.
         """
         stage = self.stage
-        (stage.folder / "manufacturers-own" / "pause").unlink(missing_ok=True)
+        self._paused(False)
         time.sleep(STREAM_S)
-        at_ns = stage.children.pop("member").kill()
+        name = self._look.leader(MANUFACTURERS)
+        at_ns = self.acts.kill(name)
         stage.children.pop(MANUFACTURERS).kill()
-        self._note("fault", "our member and the node that streams to it SIGKILLed in one moment", at_ns)
-        stage.start("member")
-        self._until(
-            ALONE_S_MAX, "taken over", lambda rows: any(r.source == MANUFACTURERS and r.authority == "RESOLUTION" for r in rows)
-        )
-        lost = self._lost()
-        self._note("act", f"our member alone: {len(self._receipted()):,} receipted registrations looked up, {lost} lost")
+        self._note("fault", f"the node that streams and {name}, which it streams to, SIGKILLed in one moment", at_ns)
+        self._look.until(ALONE_S_MAX, "taken over", lambda rows: rows[MANUFACTURERS].authority == "RESOLUTION")
+        count, lost = self._lost(self._look.up)
+        self._note("act", f"the other two alone: {count:,} receipted registrations looked up at each, {lost} lost")
 
-    def _lost(self) -> int:
-        """Look all receipted registrations up at our own address; remember those that are lost."""
-        lost = asyncio.run(self._wrong(self._receipted()))
+    def _end_registering(self) -> None:
+        """They read everything once more before they end."""
+        child = self.stage.children.pop("registering", None)
+        if child is None:
+            return
+        child.process.terminate()
+        try:
+            self.acts.told.whole = child.process.wait(REGISTERING_END_S_MAX) == 0
+        except subprocess.TimeoutExpired:
+            child.end()
+        told = self.acts.told
+        told.history = read_registrations(self.stage.folder / "registrations.jsonl")
+        acked = sum(one.ok is True and one.value is not None for one in told.history)
+        self._note("act", f"{acked:,} acknowledged registrations of {HOSTED} looked up at the end")
+
+    def _paused(self, paused: bool) -> None:
+        for path in (self.stage.folder / "manufacturers-own" / "pause", self.stage.folder / "registrations.pause"):
+            if paused:
+                path.touch()
+            else:
+                path.unlink(missing_ok=True)
+
+    def _lost(self, members: Sequence[str] = ()) -> tuple[int, int]:
+        """Look all receipted registrations up at these members, or at our addresses together; remember those that are lost."""
+        receipted = self._look.receipted()
+        lost = self._look.wrong(receipted, members)
         self.told.receipted_lost = sorted({*self.told.receipted_lost, *lost})
-        return len(lost)
+        return len(receipted), len(lost)
 
     def _compare(self) -> None:
-        """Stop the changes, then compare what each node's own files say with what our copy says, both computed anew."""
-        (self.stage.folder / "manufacturers-own" / "pause").touch()
+        """Stop the changes, then compare what each node's own files say with what each member's copy says, all computed anew."""
+        self._paused(True)
         time.sleep(1.0)
-        expected = {source: self._expected(source) for source in SOURCES}
-        equal: dict[str, bool] = {}
+        expected = {source: self._look.expected(source) for source in SOURCES}
+        until, differing = time.monotonic() + EQUAL_S_MAX, ["nothing was seen"]
+        while differing and time.monotonic() < until:
+            differing = self._differing(expected)
+            time.sleep(0.1)
+        if differing:
+            self._note("fault", f"contents differ: {'; '.join(differing)}")
+        else:
+            self._note("return", "nodes and three members hold the same, at equal positions")
+        self.told.digest_equal = not differing
+        count, lost = self._lost()
+        self._note("return", f"{count:,} receipted registrations looked up one by one, {lost} lost")
 
-        def same(rows: list[SourceStatus]) -> bool:
-            for row in rows:
-                digest = row.detail.get("digest") or {}
-                equal[row.source] = (digest.get("records"), digest.get("sum")) == expected[row.source]
-            return all(equal.values()) and len(equal) == len(SOURCES)
-
-        try:
-            self._until(EQUAL_S_MAX, "equal", same)
-        except ZaibeiError:
-            self._note("fault", f"contents differ: {sorted(name for name, found in equal.items() if not found)}")
-        self.told.digest_equal = all(equal.values()) if len(equal) == len(SOURCES) else None
-        lost = self._lost()
-        self._note("return", f"{len(self._receipted()):,} receipted registrations looked up one by one, {lost} lost")
-
-    # ------------------------------------------------------------------------------------------------------- looking
-
-    def _until(
-        self, limit_s: float, what: str, reached: Callable[[list[SourceStatus]], bool], *, report: bool = False
-    ) -> list[SourceStatus]:
-        until, rows = time.monotonic() + limit_s, list[SourceStatus]()
-        while time.monotonic() < until:
-            try:
-                rows = self._admin.sources()
-                if report:
-                    self._progress("copy", sum(row.records for row in rows), self.stage.records)
-                if len(rows) == len(SOURCES) and reached(rows):
-                    return rows
-            except ZaibeiError as exc:
-                if exc.code is not Code.UNREACHABLE:
-                    raise
-            time.sleep(POLL_S)
-        seen = "; ".join(
-            f"{r.source}: {r.feed} {r.feed_reason} {r.authority} lag {r.lag_entries} verified {r.verified}" for r in rows
-        )
-        raise ZaibeiError(Code.UNKNOWN, f"not {what} within {limit_s:.0f} s: {seen}", definite=False)
-
-    def _lines(self, name: str) -> list[dict[str, Any]]:
-        path = self.stage.folder / "manufacturers-own" / name
-        if not path.exists():
-            return []
-        octets = path.read_bytes()
-        return [json.loads(line) for line in octets[: octets.rfind(b"\n") + 1].splitlines()]
-
-    def _receipted(self) -> dict[str, str]:
-        values = {line["name"]: line["value"] for line in self._lines("acks.jsonl")}
-        return {line["name"]: values[line["name"]] for line in self._lines("receipts.jsonl")}
+    def _differing(self, expected: dict[str, tuple[int, str]]) -> list[str]:
+        found, differing = self._look.digests(), []
+        for group in (*SOURCES, HOSTED):
+            members = found.get(group, {})
+            if set(members) != set(NAMES):
+                differing.append(f"{group} was not seen at {', '.join(sorted(set(NAMES) - set(members)))}")
+            elif len(set(members.values())) > 1:
+                differing.append(f"{group}: the members differ, {members}")
+            elif group in expected and {one[1:] for one in members.values()} != {expected[group]}:
+                differing.append(f"{group}: the members hold {members}, its node {expected[group]}")
+        return differing
 
     def _count_source_lost(self) -> None:
         """What the node had told its own clients and we cannot answer: never received by us."""
-        receipted = self._receipted()
-        unsure = {line["name"]: line["value"] for line in self._lines("acks.jsonl") if line["name"] not in receipted}
-        lost = asyncio.run(self._wrong(unsure))
-        self.told.source_lost = len(lost)
+        unsure = self._look.unreceipted()
+        self.told.source_lost = len(self._look.wrong(unsure))
         self._note(
-            "note", f"{len(unsure)} registrations were without a receipt at the fault, {len(lost)} of them never reached us"
+            "note",
+            f"{len(unsure)} registrations were without a receipt at the fault, {self.told.source_lost} of them never reached us",
         )
-
-    async def _wrong(self, expected: dict[str, str]) -> list[str]:
-        """Names whose record at our own address is not the expected one."""
-        wrong: list[str] = []
-        gate = asyncio.Semaphore(CHECKS_AT_ONCE)
-        server = Server("tcp", HOST, self.stage.ports["handle"])
-        async with HandleClient(ClientConfig((server,), hedge=True)) as client:
-
-            async def check(name: str, url: str) -> None:
-                async with gate:
-                    try:
-                        answer = await client.resolve(name)
-                        if [value.data.decode("utf-8", "replace") for value in answer.reply.values] != [url]:
-                            wrong.append(name)
-                    except ZaibeiError:
-                        wrong.append(name)
-
-            await asyncio.gather(*(check(name, url) for name, url in expected.items()))
-        return wrong
-
-    def _expected(self, source: str) -> tuple[int, str]:
-        """(records, sum) of what a node's own files hold now, as a digest's total."""
-        naming = Naming.of((PREFIX_OF[source],), ())
-        records = dict(read_file(self.stage.folder / f"{source}.jsonl", naming))
-        if source == MANUFACTURERS:
-            records.update(read_file(self.stage.folder / "manufacturers-own" / "registered.jsonl", naming))
-        keys = list(records)
-        count = total = 0
-        for first in range(0, len(keys), 1_000):
-            some = keys[first : first + 1_000]
-            _, added, summed = native.delta(some, bytes([OP_PUT]) * len(some), [records[key] for key in some], [None] * len(some))
-            count, total = count + added, (total + summed) % (1 << 128)
-        return count, f"{total:032x}"
 
     # ------------------------------------------------------------------------------------------------------- history
 
     def _history(self) -> History:
         stage, told = self.stage, self.told
         self._end_clients()
-        covered = {line["name"]: line["at_ns"] for line in self._lines("receipts.jsonl")}
+        self._end_registering()
+        covered = {line["name"]: line["at_ns"] for line in self._look.lines("receipts.jsonl")}
         lookups, late_ms = read_history(stage.folder / "history.jsonl", covered)
         return History(
             lookups=lookups,
             kills=told.kills,
             prober_late_ms=late_ms,
             records=stage.records,
-            changes=len(self._lines("acks.jsonl")),
+            changes=len(self._look.lines("acks.jsonl")),
             receipted_lost=told.receipted_lost,
             source_lost=told.source_lost,
             digest_equal=told.digest_equal,
@@ -361,11 +351,24 @@ class Story:
             hangs=told.hangs,
             broken=told.broken,
             ended_ns=told.ended_ns,
+            cluster=self.acts.told,
         )
 
 
-def _sound(row: SourceStatus) -> bool:
-    return row.ready and row.feed == "FLOWING" and row.verified is True and row.lag_entries == 0 and row.freshness == "fresh"
+def _all_sound(rows: Rows) -> bool:
+    return all(sound(row) for row in rows.values())
+
+
+def _given_back(rows: Rows) -> bool:
+    return _all_sound(rows) and all(row.authority == "SOURCE" for row in rows.values())
+
+
+def read_registrations(path: Path) -> list[Operation]:
+    """Operations of the registering clients; a line that was cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    octets = path.read_bytes()
+    return list(parse(octets[: octets.rfind(b"\n") + 1].decode().splitlines()))
 
 
 def read_history(path: Path, covered: dict[str, int]) -> tuple[list[Lookup], float]:

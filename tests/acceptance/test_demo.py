@@ -1,6 +1,6 @@
-"""`zaibei demo` as a new user runs it: the whole story on real registrations, judged by the command itself.
+"""`zaibei demo` as a new user runs it: the whole story on real registrations and three members, judged by the command itself.
 
-About a minute; `make test ARGS="-m 'not demo'"` leaves it out.
+About two minutes; `make test ARGS="-m 'not demo'"` leaves it out.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDS_MIN = 50_000
 RTO_MS_MAX = 1_000
 NATIONAL_TTL_S = 10
+FAILOVER_MS_MAX = 3_000
 FIGURES = (
     "records", "changes", "rto_first_ms", "rto_steady_ms", "rto_port_ms", "rto_hedged_ms", "rto_national_ms", "national_ttl_s",
     "acked_lost", "source_lost", "failed_resolutions", "digest_equal", "verdict",
+    "members", "failover_ms", "frozen_ms", "all_down_ms", "failed_while_all_down", "reseed_s",
+    "registrations_acked", "registrations_lost",
 )  # fmt: skip
 
 
 @pytest.mark.demo
-@pytest.mark.timeout(420)  # the command repeats a run that its own machine spoiled, twice at most
+@pytest.mark.timeout(900)  # the command repeats a run that its own machine spoiled, twice at most
 def test_the_whole_story_passes(tmp_path: Path) -> None:
     page = tmp_path / "demo.html"
     command = [sys.executable, "-m", "ops.cli.main", "demo", "--json", "--page", str(page)]
@@ -41,4 +44,9 @@ def test_the_whole_story_passes(tmp_path: Path) -> None:
     assert (told["acked_lost"], told["failed_resolutions"], told["digest_equal"]) == (0, 0, True)
     assert told["records"] >= RECORDS_MIN and told["changes"] > 0 and told["national_ttl_s"] == NATIONAL_TTL_S
     assert 0 < told["rto_first_ms"] < RTO_MS_MAX
-    assert "<svg" in page.read_text(encoding="utf-8")
+    assert (told["members"], told["registrations_lost"]) == (3, 0)
+    assert told["registrations_acked"] > 0
+    assert 0 < told["failover_ms"] < FAILOVER_MS_MAX and 0 < told["frozen_ms"] < FAILOVER_MS_MAX
+    assert told["all_down_ms"] > 0 and told["reseed_s"] > 0
+    text = page.read_text(encoding="utf-8")
+    assert "<svg" in text and all(member in text for member in ("member-1", "member-2", "member-3"))

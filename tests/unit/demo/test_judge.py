@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from chaos.check.history import Op, Operation
+from ops.demo.cluster_judge import ClusterTold
 from ops.demo.judge import MEANING, NS_PER_MS, Hang, History, Kill, Lane, Lookup, Verdict, judge
 
 AT = 10_000 * NS_PER_MS
@@ -14,6 +16,26 @@ def lookups(lane: Lane, down_ms: int, *, took_ms: int = 2, until_ms: int = 8_000
         Lookup(lane, "tcp", "a", "88.118/x", AT + ms * NS_PER_MS, AT + (ms + took_ms) * NS_PER_MS, right=ms < 0 or ms >= down_ms)
         for ms in range(-500, until_ms, 50)
     ]
+
+
+def operation(op: Op, value: int | None, ok: bool | None, at: int, out: tuple[int, ...] | None = None) -> Operation:
+    return Operation("c", "LIST-1", op, value, None, out, op is Op.GET, ok, at, at + 1)
+
+
+ACKED = operation(Op.APPEND, 1, True, 10)
+
+
+def cluster(**changes: object) -> ClusterTold:
+    told = ClusterTold(
+        members=3,
+        failover_ms=700.0,
+        frozen_ms=800.0,
+        all_down_ns=(AT + 6_000 * NS_PER_MS, AT + 9_000 * NS_PER_MS),
+        reseed_s=2.5,
+        history=[ACKED, operation(Op.GET, None, True, 20, (1,))],
+        whole=True,
+    )
+    return replace(told, **changes)  # type: ignore[arg-type]
 
 
 def good(**changes: object) -> History:
@@ -30,6 +52,7 @@ def good(**changes: object) -> History:
         source_lost=0,
         digest_equal=True,
         national_ttl_s=10,
+        cluster=cluster(),
     )
     return replace(history, **changes)  # type: ignore[arg-type]
 
@@ -83,6 +106,44 @@ def test_what_is_wrong_fails_and_what_was_not_seen_is_inconclusive(
     judged = judge(good(**changes))
     assert judged.verdict == verdict
     assert any(word in reason for reason in judged.reasons) or not word
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "word"),
+    [
+        ({"history": [ACKED, operation(Op.GET, None, True, 20, ())]}, Verdict.FAIL, "registrations"),
+        ({"history": [ACKED]}, Verdict.INCONCLUSIVE, "registrations_lost could not"),
+        ({"history": []}, Verdict.INCONCLUSIVE, "it is empty"),
+        ({"history": [operation(Op.APPEND, 1, None, 10)]}, Verdict.INCONCLUSIVE, "nothing was tried"),
+        ({"whole": False}, Verdict.INCONCLUSIVE, "registrations_lost could not"),
+        ({"failover_ms": 3_000.0}, Verdict.FAIL, "failover_ms is"),
+        ({"frozen_ms": 3_000.0}, Verdict.FAIL, "frozen_ms is"),
+        ({"failover_ms": None}, Verdict.INCONCLUSIVE, "failover_ms could not"),
+        ({"all_down_ns": None}, Verdict.INCONCLUSIVE, "all_down_ms could not"),
+        ({"reseed_s": None}, Verdict.INCONCLUSIVE, "reseed_s could not"),
+    ],
+)
+def test_what_happened_to_the_members_counts(changes: dict[str, object], verdict: Verdict, word: str) -> None:
+    judged = judge(good(cluster=cluster(**changes)))
+    assert judged.verdict == verdict
+    assert any(word in reason for reason in judged.reasons)
+
+
+def test_a_late_prober_explains_no_lost_registration() -> None:
+    lost = cluster(history=[ACKED, operation(Op.GET, None, True, 20, ())])
+    judged = judge(good(cluster=lost, prober_late_ms=500.0))
+    assert (judged.verdict, judged.figures["registrations_lost"]) == (Verdict.FAIL, 1)
+
+
+def test_lookups_that_fail_while_all_members_are_down_are_counted_apart() -> None:
+    failed = Lookup(Lane.HEDGED, "udp", "a", "88.118/x", AT, AT + 3_000 * NS_PER_MS, right=False)
+    begun = {"within": AT + 7_000 * NS_PER_MS, "after": AT + 9_001 * NS_PER_MS}
+    found = {}
+    for name, began in begun.items():
+        one = replace(failed, began_ns=began, ended_ns=began + 3_000 * NS_PER_MS)
+        judged = judge(good(lookups=[*good().lookups, one]))
+        found[name] = (judged.figures["failed_while_all_down"], judged.figures["failed_resolutions"], judged.verdict)
+    assert found == {"within": (1, 0, Verdict.PASS), "after": (0, 1, Verdict.FAIL)}
 
 
 def test_a_failed_lookup_counts_only_when_the_name_was_receipted_before() -> None:
