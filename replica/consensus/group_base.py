@@ -24,6 +24,7 @@ from replica.consensus.proposals import ProposalBook
 from replica.consensus.pump import ApplyPump
 from replica.consensus.raft.core import RaftCore
 from replica.consensus.raft.membership import Membership
+from replica.consensus.raft.progress import Feeding
 from replica.consensus.raft.values import Message, Role
 from replica.consensus.recovery import RESEED_COMMAND
 from replica.consensus.seat import ALONE, GroupSeat
@@ -93,6 +94,7 @@ class GroupBase(ABC):
         self._read_serial = 0
         self._hard_term = 0
         self._anew = asyncio.Event()
+        self._before_anew = 0  # newest save before the one that `_anew` waits for
 
     @property
     def group(self) -> str:
@@ -183,6 +185,13 @@ class GroupBase(ABC):
         """Last index a member holds as far as this leader knows; 0: not known."""
         progress = self._core.progress(member) if self._core is not None else None
         return progress.match if progress is not None else 0
+
+    def fed_by_state(self) -> Sequence[int]:
+        """Members to which this leader's core has a state on the way, and sends nothing else."""
+        if self._core is None or self._core.role is not Role.LEADER:
+            return ()
+        core, members = self._core, sorted(self._core.membership.members)
+        return [one for one in members if (it := core.progress(one)) is not None and it.feeding is Feeding.SNAPSHOT]
 
     def membership_at(self, index: int) -> Membership:
         return self._tail.membership_at(index)

@@ -110,7 +110,7 @@ class GroupDuties(GroupKeep):
     def _on_saved(self, number: int) -> None:
         if number == SAVE_ANEW:
             self._anew.set()
-            return
+            number = self._before_anew  # one flush may end several saves, and only the newest is told
         if self._core is None or self._phase not in (*CHANGING, GroupPhase.STOPPING):
             return
         ready: list[Message] = []
@@ -139,7 +139,13 @@ class GroupDuties(GroupKeep):
                 self.seat.changed(membership)
         self.core.applied(entries[-1].index)
         self._book.committed(entries)
-        if self._pump is not None:
+        if self._pump is None:
+            return
+        beyond = self._pump.committed - entries[0].index + 1
+        if beyond > 0:  # the machine was switched to a state that has some of them already
+            self._book.skipped(self._pump.applied)
+            entries = entries[beyond:]
+        if entries:
             self._pump.offer(entries)
 
     def _look_at_role(self) -> None:
@@ -215,9 +221,11 @@ class GroupDuties(GroupKeep):
             say(self._core)
             self._touch()
 
-    async def install(self, message: Message, switch: Callable[[], tuple[int, int]]) -> None:
+    async def install(self, message: Message, switch: Callable[[], tuple[int, int]], *, led: bool = True) -> None:
         """Go on from another member's state: switch the machine while nothing is applied, then let the core take the message.
 
+        Args:
+            led: the leader sent it. Another member's state is for the machine alone: where the log goes on the leader says.
         Raises:
             ZaibeiError: the machine did not switch, and goes on as it was.
         """
@@ -225,9 +233,8 @@ class GroupDuties(GroupKeep):
         committed = await self._switch(message, switch)
         if self._core is None or self._phase not in CHANGING or self._pump is None:
             return
-        if self._pump.applied <= committed:
-            self._pump.offer_held(committed)  # the log was further than the machine: it goes on by entries
-        else:
+        self._pump.offer_held(committed)  # where the log was further than the machine, it goes on by entries
+        if led:
             self._core.step(message)
         self._touch()
 
@@ -240,6 +247,7 @@ class GroupDuties(GroupKeep):
 
     async def _save_now(self, hard: HardState | None) -> None:
         self._anew = asyncio.Event()
+        self._before_anew = self._after[-1][0] if self._after else 0
         self._log.append((), hard, SAVE_ANEW)
         await self._anew.wait()
 
@@ -250,7 +258,7 @@ class GroupDuties(GroupKeep):
         meta = message.snapshot
         if meta is None or self._core is None or self._phase not in CHANGING:
             return
-        self._after.clear()
+        self._after.clear()  # saves of the core that ends here: their messages must not leave
         self._log.restart_at(meta.index, meta.term)
         self._tail.restart_at(meta.index, meta.membership)
         self._log.keep(KEPT_MEMBERSHIP, encode_membership(meta.index, meta.membership))

@@ -81,6 +81,8 @@ class GroupKeep(GroupBase):
         keep = self._machine.keep_from()
         index = self._durable if keep is None else min(self._durable, keep - 1)
         index = min(index, self.seat.needed_from(self._log) - 1)
+        if self._core is not None:  # a machine that was switched may be ahead of the log, and so of changes of the membership
+            index = min(index, self._core.applied_index)
         if index <= self._log.floor:
             return
         place, membership = self._tail.membership
@@ -115,10 +117,12 @@ class GroupKeep(GroupBase):
             require((index, term) == (meta.index, meta.term), f"the machine was switched to {meta.index} and stands at {index}")
             at = self._durable = index
             self._unflushed_octets = 0
+            self._book.skipped(index)
         except ZaibeiError as exc:
             failure = exc
         committed = pump.committed
-        self._new_pump(at)
+        if self._phase in CHANGING:  # else the group ended meanwhile: nobody may touch the machine any more
+            self._new_pump(at)
         if failure is not None:
             if self._pump is not None:
                 self._pump.offer_held(committed)

@@ -36,6 +36,15 @@ class Offer:
     transfer: bytes
 
 
+@dataclass(slots=True)
+class Offered:
+    """What was offered to a member, and when it was said first and last, by the loop's clock."""
+
+    wire: peer_pb2.GroupMessage
+    first_s: float
+    said_s: float
+
+
 class MemberFiles(Protocol):
     """How a group's content travels between members; see replica/transfer."""
 
@@ -87,5 +96,6 @@ class Hosted:
     amnesiac: set[int] = field(default_factory=set)  # members that said they forgot
     fetching: asyncio.Task[None] | None = None
     offering: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    offered: dict[int, Offered] = field(default_factory=dict)  # by member: not answered yet
     pinned: dict[int, int] = field(default_factory=dict)  # member -> index from which it needs the journal
     needed_since_ns: dict[int, int] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from replica.model.errors import ZaibeiError, require
+from replica.model.errors import Code, ZaibeiError, require
 from replica.model.outcome import LogEntry, Outcome, OutcomeKind, Proposal
 
 
@@ -54,8 +54,14 @@ class ProposalBook:
         while self._waiting and self._waiting[0].index < end:
             ours = self._waiting.popleft()
             self.octets -= ours.octets
-            if ours.index >= first and not ours.proposal.applied.done():
+            if not ours.proposal.applied.done():
                 ours.proposal.applied.set_result(outcomes[ours.index - first])
+
+    def skipped(self, index: int) -> None:
+        """The machine was switched to another member's state at `index`: what was committed is in it, its outcome is not."""
+        error = ZaibeiError(Code.UNKNOWN, "committed; its outcome came with another member's state", definite=False, retry=True)
+        while self._waiting and self._waiting[0].index <= index:
+            self._end(self._waiting.popleft(), error)
 
     def step_down(self, error: ZaibeiError) -> None:
         """What is not committed may still be committed by another leader, or not: its outcome is UNKNOWN. What is committed will

@@ -62,7 +62,7 @@ class Message:
         VOTE, PRE_VOTE  index, log_term: the candidate's last entry; campaign_transfer: the leader asked for it, so that its lease
                         does not count. PRE_VOTE carries the term that would follow; so does the reply that grants it.
         All four of an election, but a grant: commit and hint, the term of that entry: what the sender knows to be committed.
-        SNAPSHOT        snapshot.
+        SNAPSHOT        snapshot. (`hint`: the sender, when it does not lead; that one is the host's, and no core is told of it.)
         READ_INDEX      context: the asker's own; term 0.     READ_INDEX_REPLY  index, context.
         TRANSFER        hint: who shall lead; term 0.         TIMEOUT_NOW       start an election at once.
     """

@@ -39,6 +39,8 @@ class Port:
         return 0.1 if member in self.connected else None
 
     def send(self, member: int, message: peer_pb2.GroupMessage) -> bool:
+        if self.hub.lost(message):
+            return True
         return self.hub.carry(self.member, member, lambda one: one.host.received(self.member, [message]))
 
     def send_table(self, member: int, table: peer_pb2.FreshnessTable) -> bool:
@@ -61,6 +63,7 @@ class Files:
 
     async def fetch(self, member: int, offer: Offer) -> None:
         await asyncio.sleep(0.01)
+        await self.world.fetch_gate.wait()
         if self.world.fetch_fails:
             self.world.fetch_fails -= 1
             raise ZaibeiError(Code.UNREACHABLE, "planted", retry=True)
@@ -89,6 +92,7 @@ class Hub:
     def __init__(self, world: HostWorld) -> None:
         self.world = world
         self.cut: set[tuple[int, int]] = set()
+        self.lost: Callable[[peer_pb2.GroupMessage], bool] = lambda _message: False
 
     @property
     def members(self) -> Sequence[int]:
@@ -123,6 +127,8 @@ class HostWorld:
         self.hub = Hub(self)
         self.offers: dict[bytes, list[LogEntry]] = {}
         self.fetch_fails = 0
+        self.fetch_gate = asyncio.Event()
+        self.fetch_gate.set()
         self.disks: dict[int, MemoryDisk] = {}
         self.kept: dict[int, list[LogEntry]] = {}
 
