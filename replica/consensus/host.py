@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from random import Random
 
 from replica.consensus.group import GroupLog
-from replica.consensus.group_base import CHANGING
 from replica.consensus.hello import Memory, Promise, Recall, Row, Standing, acknowledged
 from replica.consensus.host_limits import HostLimits
+from replica.consensus.host_told import HostTold
 from replica.consensus.host_transfers import HostTransfers
 from replica.consensus.hosted import Heard, Hosted, HostLinks, MemberFiles, Told
 from replica.consensus.notices import Notices, is_notice
 from replica.consensus.port import KEPT_MEMORY, GroupJournal, GroupPhase, HardState
 from replica.consensus.raft.membership import Membership
-from replica.consensus.raft.values import Kind, Message, Role
+from replica.consensus.raft.values import Kind, Message
 from replica.consensus.seat import NEEDED_BY_NONE, GroupSeat
-from replica.consensus.wire import from_wire, to_wire, voters_to_wire
+from replica.consensus.wire import from_wire, to_wire
 from replica.model.errors import ZaibeiError, require
-from replica.model.position import Position
 from replica.v1 import peer_pb2
 
 log = logging.getLogger("zaibei.consensus")
@@ -64,9 +63,9 @@ class GroupHost:
         self.transfers = HostTransfers(member, self._put, self._rise, self._look)
         self.unknown = 0  # messages for groups that are not open here
         self._ticker: asyncio.Task[None] | None = None
-        self.told: dict[int, Told] = {}  # group id -> what its leader said last
+        self._tellings = HostTold(member, links, self._limits)
         self._notices = Notices()
-        self._told_ns = self._kept_ns = self._turn = 0
+        self._told_ns = self._kept_ns = 0
 
     # ----------------------------------------------------------------------------------------------------------- groups
     def seat(self, ident: int, birth: Membership) -> GroupSeat:
@@ -127,6 +126,7 @@ class GroupHost:
 
     # ------------------------------------------------------------------------------------------------------------- time
     def start(self) -> None:
+        self._tellings.look(self._now_ns())
         self._ticker = asyncio.get_running_loop().create_task(self._tick_on(), name="ticks of all groups")
 
     async def stop(self) -> None:
@@ -141,12 +141,13 @@ class GroupHost:
         while True:
             await asyncio.sleep(self._limits.tick_s)
             now_ns = self._now_ns()
+            self._tellings.look(now_ns)
             for hosted in self.groups.values():
                 if not hosted.asleep:
                     hosted.log.tick()
             if now_ns - self._told_ns >= self._limits.tell_ms * 1_000_000:
                 self._told_ns = now_ns
-                self._tell_standings(now_ns)
+                self._tellings.tell(self.groups.values(), now_ns)
             if now_ns - self._kept_ns >= self._limits.keep_ms * 1_000_000:
                 self._kept_ns = now_ns
                 for hosted in list(self.groups.values()):
@@ -328,8 +329,9 @@ class GroupHost:
 
     def _note(self, hosted: Hosted, sender: int, message: Wire) -> None:
         """Who was heard, and what it promised."""
-        if message.term == hosted.log.term:
-            hosted.contacts.heard(sender, self._now_ns())
+        now_ns = self._now_ns()
+        if message.term == hosted.log.term and self._tellings.prompt(now_ns):
+            hosted.contacts.heard(sender, now_ns)
         recall = hosted.recall
         if recall is None or message.reject:
             return
@@ -438,75 +440,13 @@ class GroupHost:
 
     # ------------------------------------------------------------------------------------------------------- freshness
     def silent_ms(self, ident: int) -> int:
-        """How long a group's leader was not heard; on the leader, how long a majority was not."""
-        hosted = self.groups.get(ident)
-        if hosted is None:
-            return 2**31
-        group, now_ns = hosted.log, self._now_ns()
-        voters = group.membership.voters
-        if voters == {self.member} and group.phase in CHANGING:
-            return 0
-        if hosted.asleep:
-            hosted.contacts.heard_all(self._connected, now_ns)
-        if group.core_role is Role.LEADER:
-            return hosted.contacts.quorum_silent_ms(self.member, voters, now_ns)
-        return hosted.contacts.silent_ms(group.leader_id, now_ns)
-
-    def _tell_standings(self, now_ns: int) -> None:
-        """How our groups' logs stand and what they hear of their sources, for all members; of sleeping groups less often."""
-        self._turn += 1
-        table = peer_pb2.FreshnessTable()
-        for hosted in self.groups.values():
-            if hosted.log.leader and (not hosted.asleep or self._turn % self._limits.asleep_turns == 0):
-                table.groups.append(self._row(hosted, now_ns))
-        if self._links is not None and table.groups:
-            for member in self._connected:
-                self._links.send_table(member, table)
-
-    def _row(self, hosted: Hosted, now_ns: int) -> peer_pb2.Freshness:
-        group, heard = hosted.log, hosted.heard.newest()
-        row = peer_pb2.Freshness(
-            group=hosted.ident,
-            term=group.term,
-            voters=voters_to_wire(group.membership),
-            last=group.last,
-            octets=hosted.octets(),
-            matched=[
-                peer_pb2.Matched(member=one, index=group.matched(one), amnesiac=one in hosted.amnesiac)
-                for one in group.membership.members - {self.member}
-            ],
-        )
-        if heard is not None:
-            row.head.CopyFrom(heard[0].to_wire())
-            row.age_ms, row.known = max(0, now_ns - heard[1]) // 1_000_000, True
-        return row
+        """See HostTold."""
+        return self._tellings.silent_ms(self.groups.get(ident), self._now_ns())
 
     def freshness(self, sender: int, table: peer_pb2.FreshnessTable) -> None:
-        """Another member's table: its age plus the link's round trip, counted from now on our own clock."""
-        rtt_ms = self._links.rtt_ms(sender) if self._links is not None else None
-        now_ns = self._now_ns()
-        for row in table.groups:
-            told = self.told.get(row.group)
-            if told is None or row.term >= told.row.term:
-                self.told[row.group] = Told(sender, now_ns, row)
-            hosted = self.groups.get(row.group)
-            if hosted is None or rtt_ms is None or not row.known:
-                continue
-            if row.term == hosted.log.term and hosted.log.leader_id == sender:
-                try:
-                    head = Position.from_wire(row.head)
-                except ZaibeiError:
-                    continue
-                hosted.heard.told(head, now_ns - int((row.age_ms + rtt_ms) * 1_000_000))
+        """Another member's table."""
+        self._tellings.take(self.groups, sender, table, self._now_ns())
 
     def stands(self, ident: int) -> Told | None:
-        """How a group's log stands: as its leader says, or as we lead it; None: nobody said so lately."""
-        hosted, now_ns = self.groups.get(ident), self._now_ns()
-        if hosted is not None and hosted.log.leader:
-            return Told(self.member, now_ns, self._row(hosted, now_ns))
-        told = self.told.get(ident)
-        fresh = told is not None and now_ns - told.at_ns <= self._limits.told_ms_max * 1_000_000
-        return told if fresh else None
-
-    def standing_of(self) -> Mapping[int, Standing]:
-        return {ident: hosted.recall.standing for ident, hosted in self.groups.items() if hosted.recall is not None}
+        """See HostTold."""
+        return self._tellings.stands(ident, self.groups.get(ident), self._now_ns())

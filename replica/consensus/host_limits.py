@@ -17,6 +17,8 @@ class HostLimits:
         notice_ms: a message that only tells what is committed waits so long for entries to go with.
         tell_ms: how often members are told what sources say (SEMANTICS 6).
         asleep_turns: of sleeping groups only every so many times; told_ms_max: what was said longer ago is not known any more.
+        late_ms_max: a host whose ticks did not come for so long was stopped: what it hears then may be old. It doubts it for as
+            long as the stop took, at most doubt_ms_max.
         keep_ms: how often memory of promises is kept and idle groups are looked at.
         sleep_after_ms: without work a group sleeps.
         promises_share: share of heartbeats that carry the leader's match table.
@@ -31,6 +33,8 @@ class HostLimits:
     tell_ms: int = 200
     asleep_turns: int = 5
     told_ms_max: int = 3_000
+    late_ms_max: int = 250
+    doubt_ms_max: int = 1_000
     keep_ms: int = 500
     sleep_after_ms: int = 3_000
     promises_share: float = 0.05

@@ -1,4 +1,4 @@
-"""When members of a group were last heard, by our own clock: how silent a leader is, and since when it has no majority."""
+"""When members were last heard, by our own clock: how silent a leader is, since when it has no majority; were we stopped?"""
 
 from __future__ import annotations
 
@@ -30,3 +30,30 @@ class Contacts:
         """How long ago a majority of the voters, ourselves included, had been heard."""
         silent = sorted(0 if voter == me else self.silent_ms(voter, now_ns) for voter in voters)
         return silent[len(voters) // 2] if voters else NEVER_MS
+
+
+class Promptness:
+    """Was this process stopped or starved a moment ago? Then what it reads may have waited, and says nothing about now.
+
+    A stop of `late_ns_max` or more is doubted for as long as it took, at most for `doubt_ns_max`: so long it may take until all
+    that waited in sockets was taken. Whoever never looked is prompt.
+    """
+
+    __slots__ = ("_doubt_ns_max", "_doubt_until_ns", "_late_ns_max", "_looked_ns")
+
+    def __init__(self, late_ns_max: int, doubt_ns_max: int) -> None:
+        self._late_ns_max, self._doubt_ns_max = late_ns_max, doubt_ns_max
+        self._looked_ns: int | None = None
+        self._doubt_until_ns = 0
+
+    def look(self, now_ns: int) -> None:
+        """Called often, in time unless we were stopped."""
+        late_ns = 0 if self._looked_ns is None else now_ns - self._looked_ns
+        if late_ns >= self._late_ns_max:
+            self._doubt_until_ns = max(self._doubt_until_ns, now_ns + min(late_ns, self._doubt_ns_max))
+        self._looked_ns = now_ns
+
+    def prompt(self, now_ns: int) -> bool:
+        """Whether what comes now comes in its time."""
+        late = self._looked_ns is not None and now_ns - self._looked_ns >= self._late_ns_max
+        return not late and now_ns >= self._doubt_until_ns
