@@ -23,6 +23,9 @@ class Scale:
         runs: of each figure, the median counts. seconds: of each run.
         records: in the store that answers; cold_records: in the store whose records are updated.
         ingest, updates: batches of 1,000 in one run.
+        kills: of a leader. behind: batches a member misses; behind_far: so many that it gets files.
+        transfer_mb: of a state that is sent to a member; groups: of each member; flood_s: full-speed intake with a dead follower.
+        seeds: of the simulator.
     """
 
     runs: int
@@ -31,10 +34,24 @@ class Scale:
     cold_records: int
     ingest: int
     updates: int
+    kills: int
+    behind: int
+    behind_far: int
+    transfer_mb: int
+    groups: int
+    flood_s: float
+    seeds: int
 
 
-FULL = Scale(runs=3, seconds=3.0, records=1_000_000, cold_records=2_000_000, ingest=600, updates=260)
-QUICK = Scale(runs=1, seconds=1.0, records=100_000, cold_records=200_000, ingest=60, updates=30)
+FULL = Scale(
+    runs=3, seconds=3.0, records=1_000_000, cold_records=2_000_000, ingest=600, updates=260, kills=20, behind=600,
+    behind_far=1_200, transfer_mb=1_000, groups=1_000, flood_s=60.0, seeds=100,
+)  # fmt: skip
+QUICK = Scale(
+    runs=1, seconds=1.0, records=100_000, cold_records=200_000, ingest=60, updates=30, kills=2, behind=60,
+    behind_far=500, transfer_mb=100, groups=100, flood_s=10.0, seeds=10,
+)  # fmt: skip
+LONG_KILLS, LONG_FLOOD_S = 100, 600.0
 
 
 class Bench:

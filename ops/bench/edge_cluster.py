@@ -1,4 +1,4 @@
-"""Three real members (`zaibei up`) in processes of their own, made by `zaibei cluster init`, `invite` and `join`, and their source.
+"""Three real members (`zaibei up`) in processes of their own, made by `zaibei cluster init` and `join`, and their source.
 
 All is on this machine's loopback: links, feed and registration over mutual TLS, every journal with fsync.
 """
@@ -36,6 +36,7 @@ UNTIL_S_MAX = 120.0
 LOOK_EVERY_S = 0.05
 LISTENS = ("handle", "http", "grpc", "feed", "beats", "registration")
 MEMORY_MB = 256
+BEHIND_MAX = 100  # entries; a member under load is never quite level
 
 
 @dataclass(slots=True)
@@ -116,20 +117,25 @@ class Cluster:
             self.command(number, "cluster", "join", str(invited["token"]), "--zone", zone)
             self.up(number)
 
-    def placed(self) -> None:
-        """Wait until every group has all members as voters and a leader."""
-        self.until("all members vote in all groups", lambda: all(self._is_placed(name) for name in self.sources))
+    def placed(self, *, caught_up: bool = False) -> None:
+        """Wait until every group has all members as voters and a leader, and all hold nearly all of it."""
+        self.until("all members vote in all groups", lambda: all(self._is_placed(name, caught_up) for name in self.sources))
 
-    def _is_placed(self, name: str) -> bool:
+    def _is_placed(self, name: str, caught_up: bool) -> bool:
         rows = [self.group(name, number) for number in self.seats]
-        return all(
+        if not all(
             row is not None and len(row.voters) == MEMBERS and row.leader and not row.learners and not row.out_of_service
             for row in rows
-        )
+        ):
+            return False
+        behind = [entries for row in rows if row is not None for entries in row.behind.values()]
+        return not caught_up or all(entries is not None and entries <= BEHIND_MAX for entries in behind)
 
     def up(self, number: int) -> None:
         """Start a member; `ready` waits for it."""
-        self.seats[number].child = Child(["-m", "ops.cli.main", "up", "--json", "--config", str(self.seats[number].toml)], self.errors)
+        self.seats[number].child = Child(
+            ["-m", "ops.cli.main", "up", "--json", "--config", str(self.seats[number].toml)], self.errors
+        )
 
     def kill(self, number: int) -> None:
         """SIGKILL."""

@@ -84,7 +84,9 @@ class Client:
         config = self._config
         if config.kind == "zaibei":
             identity = ensure_identity(Path(config.identity), config.name)
-            credentials = grpc.ssl_channel_credentials(Path(config.roots).read_bytes(), identity.tls_key_pem, identity.certificate_pem)
+            credentials = grpc.ssl_channel_credentials(
+                Path(config.roots).read_bytes(), identity.tls_key_pem, identity.certificate_pem
+            )
             channel = grpc.aio.secure_channel(target, credentials, options=OPTIONS)
         else:
             channel = grpc.aio.insecure_channel(target, options=OPTIONS)
@@ -131,7 +133,8 @@ class Client:
         count = len(latencies)
         return {
             "commits": count, "seconds": took, "cpu_s": cpu_s(self._config.pids) - cpu, "failed": dict(self.failed),
-            "p50_ms": latencies[count // 2] * 1e3 if count else 0.0, "p99_ms": latencies[count * 99 // 100] * 1e3 if count else 0.0,
+            "p50_ms": latencies[count // 2] * 1e3 if count else 0.0,
+            "p99_ms": latencies[count * 99 // 100] * 1e3 if count else 0.0,
         }  # fmt: skip
 
     async def _find(self) -> None:

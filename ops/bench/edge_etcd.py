@@ -1,4 +1,4 @@
-"""The peer: three etcd processes of our own in the benchmark's folder, on loopback, where etcd is installed. Its defaults hold: fsync on."""
+"""The peer: three etcd processes of our own in the benchmark's folder, on loopback, where etcd is installed; fsync is on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ops.bench.edge_member import free_ports
+from ops.bench.edge_process import die_with_parent
 
 MEMBERS = 3
 START_S_MAX = 30.0
@@ -57,7 +58,9 @@ class Etcd:
         if self._tuned:
             argv += ["--heartbeat-interval", str(HEARTBEAT_MS), "--election-timeout", str(ELECTION_MS)]
         with (self._folder / "etcd.log").open("ab") as log:
-            self._processes[number] = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+            self._processes[number] = subprocess.Popen(
+                argv, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent
+            )
 
     def kill(self, number: int) -> None:
         """SIGKILL."""

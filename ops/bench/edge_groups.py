@@ -1,8 +1,8 @@
-"""A member that has many groups and nothing else: real host, links, journal and logs over machines that count. For the cost of consensus.
+"""A member of many groups and nothing else: real host, links, journal and logs over machines that count.
 
 `python -m ops.bench.edge_groups CONFIG.json` prints a line once its links are open, then takes orders on standard input:
 `standing`                     prints how many groups are led here, how many sleep here, and how many know a leader
-`busy GROUPS A_SECOND SECONDS` proposes entries of 1 KB in those of the first GROUPS that are led here, and prints what was committed
+`busy GROUPS A_SECOND SECONDS` proposes entries of 1 KB in those of the first GROUPS that are led here; prints what came of it
 """
 
 from __future__ import annotations
@@ -183,7 +183,13 @@ class Groups:
 
         await asyncio.gather(*(one(log) for log in led))
         latencies.sort()
-        return {"led": len(led), "committed": len(latencies), "failed": failed, "p50_ms": _at(latencies, 50), "p99_ms": _at(latencies, 99)}
+        return {
+            "led": len(led),
+            "committed": len(latencies),
+            "failed": failed,
+            "p50_ms": _at(latencies, 50),
+            "p99_ms": _at(latencies, 99),
+        }
 
 
 def _note(asked: float, latencies: list[float], done: asyncio.Future[int]) -> None:
