@@ -143,11 +143,15 @@ class ApplyThread:
         if stands is None or stands[0] == entries[0].index - 1:
             return False
         with self._wake:
-            self._running = None
-            self._wake.notify_all()
             lane.queue.clear()  # they come again from the journal, behind those that the machine lost
             lane.expected = stands[0] + 1
         lane.listener.rewound(stands[0])
+        with self._wake:  # whoever waits until the machine is left alone has been told before
+            self._running = None
+            self._wake.notify_all()
+            if lane.queue and not lane.in_ring:
+                lane.in_ring = True
+                self._ring.append(lane)
         return True
 
     def _next_turn(self) -> tuple[_Lane, list[LogEntry]] | None:

@@ -88,7 +88,7 @@ class Journal:
         self._gate = threading.Lock()  # guards the database against being swapped under a reader
         self._queue: deque[Op] = deque()
         self._queue_octets = 0
-        self._working = False
+        self._working = self._roomless = False
         self._phase = JournalPhase.OPEN
         self._failed: ZaibeiError | None = None
         self._next_number = rows.meta.next_number
@@ -179,7 +179,7 @@ class Journal:
     def attach(self, group: str, listener: JournalListener) -> GroupJournal:
         """See JournalPort. Attaching again (a group that starts anew in this process) waits for the queue and walks again."""
         if group in self._parts:
-            self.drain()
+            self._drain_or_refuse()
             with self._gate:
                 self._rows.groups[group] = self._rows.walk_group(group, self._parts[group].number)
         with self._wake:
@@ -226,7 +226,19 @@ class Journal:
     def drain(self) -> None:
         """Wait until all that is queued now is flushed, or cannot be."""
         with self._wake:
-            self._wake.wait_for(lambda: (not self._queue and not self._working) or self._failed or not self._thread.is_alive())
+            self._wake.wait_for(lambda: self._idle)
+
+    def _drain_or_refuse(self) -> None:
+        """As `drain`, but nobody waits for a person to make room."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._idle or self._roomless)
+            if self._roomless and not self._idle:
+                what = "the journal waits for room on its disk: the group can be opened again when there is some"
+                raise ZaibeiError(Code.DISK_FULL, what, retry=True)
+
+    @property
+    def _idle(self) -> bool:
+        return (not self._queue and not self._working) or self._failed is not None or not self._thread.is_alive()
 
     def put(self, op: Op) -> None:
         """For GroupPart: queue an operation; after a failure it goes nowhere (`refused` was said)."""
@@ -379,12 +391,15 @@ class Journal:
         while True:
             try:
                 self._reopen()
+                self._roomless = False
                 return True
             except ZaibeiError as exc:
                 if exc.code is not Code.DISK_FULL:
                     self._fail(exc)
                     return False
             with self._wake:
+                self._roomless = True
+                self._wake.notify_all()
                 self._wake.wait_for(lambda: self._stop, self._limits.room_check_s)
             if self._stop:
                 self._fail(ZaibeiError(Code.DISK_FULL, "the journal was closed on a full disk", definite=False, retry=True))

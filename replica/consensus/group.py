@@ -49,12 +49,10 @@ class GroupLog(GroupDuties):
         """See Consensus."""
         self._loop = asyncio.get_running_loop()
         try:
-            self._log = self._journal.attach(self._group, JournalEars(self))
+            self._log = await self._run_blocking(lambda: self._journal.attach(self._group, JournalEars(self)))
             kept = self._log.recovered.kept.get(KEPT_MEMBERSHIP)
             place, membership = decode_membership(kept) if kept else (0, self.seat.birth)
-            plan = (plan_start if self._is_alone(membership) else plan_rejoin)(
-                self._group, self._log.recovered, self._machine.applied(), reseed_command=self._reseed_command
-            )
+            plan = self._plan(place, membership)
         except ZaibeiError as exc:
             self._out_of_service(exc)
             raise
@@ -65,6 +63,7 @@ class GroupLog(GroupDuties):
         if self._pump is not None and replay_to >= plan.replay_from:
             self._pump.offer_held(replay_to)
         await self._until(lambda: self.applied >= replay_to)
+        await self._keep_term(plan, alone)
         self._begin_core(plan, replay_to, alone)
         self._move(GroupPhase.FOLLOWING)
         self._arm_timer()
@@ -74,6 +73,12 @@ class GroupLog(GroupDuties):
             await self._until(lambda: self.leader)
         replayed = max(0, replay_to - plan.replay_from + 1)
         return StartReport(self._group, self.term, replayed, plan.warning, plan.loss_possible)
+
+    def _plan(self, place: int, membership: Membership) -> StartPlan:
+        found, applied, command = self._log.recovered, self._machine.applied(), self._reseed_command
+        if self._is_alone(membership):
+            return plan_start(self._group, found, applied, reseed_command=command)
+        return plan_rejoin(self._group, found, applied, reseed_command=command, fetched_at=place)
 
     def _prepare(self, plan: StartPlan, place: int, membership: Membership) -> None:
         if plan.restart_at is not None:
@@ -124,11 +129,17 @@ class GroupLog(GroupDuties):
                     raise
             await asyncio.sleep(self._limits.read_retry_s)
 
+    async def _keep_term(self, plan: StartPlan, alone: bool) -> None:
+        """A fetched state may be of a later term than any on record: before anything is promised in it, it is on record."""
+        self._hard_term = self._log.recovered.hard.term
+        if not alone and plan.term - 1 > self._hard_term:
+            await self._save_now(HardState(plan.term - 1, 0, self._journal.boot))
+            self._hard_term = plan.term - 1
+
     def _begin_core(self, plan: StartPlan, applied: int, alone: bool) -> None:
         hard = self._log.recovered.hard
         term = plan.term - 1  # the core's first campaign takes plan.term
         began = HardState(term, hard.vote if hard.term == term else 0, self._journal.boot)
-        self._hard_term = hard.term
         self._new_core(hard_at_start(began, self.seat.member), applied)
         self.core.allow_elections(alone)  # otherwise memory of promises decides (hello.py)
 

@@ -110,6 +110,7 @@ class GroupDuties(GroupKeep):
     def _on_saved(self, number: int) -> None:
         if number == SAVE_ANEW:
             self._anew.set()
+            self._moved.set()
             number = self._before_anew  # one flush may end several saves, and only the newest is told
         if self._core is None or self._phase not in (*CHANGING, GroupPhase.STOPPING):
             return
@@ -249,7 +250,7 @@ class GroupDuties(GroupKeep):
         self._anew = asyncio.Event()
         self._before_anew = self._after[-1][0] if self._after else 0
         self._log.append((), hard, SAVE_ANEW)
-        await self._anew.wait()
+        await self._until(self._anew.is_set)
 
     async def begin_anew(self, hard: HardState, message: Message, switch: Callable[[], tuple[int, int]]) -> None:
         """As `install`, for a member that forgot what it had promised: log and hard state are replaced. Raises ZaibeiError."""

@@ -68,10 +68,15 @@ def plan_start(group: str, journal: Recovered, applied: tuple[int, int], *, rese
     return StartPlan(index + 1, journal.last, new_term, None, journal.last, warning)
 
 
-def plan_rejoin(group: str, journal: Recovered, applied: tuple[int, int], *, reseed_command: str = RESEED_COMMAND) -> StartPlan:
+def plan_rejoin(
+    group: str, journal: Recovered, applied: tuple[int, int], *, reseed_command: str = RESEED_COMMAND, fetched_at: int = 0
+) -> StartPlan:
     """Decide how a member of a larger group starts: others may give back what is lost here, and their memory decides whether this
     member may vote (hello.py). Nothing is replayed before a leader says what is committed.
 
+    Args:
+        fetched_at: index of the membership row: it is kept before a store is switched to a fetched state, which may lie where the
+            log holds entries of an earlier leader that were never committed.
     Raises:
         ZaibeiError(DAMAGED): the store does not fit the journal and must be fetched anew from another member.
     """
@@ -84,6 +89,9 @@ def plan_rejoin(group: str, journal: Recovered, applied: tuple[int, int], *, res
         warning = f"{lost}: its end is lost. The member goes on from the store; whether it may vote is for the others to say"
         return StartPlan(index + 1, index, new_term, (index, term), None, warning, loss_possible=True)
     held = journal.term_at(index)
+    if held is not None and held < term and index == fetched_at > journal.floor:  # switched, and not begun anew there yet
+        warning = f"{group}: entries {index} to {journal.last} of an earlier leader gave way to the fetched state at {index}"
+        return StartPlan(index + 1, index, new_term, (index, term), None, warning)
     if held != term:
         what = f"the store applied index {index} in term {term}, the journal holds it with term {held}: two histories"
         raise _damaged(group, what, reseed_command)
