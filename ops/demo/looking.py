@@ -52,6 +52,7 @@ class Looking:
         self.out: set[str] = set()
         self.members: Members = stage.members
         self._seen: dict[str, int] = {}
+        self._base: dict[str, tuple[int, int]] = {}
 
     # ------------------------------------------------------------------------------------------------------- the cluster
 
@@ -250,16 +251,25 @@ class Looking:
                 found.setdefault(source, {})[member] = place
         return found
 
+    def remember(self, source: str) -> None:
+        """Add up what a node held from the beginning, where that file never changes; the manufacturers' takes seconds."""
+        if source == MANUFACTURERS:
+            self._base[source] = self._added_up(source, f"{source}.jsonl")
+
     def expected(self, source: str) -> tuple[int, str]:
         """(records, sum) of what a node's own files hold now, as a digest's total."""
-        naming = Naming.of((PREFIX_OF[source],), ())
-        records = dict(read_file(self._stage.folder / f"{source}.jsonl", naming))
-        if source == MANUFACTURERS:
-            records.update(read_file(self._stage.folder / "manufacturers-own" / "registered.jsonl", naming))
+        count, total = self._base.get(source) or self._added_up(source, f"{source}.jsonl")
+        if source == MANUFACTURERS:  # new names only, so that sums may be added
+            added, summed = self._added_up(source, "manufacturers-own/registered.jsonl")
+            count, total = count + added, (total + summed) % (1 << 128)
+        return count, f"{total:032x}"
+
+    def _added_up(self, source: str, file: str) -> tuple[int, int]:
+        records = read_file(self._stage.folder / file, Naming.of((PREFIX_OF[source],), ()))
         keys = list(records)
         count = total = 0
         for first in range(0, len(keys), 1_000):
             some = keys[first : first + 1_000]
             _, added, summed = native.delta(some, bytes([OP_PUT]) * len(some), [records[key] for key in some], [None] * len(some))
             count, total = count + added, (total + summed) % (1 << 128)
-        return count, f"{total:032x}"
+        return count, total

@@ -201,7 +201,13 @@ class Story:
         )
         if source == MANUFACTURERS:
             self._count_source_lost()
-        time.sleep(max(0.0, at_ns / 1e9 + max(STEADY_S, NATIONAL_TTL_S + 2.0) - time.monotonic()))
+        self._sleep_until(at_ns / 1e9 + STEADY_S)
+        self._look.remember(source)  # while there is nothing else to do
+        self._sleep_until(at_ns / 1e9 + max(STEADY_S, NATIONAL_TTL_S + 2.0))
+
+    @staticmethod
+    def _sleep_until(at_s: float) -> None:
+        time.sleep(max(0.0, at_s - time.monotonic()))
 
     def _lose_member(self) -> None:
         """While two nodes are dead and we alone answer: the other two members go on."""
