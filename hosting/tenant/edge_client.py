@@ -30,6 +30,7 @@ PAUSE_S_MIN, PAUSE_S_MAX = 0.01, 0.5
 CONNECT_S_MAX = 1.0
 HOPS_MAX = 2  # from one named leader to the next without a pause: during an election members may name each other
 ATTEMPT_S_MIN = 0.1  # with less patience left nothing is sent again
+READ_S_MIN = 1.0  # a member that is frozen or cut off keeps its connections: a read is asked elsewhere then, first after this
 SEPARATOR = b","
 OPTIONS = (
     ("grpc.max_receive_message_length", RESPONSE_OCTETS_MAX),
@@ -223,15 +224,19 @@ class RegistrationClient:
     # ------------------------------------------------------------------------------------------------- where and how often
     async def _try(self, call: Callable[[Any, float], Awaitable[R]], end: float, *, repeat_sent: bool) -> R:
         """Raises _Failed."""
-        pause_s, hops = PAUSE_S_MIN, 0
+        pause_s, hops, read_s = PAUSE_S_MIN, 0, READ_S_MIN
         while True:
             address = await self._connected(end)
             try:
-                return await call(self._stub(address), max(0.001, end - time.monotonic()))
+                left_s = max(0.001, end - time.monotonic())
+                return await call(self._stub(address), min(left_s, read_s) if repeat_sent else left_s)
             except grpc.aio.AioRpcError as exc:
+                read_s *= 2
                 refused = _failed(exc, address)
             again = refused.trouble.retry if not refused.sent else repeat_sent
             if not again or time.monotonic() >= end:
+                if refused.sent and not refused.leaders:
+                    self._at += 1  # whoever did not answer is not asked first again
                 raise refused
             led = self._led(refused.leaders)
             if led and hops < HOPS_MAX:

@@ -104,6 +104,26 @@ async def test_a_member_that_is_gone_is_passed_over(tmp_path: Path, tenant: Iden
             assert done.ok and done.tries == 1, "nothing was sent to the other one"
 
 
+async def test_a_member_that_keeps_silent_is_not_waited_for_again_and_again(tmp_path: Path, tenant: Identity) -> None:
+    """Frozen, its connections stand: a read is asked elsewhere, and after a change without an outcome the next one goes there."""
+    async with seat(tmp_path, "m1", tenant, at_once=False) as silent, seat(tmp_path, "m2", tenant) as leader:
+        async with client_of(tenant, silent, leader, patience_s=1.5) as client:
+            assert (await client.put(f"{PREFIX}/A", url("a"))).ok is None
+            assert (await client.put(f"{PREFIX}/A", url("a"))).ok is True
+        assert len(silent.group.pending) == 1
+
+
+async def test_a_read_without_an_answer_is_asked_elsewhere(tmp_path: Path, tenant: Identity) -> None:
+    async with seat(tmp_path, "m1", tenant) as frozen, seat(tmp_path, "m2", tenant) as leader:
+
+        async def waits() -> None:
+            await asyncio.sleep(60)
+
+        frozen.group.wait = waits  # type: ignore[method-assign]
+        async with client_of(tenant, frozen, leader, patience_s=3.0) as client:
+            assert [one.found for one in await client.get([f"{PREFIX}/A"])] == [False]
+
+
 async def test_an_answer_lost_on_the_way_is_unknown_and_not_repeated(tmp_path: Path, tenant: Identity) -> None:
     async with seat(tmp_path, "m1", tenant, at_once=False) as here, client_of(tenant, here, patience_s=2.0) as client:
         done = await client.put(f"{PREFIX}/A", url("a"))
