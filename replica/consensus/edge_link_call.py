@@ -23,7 +23,7 @@ from replica.consensus.link_book import LinkBook, OwnHello
 from replica.consensus.link_checks import read_link_message
 from replica.consensus.link_frames import Outbox, Slot
 from replica.consensus.link_port import LinkKeys, LinkLimits, MemberTrust, Place, Reason, Refused
-from replica.consensus.link_watch import BeatWatch, backoff_ms
+from replica.consensus.link_watch import BeatWatch, backoff_ms, hello_ms
 from replica.model.errors import ZaibeiError
 from replica.v1 import peer_pb2
 
@@ -88,6 +88,9 @@ class MemberCall:
         self.boot = 0  # of the process that answers
         self.heard_ms: float | None = None  # when anything came on its own call
         self._turn = 0  # which address is called next
+        self._slow = 0  # calls in a row that had no time for their Hello
+        self._patience: asyncio.Timeout | None = None  # of the call that is under way
+        self._called_ms = 0.0
         self._writer: Writer | None = None
         self._watch = BeatWatch(limits, now_ms())
         self._chain: tuple[bytes, ...] = ()
@@ -131,9 +134,11 @@ class MemberCall:
     # -- from outside
 
     def poke(self) -> None:
-        """It is there again: call now, unless one side does not want the other."""
+        """It is there again: call now, unless one side does not want the other. A call that hangs since before is given up."""
         if self.phase is Phase.PAUSING and not self._refused:
             self._poked.set()
+        elif self._patience is not None and now_ms() - self._called_ms > self._limits.hello_ms_max:
+            self._patience.reschedule(asyncio.get_running_loop().time())
 
     def move(self, place: Place) -> None:
         """It is reached elsewhere from now on."""
@@ -201,7 +206,7 @@ class MemberCall:
                 self._told = None
             finally:
                 self.phase = Phase.PAUSING
-            lasted = now_ms() - began_ms > LASTED_MS + self._limits.hello_ms_max
+            lasted = now_ms() - began_ms > LASTED_MS + self._limits.hello_ms_slow
             failed = 1 if lasted else failed + 1
             self._turn += 1
             await self._pause(backoff_ms(failed, self._random, self._limits))
@@ -230,10 +235,11 @@ class MemberCall:
         if not addresses:
             raise Over("no address is known of it")
         address = addresses[self._turn % len(addresses)]
-        self.phase = Phase.CALLING
+        self.phase, self._called_ms = Phase.CALLING, now_ms()
         channel: grpc.aio.Channel | None = None
+        limit_ms = hello_ms(self._slow, self._limits)
         try:
-            async with asyncio.timeout(self._limits.hello_ms_max / 1_000):
+            async with asyncio.timeout(limit_ms / 1_000) as self._patience:
                 answerer = await self._trust.answerer(self.member, address)
                 self._keys = self._trust.credentials()
                 channel = open_channel(address, self._keys, answerer)
@@ -241,12 +247,15 @@ class MemberCall:
                 self._chain = (answerer.certificate_pem + answerer.issuers_pem,)
                 certified = self._trust.member_of(self._chain)
                 hello = await self._greet(call, certified)
+            self._patience, self._slow = None, 0
             await self._stand(call, hello, certified)
         except TimeoutError:
-            raise Over(f"{address}: no Hello within {self._limits.hello_ms_max} ms") from None
+            self._slow += 1
+            raise Over(f"{address}: no Hello within {limit_ms} ms") from None
         except ZaibeiError as exc:  # of the trust: who answers there is not this member, or nobody answers
             raise Over(f"{address}: {exc.trouble.message}") from exc
         finally:
+            self._patience = None
             if channel is not None:
                 await channel.close()
 

@@ -129,10 +129,10 @@ class LinkService:
     async def _greet(self, context: Context, certified: tuple[int, str]) -> peer_pb2.Hello:
         """Hello in both directions. Raises Refused, Gone."""
         try:
-            async with asyncio.timeout(self._limits.hello_ms_max / 1_000):
+            async with asyncio.timeout(self._limits.hello_ms_slow / 1_000):
                 message = read_link_message(await _read(context))
         except TimeoutError:
-            raise Refused(Reason.SILENT, f"no Hello within {self._limits.hello_ms_max} ms") from None
+            raise Refused(Reason.SILENT, f"no Hello within {self._limits.hello_ms_slow} ms") from None
         if not message.HasField("hello"):
             raise Refused(Reason.UNEXPECTED, "a call begins with a Hello")
         self._book.check(message.hello, certified)

@@ -66,7 +66,8 @@ class LinkLimits:
         silent_ms_max: a member that answers nothing for so long is lost.
         slow_ms_max: the same while much of ours is on its way to it and it is heard on its own call: a slow line is no dead one.
         late_ms_max: a look may come so long after its time; of one that is later the whole delay counts as our own silence.
-        hello_ms_max: until a new call has connected and shown its Hello.
+        hello_ms_max: until a new call has connected and shown its Hello; twice as long after each time that it did not suffice,
+            up to hello_ms_slow: on a busy machine members must come together all the same.
         backoff_ms_min, backoff_ms_max: pause before calling again, doubled each time, shortened at random by up to a half.
         queue_octets_max, queue_messages_max: what may wait for one member; more is dropped, for groups send again.
     """
@@ -76,6 +77,7 @@ class LinkLimits:
     slow_ms_max: int = 10_000
     late_ms_max: int = 100
     hello_ms_max: int = 1_000
+    hello_ms_slow: int = 4_000
     backoff_ms_min: int = 20
     backoff_ms_max: int = 500
     queue_octets_max: int = 32 * 1024 * 1024
@@ -85,6 +87,7 @@ class LinkLimits:
         require(0 < self.beat_ms < self.silent_ms_max <= self.slow_ms_max, "a link's beat is shorter than its silence")
         require(0 < self.backoff_ms_min <= self.backoff_ms_max, "a link's back-off rises")
         require(min(self.queue_octets_max, self.queue_messages_max, self.hello_ms_max) > 0, "a link's limits are positive")
+        require(self.hello_ms_max <= self.hello_ms_slow, "a slow Hello may take longer")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,15 @@ def backoff_ms(attempt: int, chance: Random, limits: LinkLimits) -> float:
     return min(doubled, limits.backoff_ms_max) * (1 - chance.random() / 2)
 
 
+def hello_ms(slow: int, limits: LinkLimits) -> int:
+    """How long the next call may take until its Hello.
+
+    Args:
+        slow: calls in a row for which the time did not suffice.
+    """
+    return min(limits.hello_ms_max << min(slow, 20), limits.hello_ms_slow)
+
+
 class BeatWatch:
     """Beats on our call and their answers. Times in milliseconds of one clock that never jumps."""
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from replica.consensus.link_checks import ADDRESSES_MAX, PLACES_MAX, check_again, check_hello, check_table
 from replica.consensus.link_frames import Outbox, Slot, batch, varint
 from replica.consensus.link_port import BATCH_OCTETS_MAX, LinkKeys, LinkLimits, Reason, Refused
-from replica.consensus.link_watch import BEATS_MAX, BULK_OCTETS, BeatWatch, Punctuality, backoff_ms
+from replica.consensus.link_watch import BEATS_MAX, BULK_OCTETS, BeatWatch, Punctuality, backoff_ms, hello_ms
 from replica.model.errors import InvariantBroken
 from replica.v1 import peer_pb2
 
@@ -112,8 +112,18 @@ def test_the_back_off_rises_within_bounds(attempt: int, seed: int) -> None:
     assert top / 2 <= pause_ms <= top
 
 
+def test_a_hello_that_had_too_little_time_gets_more() -> None:
+    assert [hello_ms(slow, LIMITS) for slow in (0, 1, 2, 3, 99)] == [1_000, 2_000, 4_000, 4_000, 4_000]
+
+
 def test_limits_that_make_no_sense_are_refused() -> None:
-    for wrong in ({"beat_ms": 0}, {"silent_ms_max": 50}, {"backoff_ms_min": 900}, {"queue_octets_max": 0}):
+    for wrong in (
+        {"beat_ms": 0},
+        {"hello_ms_slow": 999},
+        {"silent_ms_max": 50},
+        {"backoff_ms_min": 900},
+        {"queue_octets_max": 0},
+    ):
         with pytest.raises(InvariantBroken):
             LinkLimits(**wrong)
     assert "secret" not in repr(LinkKeys(b"", b"secret", b""))
