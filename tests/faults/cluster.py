@@ -1,4 +1,4 @@
-"""A real cluster as a system of the runner: `zaibei up` processes that came by `zaibei cluster init`, `invite` and `join`.
+"""A real cluster as a system of the runner: `zaibei up` processes that came as by `zaibei cluster init`, `invite` and `join`.
 
 Each member tells others the address of its door (`[cluster] reach`), so that every link goes through the mesh. All members have
 the same two
@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from chaos.faults.edge_image import wipe
 from chaos.rigs.capability import Capability
@@ -20,21 +20,35 @@ from hosting.tenant.edge_client import RegistrationClient
 from ops.admin.cluster_values import ClusterStatus, MemberRow
 from ops.admin.edge_client import AdminClient
 from ops.cli.exits import Exit
+from ops.cluster.edge_begin import begin_cluster, join_cluster
+from replica.enrol.token import decode_token
 from replica.model.edge_identity import ensure_identity
 from replica.model.errors import Code, ZaibeiError
 from tests.acceptance.world import stable_port
 from tests.faults.clients import HOSTED, PREFIX, ClusterRegister, registrar_line
 from tests.faults.feeding import Feeding
 from tests.faults.scenario import Load
-from tests.faults.system import PYTHON, ROOT, Register, Seat, System
+from tests.faults.system import PYTHON, Register, Seat, System
 from tests.faults.workload import History
 
-COMMAND_S_MAX = 30.0
 READY_S_MAX = 60.0
 MEMORY_MB = 64
 LAG_ENTRIES_MAX = 1_000  # fewer than this behind, under load: it takes part
 LISTENS = ("handle", "http", "grpc", "feed", "beats", "registration", "metrics")
 ZAIBEI = [PYTHON, "-m", "ops.cli.main"]
+INVITE_S = 900
+T = TypeVar("T")
+
+
+def _text(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _row_of(found: ClusterStatus | None, member: int) -> MemberRow | None:
+    """The newest member of a seat's name: one that was removed keeps its row, and its number is given to nobody."""
+    rows = [one for one in found.members if one.name == f"m{member}"] if found else []
+    return max(rows, key=lambda one: one.number) if rows else None
 
 
 class Cluster(System):
@@ -42,7 +56,7 @@ class Cluster(System):
 
     capabilities = frozenset({Capability.FEED, Capability.MEMBERSHIP, Capability.AMNESIA, Capability.LEADER})
     patterns: Mapping[str, str] = {"wal": "journal/db/*.log", "table": "gen-*/*.sst", "manifest": "journal/db/MANIFEST-*"}
-    port_names = LISTENS
+    port_names = (*LISTENS, "enrol")
 
     async def start(self) -> None:
         await self.open_links()
@@ -51,10 +65,12 @@ class Cluster(System):
         for seat in self.seats.values():
             self._configure(seat)
         first = self.seats[1]
-        await self.zaibei(first, "cluster", "init", *self._zone(first))
+        begun = await asyncio.to_thread(begin_cluster, first.data, "m1", self._links(first), None)
+        enrol = json.dumps([_text((host, first.ports["enrol"])) for host in self.hosts(1)])
+        self._append(first, f'[pki]\nfolder = "{begun.pki}"\nenrol = {enrol}\n')
         self.launch(1)
         await self.until("the first member answers", lambda: self._answers(1), READY_S_MAX)
-        for number in sorted(self.seats)[1:]:
+        for number in sorted(self.seats)[1:]:  # in turn, so that each gets its seat's number
             await self._joined(number)
         for number in self.seats:
             await self.up(number, READY_S_MAX)
@@ -67,7 +83,7 @@ class Cluster(System):
         at = self.hosts(seat.number)
 
         def listed(addresses: Sequence[tuple[str, int]]) -> str:
-            return json.dumps([f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses])
+            return json.dumps([_text(address) for address in addresses])
 
         listen = "".join(f"{name} = {listed([(host, seat.ports[name]) for host in at])}\n" for name in LISTENS)
         text = (
@@ -88,48 +104,42 @@ class Cluster(System):
         """The certificate of the cluster's CA, at the first member."""
         return self.seats[1].data / "pki" / "ca.pem"
 
-    @staticmethod
-    def _zone(seat: Seat) -> list[str]:
-        return ["--zone", seat.zone] if seat.zone else []
-
     # --------------------------------------------------------------------------------------------------------------- commands
 
     def command(self, seat: Seat) -> list[str]:
         return [*ZAIBEI, "up", "--config", str(self.toml(seat)), "--json"]
 
-    async def zaibei(self, seat: Seat, *words: str) -> dict[str, object]:
-        """A command of an operator at a member; returns its document. Raises ZaibeiError(REFUSED): it failed."""
-        argv = [*ZAIBEI, *words, "--config", str(self.toml(seat)), "--json"]
-        if self.lab is not None:
-            argv = self.lab.argv(seat.number, argv)
+    def _links(self, seat: Seat) -> tuple[str, ...]:
+        return tuple(_text(address) for address in self.reach(seat.number))
 
-        def typed() -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                argv, cwd=ROOT, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False, stdin=subprocess.DEVNULL
-            )
-
-        done = await asyncio.to_thread(typed)
-        if done.returncode != Exit.DONE:
-            raise ZaibeiError(
-                Code.REFUSED, f"zaibei {' '.join(words)} at m{seat.number}: {done.stdout[-600:]} {done.stderr[-300:]}"
-            )
-        found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-        return found
+    def _append(self, seat: Seat, text: str) -> None:
+        with self.toml(seat).open("a") as file:
+            file.write(text)
 
     async def _joined(self, number: int) -> None:
+        """What `zaibei cluster invite` and `join` do, without a process for each."""
         seat = self.seats[number]
-        token = await self._somewhere("cluster", "invite", f"m{number}", *self._zone(seat))
-        await self.zaibei(seat, "cluster", "join", str(token["token"]), *self._zone(seat))
+        invited = await self.somewhere(lambda client: client.cluster_invite(f"m{number}", seat.zone, INVITE_S))
+        token = decode_token(invited.token)
+        feeds = tuple(_text((host, seat.ports["feed"])) for host in self.hosts(number))
+        await join_cluster(seat.data, token, seat.zone, self._links(seat), feeds)
+        roots = json.dumps([str(seat.data / "pki" / "ca.pem")])
+        self._append(seat, f"[pki]\nroots = {roots}\nreach = {json.dumps(list(token.addresses))}\n")
         self.launch(number)
 
-    async def _somewhere(self, *words: str) -> dict[str, object]:
-        """At the first member that runs and does it."""
-        failed = ""
+    async def somewhere(self, act: Callable[[AdminClient], T]) -> T:
+        """An operator's act, at the first member that runs and does it. Raises ZaibeiError: none would."""
+
+        def at(number: int) -> T:
+            with AdminClient(self.seats[number].data / "admin.sock") as client:
+                return act(client)
+
+        failed: Exception | None = None
         for number in self.pids():
             try:
-                return await self.zaibei(self.seats[number], *words)
-            except (ZaibeiError, subprocess.TimeoutExpired) as exc:
-                failed = str(exc)
+                return await asyncio.to_thread(at, number)
+            except (ZaibeiError, OSError) as exc:
+                failed = exc
         raise ZaibeiError(Code.REFUSED, f"no member would: {failed}")
 
     # ---------------------------------------------------------------------------------------------------------------- looking
@@ -151,7 +161,7 @@ class Cluster(System):
 
     async def _row(self, number: int) -> tuple[ClusterStatus, MemberRow] | None:
         found = await self._status(number)
-        row = next((one for one in found.members if one.number == number), None) if found else None
+        row = _row_of(found, number)
         return (found, row) if found is not None and row is not None else None
 
     async def ready(self, seat: Seat) -> bool:
@@ -194,7 +204,7 @@ class Cluster(System):
     async def amnesiac(self, member: int) -> bool | None:
         """Its own status or log says so, or a group made it a learner."""
         told = await self._row(member)
-        said = (self.folder / f"m{member}.log").read_text("utf-8", "replace").lower()
+        said = self.said_by(member).lower()
         if "amnesi" in said or (told is not None and "amnesi" in f"{told[1].trouble} {told[0].warnings}".lower()):
             return True
         if told is None:
@@ -214,8 +224,8 @@ class Cluster(System):
     ) -> Sequence[Callable[[asyncio.Event], Coroutine[None, None, None]]]:
         if not load.names:
             return ()
-        resolvers = [self.feeding.resolving(number, load.names, history, seed) for number in self.seats]
-        return [self.feeding.writing(load.names, history), *resolvers]
+        resolvers = [self.feeding.resolving(number, load, history, seed) for number in self.seats]
+        return [self.feeding.writing(load, history), *resolvers]
 
     # ---------------------------------------------------------------------------------------------------------------- changing
 
@@ -232,7 +242,7 @@ class Cluster(System):
     async def grow(self) -> Awaitable[None]:
         number = max(self.seats) + 1
         data = self.folder / f"m{number}"
-        data.mkdir()
+        data.mkdir(exist_ok=True)
         seat = Seat(number, data.resolve(), "", {name: stable_port() for name in (*self.port_names, "link", "reach")})
         seat.ports["reach"] = seat.ports["link"]  # the new one has no door: only the old links are broken
         self.seats[number] = seat
@@ -248,8 +258,11 @@ class Cluster(System):
         """`zaibei cluster remove`, as a plan and its run."""
 
         async def leaving() -> None:
-            plan = await self._somewhere("cluster", "remove", f"m{member}")
-            await self._somewhere("cluster", "remove", f"m{member}", "--plan", str(plan.get("token", "")), "--yes")
+            def remove(client: AdminClient) -> None:
+                plan = client.cluster_plan("remove", f"m{member}")
+                client.cluster_run("remove", f"m{member}", token=plan.token)
+
+            await self.somewhere(remove)
 
             async def gone() -> bool:
                 rows = [row for number in self.pids() if number != member and (row := await self._row_of(number, member))]
@@ -262,8 +275,7 @@ class Cluster(System):
         return asyncio.create_task(leaving())
 
     async def _row_of(self, asked: int, member: int) -> MemberRow | None:
-        found = await self._status(asked)
-        return next((one for one in found.members if one.number == member), None) if found else None
+        return _row_of(await self._status(asked), member)
 
     async def source_dies(self) -> None:
         await self.feeding.die()

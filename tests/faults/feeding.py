@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from chaos.check.history import Op, Operation
 from replica.agent.config import read_config
-from replica.client import Publisher
+from replica.client import Publisher, Receipt
 from replica.model.edge_identity import ensure_identity
 from replica.model.errors import ZaibeiError
 from tests.acceptance.world import stable_port
@@ -27,22 +27,25 @@ from tests.faults.workload import History
 
 if TYPE_CHECKING:
     from tests.faults.cluster import Cluster
+    from tests.faults.scenario import Load
 
 SOURCE, FED_PREFIX = "node-a", "88.118.1"
 RECEIPT_S_MAX = 5.0
 LOOK_EVERY_S = 0.02
 THREADS_MAX = 16
 ANSWER_S_MAX = 2.0
-WRITE_EVERY_S = 0.05
+WRITE_EVERY_S = 0.1
 ASK_EVERY_S = 0.05
+BASE_NAMES = 10_000  # of which all rewrites of a run stay under the share at which the brake holds a feed
+BASE_BATCH = 1_000
 DIES_S_MAX = 30.0
 FRESH_HEADER = "x-zaibei-freshness"
 T = TypeVar("T")
 Work = Callable[[asyncio.Event], Coroutine[None, None, None]]
 
 
-def key_of(place: int) -> str:
-    return f"name-{place}"
+def key_of(place: int, tag: str = "") -> str:
+    return f"name-{place}{tag}"
 
 
 class Feeding:
@@ -96,14 +99,21 @@ class Feeding:
         """The node comes up; returns when the cluster has given it a receipt."""
         self._publisher = await asyncio.to_thread(Publisher, self._config())
         publisher = self._publisher
-        publisher.put(f"{FED_PREFIX}/FIRST", {"URL": "https://example.cn/first"})
-        receipt = await asyncio.to_thread(publisher.commit)
+        receipt = await asyncio.to_thread(self._put_base, publisher)
 
         async def receipted() -> bool:
             return receipt.done
 
         await self._cluster.until(f"{SOURCE} gets its first receipt", receipted, DIES_S_MAX)
         self.started = True
+
+    @staticmethod
+    def _put_base(publisher: Publisher) -> Receipt:
+        for place in range(BASE_NAMES):
+            publisher.put(f"{FED_PREFIX}/BASE-{place}", {"URL": f"https://example.cn/base/{place}"})
+            if place % BASE_BATCH == BASE_BATCH - 1:
+                receipt = publisher.commit()
+        return receipt
 
     async def die(self) -> None:
         """The node is gone; returns when a member says that it answers for it, or that its detector decided."""
@@ -120,7 +130,7 @@ class Feeding:
 
     # ------------------------------------------------------------------------------------------------------------------ load
 
-    def writing(self, names: int, history: History) -> Work:
+    def writing(self, load: Load, history: History) -> Work:
         """One name after the other gets its next version; unknown until its receipt came."""
 
         async def work(stop: asyncio.Event) -> None:
@@ -131,7 +141,8 @@ class Feeding:
                 if publisher is None:
                     continue
                 self._version += 1
-                task = asyncio.create_task(self._write(publisher, key_of(self._version % names), self._version, history))
+                key = key_of(self._version % load.names, load.tag)
+                task = asyncio.create_task(self._write(publisher, key, self._version, history))
                 waiting.add(task)
                 task.add_done_callback(waiting.discard)
             await asyncio.gather(*waiting)
@@ -154,18 +165,18 @@ class Feeding:
             Operation(SOURCE, key, Op.PUT, version, None, None, False, True if done else None, began_ns, ended_ns)
         )
 
-    def resolving(self, member: int, names: int, history: History, seed: int) -> Work:
+    def resolving(self, member: int, load: Load, history: History, seed: int) -> Work:
         """A client that asks one member for one name after the other."""
         chance = Random(f"{seed} resolve {member}")
 
         async def work(stop: asyncio.Event) -> None:
             while not stop.is_set():
                 await asyncio.sleep(ASK_EVERY_S)
-                place = chance.randrange(names)
+                key = key_of(chance.randrange(load.names), load.tag)
                 began_ns = time.monotonic_ns()
-                version, fresh = await self._run(self._ask, member, key_of(place))
+                version, fresh = await self._run(self._ask, member, key)
                 one = Operation(
-                    f"r{member}", key_of(place), Op.RESOLVE, None, None, version, True, True if version else None,
+                    f"r{member}", key, Op.RESOLVE, None, None, version, True, True if version else None,
                     began_ns, time.monotonic_ns(), f"m{member}", fresh,
                 )  # fmt: skip
                 history.operations.append(one)

@@ -43,6 +43,7 @@ class Load:
         clients: how many at once; lists, values: keys that hold growing lists and single values.
         reads: share of reads; pause_ms: between two requests of a client.
         names: of the fed source, each rewritten again and again; 0: no source.
+        tag: end of all keys: of one scenario among others in the same system.
     """
 
     clients: int = 6
@@ -51,6 +52,7 @@ class Load:
     reads: float = 0.4
     pause_ms: float = 4
     names: int = 6
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True)

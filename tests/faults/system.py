@@ -71,6 +71,7 @@ class Seat:
     shim: Shim | None = None
     process: subprocess.Popen[bytes] | None = None
     tree: Path = ROOT  # the program it runs: this tree, or another version's
+    said_from: int = 0  # where in its log the words of the running process begin
 
     def pid(self) -> int | None:
         """Of the running process; None when none runs."""
@@ -205,6 +206,7 @@ class System:
             argv = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *argv]
         shim = seat.shim.env() if seat.shim else {}
         with (self.folder / f"m{number}.log").open("ab") as said:
+            seat.said_from = said.tell()
             seat.process = subprocess.Popen(
                 argv, cwd=seat.tree, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env={**os.environ, **shim}
             )
@@ -232,6 +234,11 @@ class System:
             if time.monotonic() > end:
                 raise TimeoutError(f"never within {seconds:.0f} s: {what}; {self.said()}")
             await asyncio.sleep(LOOK_EVERY_S)
+
+    def said_by(self, number: int) -> str:
+        """All that a member's process said since it was launched last."""
+        path = self.folder / f"m{number}.log"
+        return path.read_bytes()[self.seats[number].said_from :].decode("utf-8", "replace") if path.exists() else ""
 
     def said(self) -> str:
         """The last words of each member."""

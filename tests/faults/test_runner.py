@@ -19,7 +19,7 @@ from chaos.check.verdict import Verdict
 from chaos.faults.edge_shim import build
 from chaos.rigs.capability import Capability
 from tests.faults.acts import Follower, Kill, Leader, OldImage, Part
-from tests.faults.run import all_scenarios, run_one, turned
+from tests.faults.run import all_scenarios, run_all, run_one, turned
 from tests.faults.scenario import Budgets, Invariant, Layer, Load, Scenario, Step
 from tests.faults.system import ROOT
 
@@ -40,10 +40,19 @@ def test_every_scenario_is_there_and_most_have_a_planted_fault() -> None:
 def test_a_right_system_passes_and_leaves_its_history(tmp_path: Path) -> None:
     outcome = run_one(CUT, "standin", tmp_path / "run", 1)
     assert outcome.verdict is Verdict.PASS, outcome.line()
-    history = list(parse((tmp_path / "run" / "history.jsonl").read_text().splitlines()))
-    faults = json.loads((tmp_path / "run" / "faults.json").read_text())["faults"]
+    [folder] = (tmp_path / "run").glob("07-loopback-*")
+    history = list(parse((folder / "history.jsonl").read_text().splitlines()))
+    faults = json.loads((folder / "faults.json").read_text())["faults"]
     assert len(history) == outcome.figures["operations"] and [one["what"] for one in faults] == ["active", "healed"]
     assert {one.client for one in history} >= {"c0", "c5", "final"} and "pass" in outcome.line()
+
+
+def test_scenarios_share_a_system_until_one_does_not_pass(tmp_path: Path) -> None:
+    hard = replace(CUT, number=8, budgets=Budgets(acked_min=1_000_000))
+    outcomes = run_all([CUT, hard, replace(CUT, number=9)], "standin", tmp_path / "run", 1)
+    assert [one.verdict for one in outcomes] == [Verdict.PASS, Verdict.UNKNOWN, Verdict.PASS], [one.line() for one in outcomes]
+    assert ["started in s" in one.figures for one in outcomes] == [True, False, True]
+    assert len(list((tmp_path / "run").glob("system-*"))) == 2
 
 
 def test_a_rule_that_is_turned_off_is_found(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Client:
 
     async def one(self) -> None:
         place = self._chance.randrange(self._load.lists + self._load.values)
-        key = f"list-{place}" if place < self._load.lists else f"value-{place - self._load.lists}"
+        key = keys_of(self._load)[place]
         began_ns = time.monotonic_ns()
         if self._chance.random() < self._load.reads:
             told = await self._register.get(key)
@@ -103,4 +103,4 @@ async def read_finally(register: Register, keys: Sequence[str], history: History
 
 
 def keys_of(load: Load) -> list[str]:
-    return [*(f"list-{n}" for n in range(load.lists)), *(f"value-{n}" for n in range(load.values))]
+    return [*(f"list-{n}{load.tag}" for n in range(load.lists)), *(f"value-{n}{load.tag}" for n in range(load.values))]
