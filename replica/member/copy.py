@@ -30,7 +30,7 @@ from replica.member.hosted import HostedPort, found
 from replica.member.placed import Placed
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.member.staging import Staging
-from replica.model.errors import ZaibeiError
+from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_key
 from replica.model.identity import ends_s_of
@@ -103,6 +103,7 @@ class SourceCopy:
         member = around.settings
         self.placed = placed = None if around.side is None else Placed.at(around.side, settings, self)
         self.led = asyncio.Event()  # proposals are admitted here, and what the group lacked was committed
+        self._ended = asyncio.Event()
         self._role_moved = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
         self._staging: asyncio.Task[None] | None = None
@@ -269,6 +270,18 @@ class SourceCopy:
                 await asyncio.sleep(LEAD_AGAIN_S)
                 self._role_moved.set()
 
+    async def turn(self) -> None:
+        """Returns when this member leads the source. Raises ZaibeiError(UNREACHABLE, retry): this copy was taken out."""
+        while not self.led.is_set():
+            waits = [asyncio.ensure_future(event.wait()) for event in (self.led, self._ended)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+            if self._ended.is_set():
+                raise ZaibeiError(Code.UNREACHABLE, f"{self.settings.name} was taken out of this member: call again", retry=True)
+
     async def _tell_lead(self, leading: bool) -> None:
         if self._around.on_lead is not None:
             await self._around.on_lead(self.settings.name, leading)
@@ -301,6 +314,7 @@ class SourceCopy:
 
     async def stop(self) -> None:
         """Feed first, then takeover, then the log; the store is closed last."""
+        self._ended.set()
         for task in (self._follower, self._staging):
             if task is not None:
                 task.cancel()

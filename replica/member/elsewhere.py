@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,8 @@ import msgspec
 from replica.member.edge_asks import ask
 from replica.member.edge_peers import Peers
 from replica.model.errors import Code, ZaibeiError
-from replica.model.view import SourceView
+from replica.model.states import Authority, Freshness
+from replica.model.view import FRESH_AGE_MS_MAX, SourceView
 from replica.v1 import peer_pb2
 
 READ_S_MAX = 0.5
@@ -36,8 +38,11 @@ def read_of(answer: peer_pb2.MemberAnswer, keys: int, elapsed_ms: int) -> Read:
     except (msgspec.DecodeError, msgspec.ValidationError) as exc:
         raise ZaibeiError(Code.MALFORMED, f"the view does not parse: {exc}") from exc
     age_ms = None if view.age_ms is None else view.age_ms + elapsed_ms
+    freshness = view.freshness
+    if freshness is Freshness.FRESH and view.authority is Authority.SOURCE and (age_ms is None or age_ms > FRESH_AGE_MS_MAX):
+        freshness = Freshness.STALE_BOUNDED  # it aged on its way
     values = [value if there else None for value, there in zip(answer.values, answer.present, strict=True)]
-    return values, replace(view, age_ms=age_ms)
+    return values, replace(view, age_ms=age_ms, freshness=freshness)
 
 
 class Elsewhere:
@@ -64,14 +69,23 @@ class Elsewhere:
         return found
 
     async def _read(self, source: str, keys: Sequence[bytes]) -> Read:
+        """At the first that vouches for what it has; else what one of them has that does not."""
         trouble = ZaibeiError(Code.UNREACHABLE, f"no member that holds {source} is reached", retry=True)
+        poor: Read | None = None
         for member in self._holders(source):
             began_s = time.monotonic()
             question = peer_pb2.MemberQuestion(read=peer_pb2.MemberRead(source=source, keys=keys))
             try:
                 async with asyncio.timeout(READ_S_MAX):
                     answer = await ask(self._peers, member, question, READ_S_MAX)
-                return read_of(answer, len(keys), int((time.monotonic() - began_s) * 1_000))
+                found = read_of(answer, len(keys), math.ceil((time.monotonic() - began_s) * 1_000))
+                if found[1].ready and not found[1].leader_silent:
+                    return found
+                poor = poor or found
             except ZaibeiError as exc:
                 trouble = exc
-        raise trouble
+            except TimeoutError:
+                trouble = ZaibeiError(Code.UNREACHABLE, f"member {member} did not read {source} in time", retry=True)
+        if poor is None:
+            raise trouble
+        return poor

@@ -7,10 +7,9 @@ only its own source out of service; a failed journal stops the process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,99 +19,40 @@ from replica.consensus.edge_apply import ApplyThread
 from replica.consensus.edge_disk import DiskLimits as JournalDiskLimits
 from replica.consensus.edge_journal import Journal, JournalLimits
 from replica.consensus.edge_metrics import ApplyMetrics, JournalMetrics
-from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_metrics import FeedMetrics
-from replica.feed.edge_puller import Puller
-from replica.feed.edge_push_server import PushService
-from replica.feed.edge_source_server import SourceService
-from replica.member.answers import catalog_mark, catalog_of
 from replica.member.cluster_life import ClusterLife
 from replica.member.cluster_side import ClusterSide, check_card
 from replica.member.copy import Around, SourceCopy, store_folder
 from replica.member.edge_aside import next_aside, put_aside
 from replica.member.edge_broken import stopping_on_broken
-from replica.member.edge_feed_port import FeedPort
-from replica.member.hosted import HostedPort
-from replica.member.settings import Address, MemberSettings, SourceSettings
-from replica.member.source_log import StoreSourceLog
-from replica.model.catalog import Catalog
-from replica.model.edge_trust import LiveTrust
+from replica.member.feeds import MemberFeeds
+from replica.member.settings import MemberSettings, SourceSettings
 from replica.model.errors import Code, InvariantBroken, ZaibeiError, require
-from replica.model.group_state import GroupState
-from replica.model.handle.faults import ProtocolFault
-from replica.model.handle.values import decode_record
-from replica.model.identifier import END, ROUTE, PrefixTree, parent, prefix_key, prefix_text
-from replica.model.identity import Peer, Trusts
+from replica.model.identifier import prefix_key
 from replica.model.position import LINEAGE_OCTETS
-from replica.model.trust import Role
-from replica.model.view import SourceView
 from replica.store.edge_disk import DiskLimits as StoreDiskLimits
 from replica.store.edge_disk import write_durable
 from replica.store.edge_rocks import BudgetLimits, StoreBudget, check_open_files
 from replica.store.edge_store import SourceStore
-from replica.takeover.edge_beats import BeatTable, listen_for_beats
+from replica.takeover.edge_beats import BeatTable
 from replica.takeover.edge_metrics import TakeoverMetrics
-from replica.takeover.ports import PublishedSites
-from replica.takeover.service import TakeoverService
 from replica.v1 import entry_pb2
 
 LINEAGE_FILE = "lineage"
 STORE_OPEN_FILES_MIN = 64
-CATALOG_SETTLE_S = 0.002
-OBSERVE_S = 1.0
 ENROLLED_STORES = 8  # room in the budget for sources that are enrolled while we run
 BRING_BACK_S = 2.0
-HS_SITE_TYPES = frozenset({"HS_SITE", "HS_SITE.6"})
 
 log = logging.getLogger("zaibei.member")
 
 
-class Member:
+class Member(MemberFeeds):
     """See the module.
 
     Args:
         on_failed: called (any thread) when the process must stop: a failed journal or a broken invariant.
         registry: metrics go here; None: none are kept.
     """
-
-    def __init__(
-        self,
-        settings: MemberSettings,
-        on_failed: Callable[[BaseException], None],
-        registry: CollectorRegistry | None = None,
-    ) -> None:
-        self.settings, self._on_failed, self._registry = settings, on_failed, registry
-        self.copies: dict[str, SourceCopy] = {}
-        self.broken: dict[str, ZaibeiError] = {}  # sources out of service, and why
-        self.warnings: dict[str, str] = {}  # what a source's start found that a person must know; stays until the next start
-        self._watching = contextlib.ExitStack()
-        self.takeover = TakeoverService()
-        self.feed_addresses: tuple[Address, ...] = ()
-        self.beat_addresses: tuple[Address, ...] = ()
-        self.catalog_changed: Callable[[], None] = lambda: None
-        self._trusts: Trusts = settings.pins
-        if settings.trust_files is not None:
-            self._trusts = LiveTrust(lambda: self.settings.pins, settings.trust_files, frozenset({Role.SOURCE}))
-        self._owners: PrefixTree[str] = PrefixTree()
-        for source in settings.sources:
-            self._own(source)
-        self._catalog = Catalog(own_site=settings.own_site)
-        self._catalog_mark: object = None
-        self._catalog_due = False
-        self._journal: Journal | None = None
-        self._apply: ApplyThread | None = None
-        self._feed: FeedPort | None = None
-        self._beats: list[asyncio.DatagramTransport] = []
-        self._pullers: dict[str, asyncio.Task[None]] = {}
-        self._around: Around | None = None
-        self.changing = asyncio.Lock()  # one source at a time is taken out and brought in
-        self._said: dict[str, str] = {}  # why a source is out of service, as logged last
-        self._observer: asyncio.Task[None] | None = None
-        self._returner: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.life: ClusterLife | None = None  # None: this member works alone
-
-    # -- life
 
     async def start(self) -> None:
         """Open, replay, listen, pull.
@@ -174,8 +114,6 @@ class Member:
         self._observer = asyncio.create_task(self._observe(), name="observe feeds")
         self._returner = asyncio.create_task(self._bring_back(), name="bring sources back")
 
-    # -- as a member of a cluster
-
     async def _join_cluster(self, journal: Journal, apply: ApplyThread) -> None:
         """Replay what the cluster decided; it says which sources live here."""
         cluster = self.settings.cluster
@@ -219,22 +157,6 @@ class Member:
             self.broken.pop(name, None)
             self._renew_catalog()
 
-    async def _on_lead(self, name: str, leading: bool) -> None:
-        """A source's group begins to be led here, or that ended: who fetches and who is pushed to follows."""
-        if leading:
-            source = next((one for one in self.settings.sources if one.name == name), None)
-            if source is not None:
-                self._begin_pull(source)
-        else:
-            await self._end_pull(name)
-        await self._tell_health()
-
-    async def _turn(self, name: str) -> None:
-        """Returns when this member leads the source's group."""
-        copy = self.copies.get(name)
-        if copy is not None:
-            await copy.led.wait()
-
     async def _bring_back(self) -> None:
         """What could not be opened on a full disk is tried again: when there is room, it comes into service by itself."""
         while True:
@@ -245,29 +167,6 @@ class Member:
                     if error is not None and error.trouble.retry:
                         await self.take_out(name)
                         await self.bring_in(name)
-
-    async def _observe(self) -> None:
-        """Without a stream too: a gauge that stands still would tell yesterday's lag for today's."""
-        waiting: dict[str, ZaibeiError] = {}
-        while True:
-            await asyncio.sleep(OBSERVE_S)
-            for name, copy in self.copies.items():
-                copy.driver.observe()
-                self._tell_waiting(name, copy, waiting)
-            await self._tell_health()
-
-    def _tell_waiting(self, name: str, copy: SourceCopy, told: dict[str, ZaibeiError]) -> None:
-        """Say once that intake waits for room on a disk, and once that it goes on."""
-        why = copy.log.waits
-        if why is not None and name not in told:
-            told[name] = why
-            log.error("intake waits, answers go on", extra={"fields": {"source": name, "why": str(why)}})
-        elif why is None and told.pop(name, None) is not None:
-            log.warning("intake goes on", extra={"fields": {"source": name}})
-
-    def waiting(self) -> dict[str, ZaibeiError]:
-        """Sources whose intake waits until somebody makes room on a disk, and why."""
-        return {name: why for name, copy in self.copies.items() if (why := copy.log.waits) is not None}
 
     async def _open(self, source: SourceSettings, around: Around, first: Sequence[entry_pb2.Entry] = ()) -> None:
         """One source; when its store is bad the others go on without it."""
@@ -323,10 +222,6 @@ class Member:
                 await self.bring_in(source.name)
             else:  # whoever leads the control group places it, and then it is opened where it lives
                 self.life.side.sources_changed(self.settings)
-
-    def _own(self, source: SourceSettings) -> None:
-        for prefix in source.prefixes:
-            self._owners.put(prefix_key(prefix), source.name)
 
     async def forget_log(self, name: str) -> None:
         """Its journal entries count no more. Raises ZaibeiError."""
@@ -396,162 +291,6 @@ class Member:
             return  # the group said it before its start failed with it, or it was tried again in vain
         self._said[source] = str(error)
         log.error("source out of service", extra={"fields": {"source": source, "why": str(error)}})
-
-    # -- servers and callers
-
-    async def _listen_for_beats(self, table: BeatTable) -> None:
-        bound = []
-        for host, port in self.settings.beats_listen:
-            transport, taken = await listen_for_beats(table, host, port)
-            self._beats.append(transport)
-            bound.append((host, taken))
-        self.beat_addresses = tuple(bound)
-
-    async def _serve(self) -> None:
-        settings = self.settings
-        if not settings.feed_listen or not (settings.pins.peers or settings.trust_files):
-            return  # nobody is pinned, so nobody could come in
-        push = PushService(self._driver_for, lambda: self._trusts, self._turn)
-        source = SourceService(self._log_for, lambda: self._trusts)
-        self._feed = FeedPort(settings.identity, self._trusts, push, source)
-        await self._feed.start(settings.feed_listen)
-        self.feed_addresses = self._feed.addresses
-        await self._tell_health()
-
-    async def _tell_health(self) -> None:
-        """Taking in needs one source with room on its disks; reading back one source in service."""
-        if self._feed is not None:
-            sound = [copy.log for name, copy in self.copies.items() if name not in self.broken and copy.log.leader]
-            await self._feed.tell(takes=any(log.waits is None for log in sound), reads=bool(sound))
-
-    def _driver_for(self, name: str) -> FeedDriver | None:
-        """Who pushes. Raises ZaibeiError(CONFLICT): two ways at once would take the stream from each other for ever."""
-        copy = self.copies.get(name)
-        if copy is not None and copy.settings.pull:
-            raise ZaibeiError(
-                Code.CONFLICT,
-                f"{name} is fetched by {self.settings.name} from {', '.join(copy.settings.pull)} and may not push as well: "
-                f"take `pull` out of its [[source]] block here, or `push` out of the [[member]] block at the source",
-            )
-        return None if copy is None else copy.driver
-
-    def _log_for(self, peer: Peer, wanted: str) -> StoreSourceLog | None:
-        """A source may read its own registry back, and nobody another's."""
-        copy = self.copies.get(peer.name) if wanted in ("", peer.name) else None
-        return None if copy is None else StoreSourceLog(copy.store, self.settings.identity.signer, copy.settings.prefixes)
-
-    def _begin_pull(self, source: SourceSettings) -> None:
-        copy = self.copies.get(source.name)
-        fits = copy is not None and copy.led.is_set() and source.name not in self._pullers and source.name not in self.broken
-        if fits and copy is not None and source.peer is not None and source.pull:
-            puller = Puller(copy.driver, source.pull, self.settings.identity, source.peer, self._trusts)
-            self._pullers[source.name] = asyncio.create_task(puller.run(), name=f"pull {source.name}")
-
-    async def _end_pull(self, name: str) -> None:
-        puller = self._pullers.pop(name, None)
-        if puller is not None:
-            puller.cancel()
-            await asyncio.gather(puller, return_exceptions=True)
-
-    def hosted(self, name: str) -> HostedPort | None:
-        """A hosted source's group, where it is in service here."""
-        copy = self.copies.get(name)
-        return None if copy is None or name in self.broken else copy.hosted
-
-    # -- what answering asks
-
-    def catalog(self) -> Catalog:
-        """The same object until ownership or an overlay changes."""
-        return self._catalog
-
-    def read(self, wants: Mapping[str, Sequence[bytes]]) -> dict[str, tuple[list[bytes | None], SourceView]]:
-        """Records of several sources with their views; sources that are not held here, or cannot be read, are left out."""
-        found = {}
-        for name, keys in wants.items():
-            copy = self.copies.get(name)
-            if copy is not None:
-                try:
-                    found[name] = copy.answers.read(keys)
-                except ZaibeiError as exc:
-                    if not exc.trouble.retry:
-                        self.broken.setdefault(name, exc)
-        return found
-
-    def read_one(self, name: str, keys: Sequence[bytes]) -> tuple[list[bytes | None], SourceView]:
-        """Satisfies cluster_life.Sources."""
-        found = self.read({name: keys}).get(name)
-        if found is None:
-            raise ZaibeiError(Code.NOT_FOUND, f"{name} is not in service at this member", retry=True)
-        return found
-
-    async def read_anywhere(self, wants: Mapping[str, Sequence[bytes]]) -> dict[str, tuple[list[bytes | None], SourceView]]:
-        """As `read`; sources that do not live here are read at a member that holds them."""
-        found = self.read(wants)
-        if self.life is None or len(found) == len(wants):
-            return found
-        away = {name: keys for name, keys in wants.items() if name not in found and name not in self.copies}
-        return found | await self.life.elsewhere.read(away) if away else found
-
-    def _on_state(self, _: GroupState) -> None:
-        """On the apply thread, after each entry: look at the catalog soon, once for many."""
-        loop = self._loop
-        if not self._catalog_due and loop is not None:
-            self._catalog_due = True
-            with contextlib.suppress(RuntimeError):  # the loop is closing
-                loop.call_soon_threadsafe(self._renew_soon)
-
-    def _renew_soon(self) -> None:
-        if self._loop is not None:
-            self._loop.call_later(CATALOG_SETTLE_S, self._renew_catalog)
-
-    def _renew_catalog(self) -> None:
-        self._catalog_due = False
-        states = {source.name: self._owned_by(source) for source in self.settings.sources}
-        mark = catalog_mark(states)
-        if mark != self._catalog_mark:
-            self._catalog_mark = mark
-            self._catalog = catalog_of(states.values(), self.settings.own_site, self._catalog.version + 1)
-            self.catalog_changed()
-
-    def _owned_by(self, source: SourceSettings) -> GroupState:
-        """What is committed; of a source that never came into service what is configured.
-
-        Its prefixes stay its own: "cannot say" sends a client to another site, "lives elsewhere" or a parent's "not found" ends
-        its search.
-        """
-        copy = self.copies.get(source.name)
-        state = GroupState(source.name) if copy is None else copy.store.state()
-        if state.ownership_version:
-            return state
-        prefixes = tuple(prefix_key(prefix) for prefix in source.prefixes)
-        sensitive = tuple(prefix_key(prefix) for prefix in source.case_sensitive)
-        return replace(state, prefixes=prefixes, case_sensitive=sensitive, mode=source.mode)
-
-    # -- what copies ask of each other
-
-    def _owner_of(self, prefix: bytes) -> str | None:
-        owned = self._owners.longest(prefix)
-        return None if owned is None else owned[1]
-
-    def _published(self, prefix: bytes) -> PublishedSites:
-        """A prefix's sites as the copy of its parent's source holds them. Raises ZaibeiError."""
-        owner = self._owner_of(parent(prefix))
-        copy = self.copies.get(owner) if owner is not None else None
-        if copy is None:
-            return PublishedSites()
-        (record,), _ = copy.store.get_many([ROUTE + prefix + END])
-        if not record:
-            return PublishedSites()
-        try:
-            values = decode_record(record).values
-        except ProtocolFault as exc:
-            raise ZaibeiError(Code.MALFORMED, f"the record of {prefix_text(prefix)} does not parse: {exc.detail}") from exc
-        sites = [value for value in values if _type_of(value.type) in HS_SITE_TYPES]
-        return PublishedSites(tuple(site.data for site in sites), min((site.ttl for site in sites), default=None))
-
-
-def _type_of(kind: str | bytes) -> str:
-    return kind if isinstance(kind, str) else kind.decode("ascii", "replace")
 
 
 def _address(host: str, port: int) -> str:
