@@ -20,6 +20,7 @@ from rich.table import Table
 from ops.bench.bench import FULL, QUICK, Bench, Stage
 from ops.bench.edge_answers import end_to_end, resolution, under_changes
 from ops.bench.edge_ingest import ingest, load, updates, use_member_threading
+from ops.bench.edge_repair import catch_up, memory, transfer
 from ops.bench.edge_replicated import failover, replicated
 from ops.bench.edge_steps import steps
 from ops.bench.table import HEADINGS, Row, as_dict, cells, replaced
@@ -37,6 +38,9 @@ STAGES: dict[str, Stage] = {
     "changes": under_changes,
     "replicated": replicated,
     "failover": failover,
+    "catch-up": catch_up,
+    "transfer": transfer,
+    "memory": memory,
 }
 
 

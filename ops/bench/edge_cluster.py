@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ops.admin.cluster_values import ClusterStatus, GroupRow
 from ops.admin.edge_client import AdminClient
+from ops.admin.values import SourceStatus
 from ops.bench.edge_engine import SOURCE
 from ops.bench.edge_member import free_ports
 from ops.bench.edge_process import ROOT, Child, family
@@ -53,11 +54,11 @@ class Seat:
 class Cluster:
     """Members 1 to 3 with one hosted source and, if `pull` is a port, one that is fetched from there."""
 
-    def __init__(self, folder: Path, pull: int, memory_mb: int = MEMORY_MB) -> None:
+    def __init__(self, folder: Path, pull: int, memory_mb: int = MEMORY_MB, journal_keep_mb: int = 0) -> None:
         self.folder, self.errors = folder, folder / "stderr"
         self.registrar = ensure_identity(folder / "registrar", "tenant-9")
         self._source: Identity = ensure_identity(folder / "source", SOURCE)
-        self._pull, self._memory_mb = pull, memory_mb
+        self._pull, self._memory_mb, self._journal_keep_mb = pull, memory_mb, journal_keep_mb
         self.seats: dict[int, Seat] = {}
         for number in range(1, MEMBERS + 1):
             names = (*LISTENS, "link", "enrol")
@@ -76,9 +77,10 @@ class Cluster:
             f'certificate_file = "{self.folder / "source" / "certificate.pem"}"\nprefixes = ["{SOURCE}"]\n'
             f'pull = ["127.0.0.1:{self._pull}"]\ntakeover = "never"\n'
         )
+        keep = f"journal_keep_mb = {self._journal_keep_mb}\n" if self._journal_keep_mb else ""
         return (
             f'[member]\nname = "m{seat.number}"\ndata = "{seat.data}"\nmachine = "machine-{seat.number}"\n'
-            f'log_level = "warning"\n[listen]\n{listen}metrics = []\n[limits]\nmemory_mb = {self._memory_mb}\n'
+            f'log_level = "warning"\n[listen]\n{listen}metrics = []\n[limits]\nmemory_mb = {self._memory_mb}\n{keep}'
             f'[cluster]\nlisten = ["127.0.0.1:{seat.ports["link"]}"]\n'
             f'[[source]]\nname = "{HOSTED}"\nhosted = true\nprefixes = ["{HOSTED_PREFIX}"]\nregistrars = [{registrar}]\n'
             f"{fed if self._pull else ''}"
@@ -174,13 +176,28 @@ class Cluster:
         found = self.status(number)
         return next((row for row in found.groups if row.group == name), None) if found is not None else None
 
-    def seq(self, name: str, number: int) -> int | None:
-        """Highest sequence number of a source that is applied at a member; None while it does not answer."""
+    def words(self, number: int) -> Any:
+        """The ready line of a member that was started."""
+        child = self.seats[number].child
+        if child is None:
+            raise RuntimeError(f"member {number} does not run")
+        return child.say()
+
+    def _source_row(self, name: str, number: int) -> SourceStatus | None:
         try:
             with AdminClient(self.seats[number].data / "admin.sock") as client:
-                row = next((one for one in client.sources() if one.source == name), None)
+                return next((one for one in client.sources() if one.source == name), None)
         except (ZaibeiError, OSError):
             return None
+
+    def records(self, name: str, number: int) -> int:
+        """Records of a source at a member; -1 while it does not answer."""
+        row = self._source_row(name, number)
+        return -1 if row is None else row.records
+
+    def seq(self, name: str, number: int) -> int | None:
+        """Highest sequence number of a source that is applied at a member; None while it does not answer."""
+        row = self._source_row(name, number)
         return Position.parse(row.position).seq if row is not None and row.position else None
 
     def leader(self, name: str) -> int:
@@ -202,10 +219,10 @@ class Cluster:
     def lead(self, name: str, number: int) -> None:
         """Let a member lead a group."""
         if self.leader(name) != number:
-            self.command(self.leader(name), "cluster", "transfer", name, f"m{number}")
+            self.command(self.leader(name), "cluster", "transfer", name, "--to", f"m{number}")
             self.until(f"m{number} leads {name}", lambda: self.leader(name) == number)
 
-    def until(self, what: str, reached: Callable[[], bool], limit_s: float = UNTIL_S_MAX) -> float:
+    def until(self, what: str, reached: Callable[[], bool], limit_s: float = UNTIL_S_MAX, every_s: float = LOOK_EVERY_S) -> float:
         """Wait; returns seconds. Raises RuntimeError: it did not come true in time."""
         began = time.monotonic()
         while not reached():
@@ -214,7 +231,7 @@ class Cluster:
             if ended or time.monotonic() - began > limit_s:
                 tail = self.errors.read_text(errors="replace")[-2_000:]
                 raise RuntimeError(f"not within {limit_s:.0f} s: {what}; members that ended: {ended}\n{tail}")
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(every_s)
         return time.monotonic() - began
 
     def registrations(self, numbers: Sequence[int] = (1, 2, 3)) -> list[str]:
@@ -250,11 +267,18 @@ def cluster_of(folder: Path, *, memory_mb: int = MEMORY_MB) -> Iterator[Cluster]
 
 @contextmanager
 def fed_cluster(
-    folder: Path, batches: int, *, material: Path = Path(), records: int = 0, first: int = 0, memory_mb: int = MEMORY_MB
+    folder: Path,
+    batches: int,
+    *,
+    material: Path = Path(),
+    records: int = 0,
+    first: int = 0,
+    memory_mb: int = MEMORY_MB,
+    journal_keep_mb: int = 0,
 ) -> Iterator[Fed]:
     """Three members that vote in a hosted source and one that is fed; arguments as of SourceConfig."""
     port = free_ports(1)[0]
-    made = Cluster(folder, port, memory_mb)
+    made = Cluster(folder, port, memory_mb, journal_keep_mb)
     source: Child | None = None
     try:
         made.begin()

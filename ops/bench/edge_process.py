@@ -72,8 +72,9 @@ class Child:
         return json.loads(line)
 
     def last_words(self) -> str:
-        """What a process that ended said and nobody read."""
-        return (self._held + (_pipe(self._process.stdout).read() or b"")).decode(errors="replace")[-1_000:]
+        """How a process ended, and what it said and nobody read."""
+        said = self._held + (_pipe(self._process.stdout).read() or b"")
+        return f"exit {self._process.poll()}: {said.decode(errors='replace')[-500:]}"
 
     def kill(self) -> None:
         """SIGKILL, and wait."""
