@@ -250,7 +250,9 @@ class GroupLog(GroupDuties):
                 del self._reads[context]
 
     async def stop(self) -> None:
-        """See Consensus. A clean stop flushes the machine, so that the next start has little to replay."""
+        """See Consensus. A clean stop flushes the machine, so that the next start has little to replay. When it returns nothing
+        of ours touches the machine any more: it may be closed.
+        """
         if self._timer is not None:
             self._timer.cancel()
         if self._phase in (GroupPhase.REPLAYING, *CHANGING):
@@ -266,8 +268,10 @@ class GroupLog(GroupDuties):
                 await self.maintain()
             except TimeoutError:
                 pass  # what is left ends UNKNOWN below
-        if self._phase is GroupPhase.STOPPED:
-            return
+        if self._phase is not GroupPhase.STOPPED:
+            await self._end_all()
+
+    async def _end_all(self) -> None:
         if self._pump is not None:
             self._pump.close()
         self._move(GroupPhase.STOPPED)
@@ -276,6 +280,9 @@ class GroupLog(GroupDuties):
         self._end_changes(error)
         if self._tasks:
             await asyncio.wait(set(self._tasks))
+        while self._switching:
+            self._moved.clear()
+            await self._moved.wait()
 
     async def _drained(self) -> None:
         while len(self._book) and self._failure is None:

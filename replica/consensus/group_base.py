@@ -85,7 +85,7 @@ class GroupBase(ABC):
         self._durable = 0
         self._pressed = self._machine_busy = False
         self._unflushed_octets = 0
-        self._flushing = self._touched = self._fetching = False
+        self._flushing = self._touched = self._fetching = self._switching = False
         self._moved = asyncio.Event()  # set at each progress; `start` and `stop` wait on it
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None

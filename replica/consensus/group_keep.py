@@ -13,7 +13,7 @@ from replica.consensus.port import (
     GroupPhase,
 )
 from replica.consensus.pump import ApplyPump
-from replica.consensus.raft.values import Message
+from replica.consensus.raft.values import Message, SnapshotMeta
 from replica.model.errors import Code, ZaibeiError, require
 from replica.model.outcome import LogEntry, Outcome
 
@@ -110,6 +110,14 @@ class GroupKeep(GroupBase):
         if meta is None or pump is None:
             return 0
         pump.close()
+        self._switching = True
+        try:
+            return await self._switch_idle(meta, pump, switch)
+        finally:
+            self._switching = False
+            self._moved.set()
+
+    async def _switch_idle(self, meta: SnapshotMeta, pump: ApplyPump, switch: Callable[[], tuple[int, int]]) -> int:
         await self._run_blocking(pump.wait_idle)
         at, failure = pump.applied, None
         try:

@@ -123,6 +123,27 @@ async def test_a_save_that_shares_its_flush_with_a_row_of_the_host_lets_its_answ
     await rig.group.stop()
 
 
+async def test_a_group_has_not_stopped_while_its_machine_is_switched() -> None:
+    """Who closes a store that becomes another one meanwhile leaves that one open for ever."""
+    rig, gate = Follower(applied=2), asyncio.Event()
+    await rig.group.start()
+
+    async def slowly(work: Callable[[], Any], /) -> Any:
+        await gate.wait()
+        return work()
+
+    rig.group._run_blocking = slowly
+    state = Message(Kind.SNAPSHOT, 1, 2, 5, snapshot=SnapshotMeta(6, 1, THREE))
+    install = asyncio.ensure_future(rig.group.install(state, lambda: rig.switch(6)))
+    await rig.settle()
+    stopping = asyncio.ensure_future(rig.group.stop())
+    await rig.settle()
+    assert not stopping.done()
+    gate.set()
+    await asyncio.wait_for(asyncio.gather(stopping, install), 2)
+    assert rig.machine.applied() == (6, 1)
+
+
 async def lagging(three: HostWorld) -> tuple[One, int]:
     """(leader, a member that can be fed by a whole state alone), that member not started."""
     leader = await three.led()
