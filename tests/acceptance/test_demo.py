@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDS_MIN = 50_000
 RTO_MS_MAX = 1_000
 NATIONAL_TTL_S = 10
-FAILOVER_MS_MAX = 3_000
+FAILOVER_MS_MAX = 1_000
 FIGURES = (
     "records", "changes", "rto_first_ms", "rto_steady_ms", "rto_port_ms", "rto_hedged_ms", "rto_national_ms", "national_ttl_s",
     "acked_lost", "source_lost", "failed_resolutions", "digest_equal", "verdict",
