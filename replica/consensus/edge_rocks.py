@@ -117,6 +117,7 @@ def translate(exc: Exception, what: str) -> ZaibeiError:
     if text.startswith("Corruption") or "Corruption:" in text:
         return ZaibeiError(
             Code.DAMAGED,
-            f"{what}: its files are damaged ({text}); move the journal's folder away: groups then start where their stores stand",
+            f"{what}: its files are damaged ({text}); move the journal's folder away: groups then start where their stores "
+            "stand. A member of a cluster has lost its promises with it: there, zaibei cluster replace MEMBER",
         )
     return ZaibeiError(Code.DISK_FAILED, f"{what}: {text}", definite=False)
