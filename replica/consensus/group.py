@@ -81,8 +81,9 @@ class GroupLog(GroupDuties):
         return plan_rejoin(self._group, found, applied, reseed_command=command, fetched_at=place)
 
     def _prepare(self, plan: StartPlan, place: int, membership: Membership) -> None:
-        if plan.restart_at is not None:
+        if plan.restart_at is not None or plan.cut_after is not None:
             self._remember_what_was_flushed()
+        if plan.restart_at is not None:
             self._log.restart_at(*plan.restart_at)
         if plan.cut_after is not None:
             self._log.cut_after(plan.cut_after)
@@ -91,7 +92,7 @@ class GroupLog(GroupDuties):
         self._new_pump(plan.replay_from - 1)
 
     def _remember_what_was_flushed(self) -> None:
-        """Beginning the log anew forgets its flushed mark: what may have been acknowledged stays a promise of our own."""
+        """Beginning the log anew, or cutting it, forgets its flushed mark: what may have been acknowledged stays a promise of ours."""
         found = self._log.recovered
         if found.flushed > found.last:
             memory = Memory.decode(found.kept.get(KEPT_MEMORY, b""))

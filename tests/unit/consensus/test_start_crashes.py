@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,10 +14,11 @@ from replica.consensus.edge_journal import Journal
 from replica.consensus.edge_rows import JournalRows
 from replica.consensus.group import GroupLog
 from replica.consensus.group_limits import GroupLimits
+from replica.consensus.hello import Memory
 from replica.consensus.journal_ops import Op
 from replica.consensus.membership_row import encode_membership
 from replica.consensus.memory import ManualApply, MemoryDisk, MemoryJournal, inline
-from replica.consensus.port import KEPT_MEMBERSHIP, HardState
+from replica.consensus.port import KEPT_MEMBERSHIP, KEPT_MEMORY, HardState
 from replica.consensus.raft.membership import Membership
 from replica.consensus.raft.values import Kind, Message
 from replica.consensus.seat import GroupSeat
@@ -92,6 +94,35 @@ async def test_the_term_of_a_fetched_state_is_on_disk_before_anything_is_promise
     assert [one.index for one in rig.sent if one.kind is Kind.APPEND_REPLY] == [11]
     assert rig.group.saved_state.shown(1).index == 11, "what it acknowledged in term 5 is what its disk shows"
     await rig.group.stop()
+
+
+async def test_a_cut_below_what_was_flushed_is_remembered_in_the_same_flush() -> None:
+    """The cut lowers the mark by which the loss is found: a crash right behind it must not make the member sound."""
+    disk = disk_with(entries(1, 8), HardState(1, 0, 1))
+    rows = disk.groups["g"]
+    rows.marks = replace(rows.marks, flushed=8)
+    del rows.entries[5]
+    rig = Started(disk, ListMachine(entries(1, 3)))
+    await rig.start()
+    assert rows.marks.flushed == 4, "the cut is on disk"
+    assert Memory.decode(rows.kept[KEPT_MEMORY]).of(1).index == 8
+    await rig.group.stop()
+
+
+async def test_questions_of_a_group_that_is_opened_again_are_none_that_were_asked_before() -> None:
+    """A late answer to the group that was closed names an index of then: a read that believed it would see an old state."""
+    asked = set[bytes]()
+    for _ in range(2):
+        rig = Started(disk_with(entries(1, 3), HardState(1, 0, 1)), ListMachine(entries(1, 3)))
+        await rig.start()
+        rig.group.receive(Message(Kind.HEARTBEAT, 1, 2, 5))
+        barrier = asyncio.ensure_future(rig.group.barrier(0.05))
+        await rig.settle()
+        asked |= {one.context for one in rig.sent if one.kind is Kind.READ_INDEX}
+        with pytest.raises(ZaibeiError):
+            await barrier
+        await rig.group.stop()
+    assert len(asked) == 2
 
 
 class Roomless(JournalRows):
