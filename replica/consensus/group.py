@@ -92,7 +92,7 @@ class GroupLog(GroupDuties):
         self._new_pump(plan.replay_from - 1)
 
     def _remember_what_was_flushed(self) -> None:
-        """Beginning the log anew, or cutting it, forgets its flushed mark: what may have been acknowledged stays a promise of ours."""
+        """A log begun anew, or cut, forgets its flushed mark: what may have been acknowledged stays a promise of ours."""
         found = self._log.recovered
         if found.flushed > found.last:
             memory = Memory.decode(found.kept.get(KEPT_MEMORY, b""))

@@ -251,6 +251,7 @@ class GroupHost:
         """The connection of a member ended: its groups wake, and whom it led is free to elect."""
         self.up_since_ns.pop(member, None)
         for hosted in self.groups.values():
+            hosted.pinned.pop(member, None)  # nothing says that it is being fed still; it says so itself when it is back
             if member in hosted.log.membership.members:
                 hosted.asleep = False
             if hosted.log.leader_id == member:
@@ -432,6 +433,9 @@ class GroupHost:
         hosted = self.groups.get(ident)
         if hosted is None or hosted.recall is None:
             return
+        for gone in (hosted.pinned.keys() | hosted.needed_since_ns.keys()) - membership.members:
+            hosted.pinned.pop(gone, None)
+            hosted.needed_since_ns.pop(gone, None)
         hosted.recall.memory.retain(membership.members | {self.member})
         hosted.amnesiac &= membership.members
         if membership.votes(self.member) and hosted.recall.standing is Standing.FED:

@@ -15,7 +15,7 @@ from replica.consensus.group_limits import GroupLimits
 from replica.consensus.hello import Standing
 from replica.consensus.memory import ManualApply, MemoryJournal, inline
 from replica.consensus.port import HardState
-from replica.consensus.raft.membership import Membership
+from replica.consensus.raft.membership import Act, Membership, MembershipChange, Step
 from replica.consensus.raft.values import Kind, Message, SnapshotMeta
 from replica.consensus.seat import GroupSeat
 from replica.model.outcome import LogEntry
@@ -248,3 +248,18 @@ async def test_who_asks_still_takes_no_state_of_a_leader_it_did_not_hear(world: 
     three.members[behind].host.transfers.take(hosted, leader.host.member, told)
     assert hosted.fetching is None
     assert [one.reject for one in sent if one.kind == Wire.KIND_SNAPSHOT] == [True]
+
+
+async def test_who_went_while_it_was_fed_counts_as_being_fed_no_longer(world: Made) -> None:
+    """Placement feeds few members at once: one that never comes back must not hold a place for ever."""
+    three = await world(1, 2, 3)
+    leader, behind = await lagging(three)
+    three.fetch_gate.clear()
+    await three.start(behind)
+    hosted = leader.host.groups[GROUP]
+    await until(lambda: behind in hosted.pinned)
+    await three.kill(behind)
+    assert hosted.pinned == {}
+    hosted.pinned[behind] = 5
+    await leader.group.change(MembershipChange((Step(Act.REMOVE, behind),)))
+    assert hosted.pinned == {}
