@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 from chaos.standin.registry import read_file
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Server
@@ -28,6 +30,7 @@ RECEIPT_POLL_S = 0.02
 CHECKS_AT_ONCE = 32
 LAG_ENTRIES_MAX = 50  # while changes stream nobody is at the very last one for long
 ANSWER_S_MAX = 3.0
+SEEN_FILE = "seen.json"
 LATER = (Code.UNREACHABLE, Code.STOPPING, Code.NOT_FOUND)  # a member that is starting; looked at again
 HOST_OF = {seat.name: seat.host for seat in SEATS}
 
@@ -118,6 +121,11 @@ class Looking:
                 seen = f"voters {', '.join(row.voters)}; behind {row.behind}; {row.out_of_service or ''} {row.trouble}"
                 return f"{group}, led by {leaders[group]}: {', '.join(missing)} not there yet; {seen}"
         return ""
+
+    def write_down(self) -> None:
+        """What every member sees now, into the stage's folder: for whoever asks why the story could not go on."""
+        seen = {"clusters": self.statuses(), "sources": self._of_each(self._sources)}
+        (self._stage.folder / SEEN_FILE).write_bytes(msgspec.json.encode(seen))
 
     # ------------------------------------------------------------------------------------------------------- waiting
 

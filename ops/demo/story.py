@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,8 @@ class Story:
         except ZaibeiError as exc:
             self.told.broken = exc.trouble.message
             self._note("fault", f"the story could not go on: {exc.trouble.message}")
+            with suppress(ZaibeiError):
+                self._look.write_down()
         return self._history()
 
     def _play(self) -> None:

@@ -29,7 +29,7 @@ def test_a_demo_that_is_told_to_stop_ends_its_processes(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "ops.cli.main", "demo", "--json", "--keep", str(tmp_path / "k"), "--page", str(tmp_path / "p")]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as demo:
         try:
-            until("its processes run", lambda: len(those_in(tmp_path)) >= 11)
+            until("its processes run", lambda: len(those_in(tmp_path)) >= 6)
             demo.send_signal(signal.SIGTERM)
             output, _ = demo.communicate(timeout=60)
         finally:
