@@ -22,6 +22,7 @@ class GroupKeep(GroupBase):
     """What is committed reaches the machine, what is durable leaves the journal."""
 
     def _new_pump(self, applied: int) -> None:
+        self._machine_busy = False  # a new lane says it again, and what the one before it said is over
         lane = self._apply.lane(self._machine, LaneEars(self), self._reopen)
         self._pump = ApplyPump(
             self._log,

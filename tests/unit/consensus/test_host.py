@@ -300,3 +300,28 @@ async def test_a_journal_that_lost_flushed_entries_is_not_forgotten_by_beginning
         assert back.host.standing(GROUP) is Standing.AMNESIAC
         back.journal.flush()
         await three.kill(victim)
+
+
+async def test_a_store_that_waited_and_was_fed_takes_changes_in_once_its_member_leads(world: Made) -> None:
+    """It had asked to wait: with what it was fed that is over, else its member would lead and let nothing in for ever."""
+    three = await world(1, 2, 3)
+    await three.write(b"first")
+    await three.same()
+    leader = await three.led()
+    hungry = next(one for one in three.members.values() if one is not leader)
+    refusing = True
+
+    def lacking(_entry: object) -> None:
+        if refusing:
+            raise ZaibeiError(Code.BUSY, "its content is not here", retry=True)
+
+    hungry.machine.before_apply = lacking
+    await three.write(b"second")
+    await until(lambda: hungry.group._machine_busy)
+    hungry.host.hungry(GROUP)
+    await until(lambda: not hungry.host.groups[GROUP].hungry)
+    refusing = False
+    await three.same()
+    leader.group.transfer(hungry.host.member)
+    await until(lambda: hungry.group.leader)
+    assert not hungry.group.pressure
