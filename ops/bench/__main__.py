@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,9 +18,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ops.bench.bench import FULL, QUICK, Bench, Stage
+from ops.bench.bench import FULL, LONG_FLOOD_S, LONG_KILLS, QUICK, Bench, Stage
 from ops.bench.edge_answers import end_to_end, resolution, under_changes
 from ops.bench.edge_ingest import ingest, load, updates, use_member_threading
+from ops.bench.edge_many import core, groups
 from ops.bench.edge_repair import catch_up, memory, transfer
 from ops.bench.edge_replicated import failover, replicated
 from ops.bench.edge_steps import steps
@@ -41,6 +43,8 @@ STAGES: dict[str, Stage] = {
     "catch-up": catch_up,
     "transfer": transfer,
     "memory": memory,
+    "groups": groups,
+    "core": core,
 }
 
 
@@ -61,7 +65,7 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text(errors="replace").splitlines()
 
 
-def run(names: Sequence[str], *, quick: bool, console: Console) -> list[Row]:
+def run(names: Sequence[str], *, quick: bool, long: bool, console: Console) -> list[Row]:
     """Run stages in order; progress goes to the console."""
     use_member_threading()
     rows: list[Row] = []
@@ -72,7 +76,8 @@ def run(names: Sequence[str], *, quick: bool, console: Console) -> list[Row]:
         def tell(text: str) -> None:
             status.update(f"[{time.monotonic() - began:4.0f} s] {text}")
 
-        bench = Bench(Path(folder), QUICK if quick else FULL, tell)
+        scale = replace(FULL, kills=LONG_KILLS, flood_s=LONG_FLOOD_S) if long else QUICK if quick else FULL
+        bench = Bench(Path(folder), scale, tell)
         for name in names:
             made = STAGES[name](bench)
             rows += made
@@ -93,16 +98,21 @@ def show(console: Console, rows: Sequence[Row]) -> None:
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice([*STAGES]), help="One stage; may be given several times.")
 @click.option("--quick", is_flag=True, help="Short runs on small stores: shows that it works; the figures say little.")
+@click.option(
+    "--long", is_flag=True, help=f"{LONG_KILLS} kills of a leader instead of {FULL.kills}, ten minutes of full-speed intake."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
 @click.option("--write", is_flag=True, help="Put the table into ops/docs/benchmarks.md.")
-def main(only: tuple[str, ...], quick: bool, as_json: bool, write: bool) -> None:
-    """Measure every stage; the median of three runs each. Takes about ten minutes; a quiet machine says more."""
+def main(only: tuple[str, ...], quick: bool, long: bool, as_json: bool, write: bool) -> None:
+    """Measure every stage; the median of three runs each. Takes about twenty minutes; a quiet machine says more."""
     if write and (only or quick):
         raise click.UsageError("--write takes the whole table: without --only and --quick")
+    if long and quick:
+        raise click.UsageError("--long or --quick, not both")
     console = Console(stderr=as_json)
     console.width = max(console.width, WIDTH_MIN)
     began = time.monotonic()
-    rows = run(only or [*STAGES], quick=quick, console=console)
+    rows = run(only or [*STAGES], quick=quick, long=long, console=console)
     minutes = (time.monotonic() - began) / 60
     header = f"`make bench` ({minutes:.0f} minutes). {machine()}"
     if as_json:

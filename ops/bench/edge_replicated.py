@@ -44,7 +44,8 @@ def ours(cluster: Cluster, octets: int) -> CommitsConfig:
     order = [leader, *(number for number in cluster.seats if number != leader)]
     return CommitsConfig(
         kind="zaibei", targets=cluster.registrations(order), identity=str(cluster.folder / "registrar"), name="tenant-9",
-        roots=str(cluster.roots), octets=octets, pids=[pid for number in order for pid in cluster.pids(number)],
+        roots=str(cluster.roots), octets=octets, pids=[pid for number in order if cluster.seats[number].child is not None
+        for pid in cluster.pids(number)],
     )  # fmt: skip
 
 
