@@ -188,11 +188,10 @@ class Source:
         add_source_service(server, SourceService(lambda peer, name: self._log_for(name), lambda: self.trusts))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        credentials = server_credentials(self.identity, self.trusts)
         bound = []
         for address in config.listen:
             try:
-                port = server.add_secure_port(address, credentials)
+                port = server.add_secure_port(address, server_credentials(self.identity, self.trusts))
             except RuntimeError as exc:
                 raise ZaibeiError(
                     Code.CONFLICT, f"cannot listen on {address}: another program does, or it is not ours ({exc})"

@@ -196,7 +196,7 @@ class LinkServer:
 
     def __init__(self, trust: MemberTrust, add: Sequence[Callable[[grpc.aio.Server], object]]) -> None:
         self.addresses: tuple[Address, ...] = ()
-        self._credentials = server_credentials(trust)
+        self._trust = trust
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
         for put in add:
             put(self._server)
@@ -207,7 +207,7 @@ class LinkServer:
         for host, port in listen:
             text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             try:
-                bound.append((host, self._server.add_secure_port(text, self._credentials)))
+                bound.append((host, self._server.add_secure_port(text, server_credentials(self._trust))))
             except RuntimeError as exc:
                 raise ZaibeiError(Code.INVALID_CONFIG, f"cannot listen for members on {text}: {exc}") from exc
         await self._server.start()

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from replica.consensus.link_port import GRPC_OCTETS_MAX, Answerer, LinkKeys, MemberTrust, Reason, Refused
+from replica.model.edge_server_keys import ServerKeys, port_credentials
 from replica.model.errors import ZaibeiError
 from replica.model.identity import TLS_NAME
 from replica.v1 import peer_pb2
@@ -63,22 +64,16 @@ STATUS = {
 
 
 def server_credentials(trust: MemberTrust) -> grpc.ServerCredentials:
-    """Only what the trust roots in is let in at all; read again at each handshake, so that members come and go at run time."""
+    """Of one port: only what the trust roots in is let in at all; read again at each handshake, so that members come and go."""
 
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        keys = trust.credentials()
-        return grpc.ssl_server_certificate_configuration([(keys.key_pem, keys.certificate_pem)], keys.roots_pem)
+    def keys() -> ServerKeys:
+        mine = trust.credentials()
+        return ServerKeys(mine.key_pem, mine.certificate_pem, mine.roots_pem)
 
-    last = [configuration()]
+    def failed(exc: ZaibeiError) -> None:
+        LOGGER.error("the server's certificates stay as they are", extra={"fields": {"why": str(exc)}})
 
-    def renewed() -> grpc.ServerCertificateConfiguration:  # on a thread of gRPC
-        try:
-            last[0] = configuration()
-        except ZaibeiError as exc:
-            LOGGER.error("the server's certificates stay as they are", extra={"fields": {"why": str(exc)}})
-        return last[0]
-
-    return grpc.dynamic_ssl_server_credentials(last[0], renewed, require_client_authentication=True)
+    return port_credentials(keys, failed)
 
 
 def open_channel(address: str, keys: LinkKeys, answerer: Answerer) -> grpc.aio.Channel:

@@ -17,6 +17,7 @@ from replica.enrol.port import Admission, AdmissionRequest, AdmissionResult, Cen
 from replica.enrol.request import check_renewal, check_request
 from replica.enrol.tickets import Callers, Presented, Ticket, present, refused
 from replica.model.edge_identity import Identity
+from replica.model.edge_server_keys import ServerKeys, port_credentials
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identity import Trusts
 from replica.model.trust import Claims, Role, claims_of
@@ -193,18 +194,21 @@ class EnrolServer:
         self._identity = identity
         self.addresses: tuple[tuple[str, int], ...] = ()
 
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+    def _keys(self) -> ServerKeys:
         mine = self._identity.latest()
-        return grpc.ssl_server_certificate_configuration([(mine.tls_key_pem, mine.certificate_pem)])
+        return ServerKeys(mine.tls_key_pem, mine.certificate_pem)
+
+    @staticmethod
+    def _failed(exc: ZaibeiError) -> None:
+        log.error("the server's certificate stays as it is", extra={"fields": {"why": str(exc)}})
 
     async def start(self, listen: Sequence[tuple[str, int]]) -> None:
         """Raises ZaibeiError(INVALID_CONFIG): an address is taken or not ours."""
-        credentials = grpc.dynamic_ssl_server_credentials(self._configuration(), self._configuration)
         bound = []
         for host, port in listen:
             text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             try:
-                bound.append((host, self._server.add_secure_port(text, credentials)))
+                bound.append((host, self._server.add_secure_port(text, port_credentials(self._keys, self._failed))))
             except RuntimeError as exc:
                 raise ZaibeiError(Code.INVALID_CONFIG, f"cannot listen for enrolment on {text}: {exc}") from exc
         await self._server.start()

@@ -14,6 +14,7 @@ import grpc
 from replica.feed.limits import KEEPALIVE_MS, MESSAGE_OCTETS_MAX, STREAMS_MAX
 from replica.model.edge_identity import Identity
 from replica.model.edge_look import look
+from replica.model.edge_server_keys import ServerKeys, port_credentials
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.identity import TLS_NAME, Peer, Trusts
 
@@ -65,24 +66,16 @@ _STATUS = {
 
 
 def server_credentials(identity: Identity, trusts: Trusts) -> grpc.ServerCredentials:
-    """Only pinned certificates and those of our CA are let in at all; renewed files count from the next connection on."""
+    """Of one port: only pinned certificates and those of our CA are let in; renewed files count from the next connection on."""
 
-    def configuration() -> grpc.ServerCertificateConfiguration:
+    def keys() -> ServerKeys:
         mine = identity.latest()
-        pair = (mine.tls_key_pem, mine.certificate_pem)
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=trusts.roots_pem())
+        return ServerKeys(mine.tls_key_pem, mine.certificate_pem, trusts.roots_pem())
 
-    first = configuration()
-    last = [first]
+    def failed(exc: ZaibeiError) -> None:
+        log.error("the server's certificates stay as they are", extra={"fields": {"why": str(exc)}})
 
-    def renewed() -> grpc.ServerCertificateConfiguration:  # on a thread of gRPC, at each handshake, for each port of its own
-        try:
-            last[0] = configuration()
-        except ZaibeiError as exc:
-            log.error("the server's certificates stay as they are", extra={"fields": {"why": str(exc)}})
-        return last[0]
-
-    return grpc.dynamic_ssl_server_credentials(first, renewed, require_client_authentication=True)
+    return port_credentials(keys, failed)
 
 
 def open_channel(address: str, identity: Identity, peer: Peer) -> grpc.aio.Channel:

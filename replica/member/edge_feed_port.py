@@ -29,7 +29,7 @@ class FeedPort:
 
     def __init__(self, identity: Identity, trusts: Trusts, push: PushService, source: SourceService) -> None:
         self.addresses: tuple[Address, ...] = ()
-        self._credentials = server_credentials(identity, trusts)
+        self._identity, self._trusts = identity, trusts
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
         names = add_feed_services(self._server, push, source)
         self._health = health.aio.HealthServicer()
@@ -43,7 +43,7 @@ class FeedPort:
         for host, port in listen:
             text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             try:
-                bound.append((host, self._server.add_secure_port(text, self._credentials)))
+                bound.append((host, self._server.add_secure_port(text, server_credentials(self._identity, self._trusts))))
             except RuntimeError as exc:
                 raise ZaibeiError(Code.INVALID_CONFIG, f"cannot listen for feeds on {text}: {exc}") from exc
         await self._server.start()

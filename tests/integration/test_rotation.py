@@ -99,11 +99,12 @@ def pair(folder: Path, *, node_s: float = 3_600, member_s: float = 3_600) -> Pai
 
 @asynccontextmanager
 async def serving(identity: Identity, trusts: Trusts, add: Callable[[grpc.aio.Server], object]) -> AsyncIterator[list[str]]:
-    """On both families, with one set of credentials."""
+    """On both families."""
     server = grpc.aio.server(options=list(SERVER_OPTIONS))
     add(server)
-    credentials = server_credentials(identity, trusts)
-    addresses = [f"{host}:{server.add_secure_port(f'{host}:0', credentials)}" for host in ("127.0.0.1", "[::1]")]
+    addresses = []
+    for host in ("127.0.0.1", "[::1]"):
+        addresses.append(f"{host}:{server.add_secure_port(f'{host}:0', server_credentials(identity, trusts))}")
     await server.start()
     try:
         yield addresses
