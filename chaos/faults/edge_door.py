@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from chaos.faults.edge_stream_proxy import PIECE_OCTETS_MAX, Address, StreamProxy
-from chaos.faults.mesh import Mesh, Pair
+from chaos.faults.mesh import Mesh
 
 OUTSIDER = 0  # whoever is no member: commands, other tools
 LOOKS_MAX = 5  # a socket may be in a process's table a moment later than its connection arrives
@@ -37,7 +37,7 @@ class Door:
     def __init__(
         self, listen: Sequence[Address], links: Mapping[int, StreamProxy], pids: Callable[[], Mapping[int, int]]
     ) -> None:
-        self._listen, self._links, self._pids = tuple(listen), dict(links), pids
+        self._listen, self.links, self._pids = tuple(listen), dict(links), pids
         self._servers: list[asyncio.Server] = []
         self.addresses: list[Address] = []
 
@@ -55,7 +55,7 @@ class Door:
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         near, far = writer.get_extra_info("peername")[:2], writer.get_extra_info("sockname")[:2]
         caller = await self._caller(near, far)
-        await self._links.get(caller, self._links[OUTSIDER]).carry(reader, writer)
+        await self.links.get(caller, self.links[OUTSIDER]).carry(reader, writer)
 
     async def _caller(self, near: Address, far: Address) -> int:
         for _ in range(LOOKS_MAX):
@@ -96,23 +96,31 @@ def has_socket(pid: int, inode: int) -> bool:
     return False
 
 
-async def mesh_of(
-    called: Mapping[int, tuple[Sequence[Address], Sequence[Address]]],
-    pids: Callable[[], Mapping[int, int]],
-    seed: int,
-    mesh: Mesh,
-) -> list[Door]:
-    """Doors and links of a whole cluster.
+Called = Mapping[int, tuple[Sequence[Address], Sequence[Address]]]  # member -> (what it tells others, where it really listens)
 
-    Args:
-        called: member -> (addresses it tells others, addresses it really listens on).
-        mesh: gets the links; its `stop` ends them, each door is stopped by itself.
-    """
-    doors = []
-    for member, (listen, target) in called.items():
-        callers = [OUTSIDER, *(other for other in called if other != member)]
-        links = {caller: await StreamProxy((), target, seed * 10_000 + caller * 100 + member).start() for caller in callers}
-        pairs: dict[Pair, StreamProxy] = {(caller, member): link for caller, link in links.items()}
-        mesh.links.update(pairs)
-        doors.append(await Door(listen, links, pids).start())
+
+async def mesh_of(called: Called, pids: Callable[[], Mapping[int, int]], seed: int, mesh: Mesh) -> dict[int, Door]:
+    """Doors and links of a whole cluster; `mesh` gets the links and its `stop` ends them, each door is stopped by itself."""
+    doors: dict[int, Door] = {}
+    for member in called:
+        await add_door(doors, called, member, pids, seed, mesh)
     return doors
+
+
+async def add_door(
+    doors: dict[int, Door], called: Called, member: int, pids: Callable[[], Mapping[int, int]], seed: int, mesh: Mesh
+) -> None:
+    """One more member: its door, and its own way through the doors of all that are there."""
+    listen, _ = called[member]
+
+    async def link(caller: int, to: int) -> StreamProxy:
+        if (before := mesh.links.get((caller, to))) is not None:
+            await before.stop()
+        made = await StreamProxy((), called[to][1], seed * 10_000 + caller * 100 + to).start()
+        mesh.links[(caller, to)] = made
+        return made
+
+    links = {caller: await link(caller, member) for caller in (OUTSIDER, *doors)}
+    for other, door in doors.items():
+        door.links[member] = await link(member, other)
+    doors[member] = await Door(listen, links, pids).start()

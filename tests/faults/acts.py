@@ -51,9 +51,10 @@ class Stage:
         return f"{self.system.seats[member].data}/*"
 
     async def start_again(self, members: list[int]) -> None:
-        """Whoever of them does not run."""
+        """Whoever of them does not run, and did not leave meanwhile."""
         for member in members:
-            self.system.launch(member)
+            if member in self.system.seats:
+                self.system.launch(member)
 
 
 class Target(Protocol):
@@ -70,9 +71,13 @@ class Leader:
 
 @dataclass(frozen=True, slots=True)
 class Follower:
+    """spare_keeper: none whose folder holds what no other member can give back."""
+
+    spare_keeper: bool = False
+
     async def choose(self, stage: Stage) -> list[int]:
-        leader = await stage.system.leader()
-        return [stage.chance.choice([member for member in stage.system.seats if member != leader])]
+        spared = {await stage.system.leader(), stage.system.keeper if self.spare_keeper else 0}
+        return [stage.chance.choice([member for member in stage.system.seats if member not in spared])]
 
 
 @dataclass(frozen=True, slots=True)

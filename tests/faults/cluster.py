@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +37,7 @@ LAG_ENTRIES_MAX = 1_000  # fewer than this behind, under load: it takes part
 LISTENS = ("handle", "http", "grpc", "feed", "beats", "registration", "metrics")
 ZAIBEI = [PYTHON, "-m", "ops.cli.main"]
 INVITE_S = 900
+STAYS_S = 5.0
 T = TypeVar("T")
 
 
@@ -45,9 +46,9 @@ def _text(address: tuple[str, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _row_of(found: ClusterStatus | None, member: int) -> MemberRow | None:
-    """The newest member of a seat's name: one that was removed keeps its row, and its number is given to nobody."""
-    rows = [one for one in found.members if one.name == f"m{member}"] if found else []
+def _row_of(found: ClusterStatus | None, name: str) -> MemberRow | None:
+    """The newest member of a name: one that was removed keeps its row, and its number is given to nobody."""
+    rows = [one for one in found.members if one.name == name] if found else []
     return max(rows, key=lambda one: one.number) if rows else None
 
 
@@ -57,11 +58,13 @@ class Cluster(System):
     capabilities = frozenset({Capability.FEED, Capability.MEMBERSHIP, Capability.AMNESIA, Capability.LEADER})
     patterns: Mapping[str, str] = {"wal": "journal/db/*.log", "table": "gen-*/*.sst", "manifest": "journal/db/MANIFEST-*"}
     port_names = (*LISTENS, "enrol")
+    keeper = 1
 
     async def start(self) -> None:
         await self.open_links()
         self.registrar = ensure_identity(self.folder / "registrar", "tenant-9")
         self.feeding = Feeding(self)
+        self._troubled: dict[tuple[str, str], float] = {}  # (member, group): since when its copy is out of service
         for seat in self.seats.values():
             self._configure(seat)
         first = self.seats[1]
@@ -87,7 +90,7 @@ class Cluster(System):
 
         listen = "".join(f"{name} = {listed([(host, seat.ports[name]) for host in at])}\n" for name in LISTENS)
         text = (
-            f'[member]\nname = "m{seat.number}"\ndata = "{seat.data}"\nmachine = "machine-{seat.number}"\nlog = "json"\n'
+            f'[member]\nname = "{seat.name}"\ndata = "{seat.data}"\nmachine = "machine-{seat.number}"\nlog = "json"\n'
             f"[listen]\nallow_public = {'true' if self.lab else 'false'}\n{listen}"
             f"[limits]\ndisk_reserve_mb = 16\nmemory_mb = {MEMORY_MB}\n"
             f"[cluster]\nlisten = {listed([(host, seat.ports['link']) for host in at])}\n"
@@ -119,8 +122,11 @@ class Cluster(System):
     async def _joined(self, number: int) -> None:
         """What `zaibei cluster invite` and `join` do, without a process for each."""
         seat = self.seats[number]
-        invited = await self.somewhere(lambda client: client.cluster_invite(f"m{number}", seat.zone, INVITE_S))
-        token = decode_token(invited.token)
+        invited = await self.somewhere(lambda client: client.cluster_invite(seat.name, seat.zone, INVITE_S))
+        await self._comes(seat, invited.token)
+
+    async def _comes(self, seat: Seat, invite: str) -> None:
+        token, number = decode_token(invite), seat.number
         feeds = tuple(_text((host, seat.ports["feed"])) for host in self.hosts(number))
         await join_cluster(seat.data, token, seat.zone, self._links(seat), feeds)
         roots = json.dumps([str(seat.data / "pki" / "ca.pem")])
@@ -161,12 +167,12 @@ class Cluster(System):
 
     async def _row(self, number: int) -> tuple[ClusterStatus, MemberRow] | None:
         found = await self._status(number)
-        row = _row_of(found, number)
+        row = _row_of(found, self.seats[number].name)
         return (found, row) if found is not None and row is not None else None
 
     async def ready(self, seat: Seat) -> bool:
-        """Active, every group has a leader and a majority, and where it has a voice it is not out of service and not far
-        behind."""
+        """Active, every group has a leader and a majority, and where it has a voice it is not out of service and not far behind.
+        Where there are as many voters as members it has a voice in all."""
         told = await self._row(seat.number)
         if told is None:
             return False
@@ -175,9 +181,12 @@ class Cluster(System):
         groups = {group.group: group for group in found.groups}
         if row.state != "active" or not sources <= set(groups) or any(not groups[name].leader for name in sources):
             return False
+        if len(self.seats) in (3, 5) and any(row.name not in groups[name].voters for name in sources):
+            return False
         mine = [group for group in groups.values() if row.name in (*group.voters, *group.learners)]
         return all(
-            group.quorum is not False and row.name not in group.learners and row.name not in group.out_of_service
+            group.quorum is not False and row.name not in set(group.wanted) - set(group.voters)
+            and row.name not in group.out_of_service
             and (group.behind.get(row.name) or 0) <= LAG_ENTRIES_MAX
             for group in mine
         )  # fmt: skip
@@ -195,7 +204,7 @@ class Cluster(System):
                         votes[group.leader] = votes.get(group.leader, 0) + 1
             if votes:
                 name = max(votes, key=lambda one: votes[one])
-                found = int(name[1:])
+                found = next((number for number, seat in self.seats.items() if seat.name == name), 0)
             return found in self.pids()
 
         await self.until(f"{HOSTED} has a leader", look, READY_S_MAX)
@@ -230,22 +239,53 @@ class Cluster(System):
     # ---------------------------------------------------------------------------------------------------------------- changing
 
     async def repair(self, member: int) -> bool:
-        """As `zaibei up` tells an operator when it refuses a damaged journal: the journal goes aside, the stores stay."""
+        """As `zaibei up` tells an operator when it refuses a damaged journal: the member is lost, a new one takes its place."""
         seat = self.seats[member]
         if seat.process is None or seat.process.poll() != Exit.VERIFICATION_FAILED:
             return False
-        journal = seat.data / "journal"
-        os.replace(journal, seat.data / f"journal.damaged-{len(list(seat.data.glob('journal.damaged-*')))}")
-        self.launch(member)
+        lost = seat.name
+        seat.life += 1
+
+        def replace(client: AdminClient) -> str:
+            plan = client.cluster_plan("replace", lost)
+            return client.cluster_run("replace", lost, token=plan.token, name=seat.name, zone=seat.zone).invite
+
+        invite = await self.somewhere(replace)
+        wipe(seat.data)
+        self._configure(seat)
+        await self._comes(seat, invite)
         return True
+
+    async def mend(self, member: int) -> str:
+        """A copy that stays out of service is fed anew, as the status says; what forgot is healed by itself."""
+        told = await self._row(member)
+        if told is None:
+            return ""
+        found, row = told
+        for group in found.groups:
+            why = group.out_of_service.get(row.name, "")
+            place = (row.name, group.group)
+            if not why:
+                self._troubled.pop(place, None)
+            elif time.monotonic() - self._troubled.setdefault(place, time.monotonic()) > STAYS_S:
+                name = group.group
+                del self._troubled[place]
+
+                def reseed(client: AdminClient, name: str = name) -> None:
+                    plan = client.cluster_plan("reseed", row.name, name)
+                    client.cluster_run("reseed", row.name, name, token=plan.token)
+
+                await self.somewhere(reseed)
+                return f"{name}: {why[:80]}"
+        return ""
 
     async def grow(self) -> Awaitable[None]:
         number = max(self.seats) + 1
         data = self.folder / f"m{number}"
         data.mkdir(exist_ok=True)
         seat = Seat(number, data.resolve(), "", {name: stable_port() for name in (*self.port_names, "link", "reach")})
-        seat.ports["reach"] = seat.ports["link"]  # the new one has no door: only the old links are broken
         self.seats[number] = seat
+        await self.open_door(number)
         self._configure(seat)
 
         async def joining() -> None:
@@ -258,24 +298,25 @@ class Cluster(System):
         """`zaibei cluster remove`, as a plan and its run."""
 
         async def leaving() -> None:
+            name = self.seats[member].name
+
             def remove(client: AdminClient) -> None:
-                plan = client.cluster_plan("remove", f"m{member}")
-                client.cluster_run("remove", f"m{member}", token=plan.token)
+                plan = client.cluster_plan("remove", name)
+                client.cluster_run("remove", name, token=plan.token)
 
             await self.somewhere(remove)
 
             async def gone() -> bool:
-                rows = [row for number in self.pids() if number != member and (row := await self._row_of(number, member))]
+                others = [number for number in self.pids() if number != member]
+                rows = [row for number in others if (row := _row_of(await self._status(number), name))]
                 return bool(rows) and all(row.state == "removed" for row in rows)
 
-            await self.until(f"m{member} is removed", gone, READY_S_MAX)
+            await self.until(f"{name} is removed", gone, READY_S_MAX)
             await self.stop_member(member)
             wipe(self.seats.pop(member).data)
+            await self.close_door(member)
 
         return asyncio.create_task(leaving())
-
-    async def _row_of(self, asked: int, member: int) -> MemberRow | None:
-        return _row_of(await self._status(asked), member)
 
     async def source_dies(self) -> None:
         await self.feeding.die()

@@ -197,11 +197,16 @@ class Run:
             await asyncio.sleep(AFTER_S)
 
     async def _takes_part(self, stage: Stage, number: int, seconds: float) -> None:
-        """Raises TimeoutError. A member that ended again after its start is repaired once, as an operator would."""
+        """Raises TimeoutError. A member that ended again after its start is repaired once, as an operator would, and one that
+        asks for a hand while it runs is given it."""
 
         async def settled() -> bool:
             seat = stage.system.seats[number]
-            return seat.pid() is None or await stage.system.ready(seat)
+            if seat.pid() is None or await stage.system.ready(seat):
+                return True
+            if mended := await stage.system.mend(number):
+                stage.facts[f"mended {number}"] = mended
+            return False
 
         await stage.system.until(f"member {number} takes part", settled, seconds)
         if stage.system.seats[number].pid() is None:

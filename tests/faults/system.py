@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from chaos.check.history import Value
-from chaos.faults.edge_door import Door, mesh_of
+from chaos.faults.edge_door import Door, add_door, mesh_of
 from chaos.faults.edge_process import runs
 from chaos.faults.edge_shim import Shim, build
 from chaos.faults.fault import FaultLog
@@ -72,6 +72,11 @@ class Seat:
     process: subprocess.Popen[bytes] | None = None
     tree: Path = ROOT  # the program it runs: this tree, or another version's
     said_from: int = 0  # where in its log the words of the running process begin
+    life: int = 1  # of the seat: a lost member is replaced by a new one, which sits here
+
+    @property
+    def name(self) -> str:
+        return f"m{self.number}" if self.life == 1 else f"m{self.number}-{self.life}"
 
     def pid(self) -> int | None:
         """Of the running process; None when none runs."""
@@ -93,6 +98,7 @@ class System:
     capabilities: frozenset[Capability] = frozenset()
     patterns: Mapping[str, str] = {}  # what kinds of files are called here, for damage
     port_names: tuple[str, ...] = ()
+    keeper = 0  # member whose data folder alone holds what no other can give back (the key of a CA); 0: none
 
     def __init__(
         self,
@@ -107,7 +113,7 @@ class System:
         self.folder, self.lab, self.seed = folder, lab, seed
         self.log = FaultLog()
         self.mesh = Mesh({}, self.log)
-        self._doors: list[Door] = []
+        self._doors: dict[int, Door] = {}
         self.seats: dict[int, Seat] = {}
         self.groups: dict[int, Path] = {}  # control group each member's process begins in, if any
         for number in range(1, members + 1):
@@ -154,6 +160,10 @@ class System:
         """What an operator does for a member that refuses to start, as its own message says; False: nothing can be done."""
         return False
 
+    async def mend(self, member: int) -> str:
+        """What an operator does for a member that runs and says that it needs a hand; "": nothing is to be done."""
+        return ""
+
     async def grow(self) -> Awaitable[None]:
         """Ask a new member in; the result ends when it takes part."""
         raise AssertionError("this system's members do not change")
@@ -174,11 +184,23 @@ class System:
     async def open_links(self) -> None:
         """Doors and links, unless the members have a network of their own."""
         if self.lab is None:
-            called = {
-                number: ([(host, seat.ports["reach"]) for host in HOSTS], [(host, seat.ports["link"]) for host in HOSTS])
-                for number, seat in self.seats.items()
-            }
-            self._doors = await mesh_of(called, self.pids, self.seed, self.mesh)
+            self._doors = await mesh_of(self._called(), self.pids, self.seed, self.mesh)
+
+    async def open_door(self, number: int) -> None:
+        """Of a member that comes later."""
+        if self.lab is None:
+            await add_door(self._doors, self._called(), number, self.pids, self.seed, self.mesh)
+
+    async def close_door(self, number: int) -> None:
+        """Of a member that is gone."""
+        if (door := self._doors.pop(number, None)) is not None:
+            await door.stop()
+
+    def _called(self) -> dict[int, tuple[list[tuple[str, int]], list[tuple[str, int]]]]:
+        return {
+            number: ([(host, seat.ports["reach"]) for host in HOSTS], [(host, seat.ports["link"]) for host in HOSTS])
+            for number, seat in self.seats.items()
+        }
 
     def hosts(self, number: int) -> tuple[str, ...]:
         """Addresses at which others and clients find a member."""
@@ -260,7 +282,7 @@ class System:
                 seat.process.wait()
                 if seat.process.poll() is not None and runs(seat.process.pid):
                     raise AssertionError(f"process {seat.process.pid} is still there")
-        for door in self._doors:
+        for door in self._doors.values():
             await door.stop()
         await self.mesh.stop()
 

@@ -7,9 +7,9 @@ SCENARIO = Scenario(
     22,
     "flipped bits and lost ends of files",
     (
-        Step(Damage(Follower(), "wal", "truncate", 0.6), for_s=0.5),
-        Step(Damage(Follower(), "wal", "flip", 0.5), for_s=0.5, after_s=3),
-        Step(Damage(Follower(), "table", "flip", 0.5), for_s=0.5, after_s=3),
-        Step(Damage(Follower(), "manifest", "flip", 0.3), for_s=0.5, after_s=3),
+        Step(Damage(Follower(spare_keeper=True), "wal", "truncate", 0.6), for_s=0.5),
+        Step(Damage(Follower(spare_keeper=True), "wal", "flip", 0.5), for_s=0.5, after_s=3),
+        Step(Damage(Follower(spare_keeper=True), "table", "flip", 0.5), for_s=0.5, after_s=3),
+        Step(Damage(Follower(spare_keeper=True), "manifest", "flip", 0.3), for_s=0.5, after_s=3),
     ),
 )

@@ -8,6 +8,6 @@ from tests.faults.scenario import Scenario, Step
 SCENARIO = Scenario(
     46,
     "members come and go during faults",
-    (Step(While(Grow(), Part(Follower())), for_s=2), Step(While(Shrink(), Kill(Leader())), for_s=2)),
+    (Step(While(Grow(), Part(Follower(spare_keeper=True))), for_s=2), Step(While(Shrink(), Kill(Leader())), for_s=2)),
     needs=frozenset({Capability.MEMBERSHIP}),
 )
