@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 
@@ -15,6 +17,7 @@ from replica.model.outcome import LogEntry, OutcomeKind
 from replica.v1 import entry_pb2
 from tests.unit.consensus.machines import BUSY, ListMachine
 
+T = TypeVar("T")
 NO_OP = entry_pb2.Entry(format=1, no_op=entry_pb2.NoOp()).SerializeToString()
 LIMITS = GroupLimits(in_flight_octets_max=1_000, in_flight_entries_max=8, flush_octets=10**9, stop_drain_s_max=0.05)
 
@@ -229,13 +232,15 @@ async def test_truncates_only_behind_what_was_applied_before_the_flush() -> None
     await rig.started()
     rig.group.propose(b"1")
     await rig.settle()
-    late: list[object] = []
 
-    def apply_more() -> None:
-        late.append(rig.group.propose(b"2"))
-        rig.journal.flush()
+    async def slowly(work: Callable[[], T], /) -> T:
+        flushed = work()
+        rig.group.propose(b"2")
+        await rig.settle()
+        assert rig.machine.data()[-1] == b"2"
+        return flushed
 
-    rig.machine.before_flush = apply_more
+    rig.group._run_blocking = slowly
     await rig.group.maintain()
     await rig.settle()
     assert held(rig) == [3]
