@@ -18,6 +18,7 @@ from replica.consensus.log_tail import LogTail
 from replica.consensus.membership_row import decode_membership
 from replica.consensus.port import (
     ENTRY_OCTETS_MAX,
+    KEPT_COMMIT,
     KEPT_MEMBERSHIP,
     KEPT_MEMORY,
     GroupPhase,
@@ -78,7 +79,8 @@ class GroupLog(GroupDuties):
         found, applied, command = self._log.recovered, self._machine.applied(), self._reseed_command
         if self._is_alone(membership):
             return plan_start(self._group, found, applied, reseed_command=command)
-        return plan_rejoin(self._group, found, applied, reseed_command=command, fetched_at=place)
+        committed = int.from_bytes(found.kept.get(KEPT_COMMIT, b""), "big")
+        return plan_rejoin(self._group, found, applied, reseed_command=command, fetched_at=place, committed=committed)
 
     def _prepare(self, plan: StartPlan, place: int, membership: Membership) -> None:
         if plan.restart_at is not None or plan.cut_after is not None:

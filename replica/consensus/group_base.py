@@ -93,6 +93,7 @@ class GroupBase(ABC):
         self._reads: dict[bytes, asyncio.Future[int]] = {}
         self._read_serial = self.seat.random.getrandbits(62)  # an answer to who we were before must answer no question of now
         self._hard_term = 0
+        self._kept_commit = 0
         self._anew = asyncio.Event()
         self._before_anew = 0  # newest save before the one that `_anew` waits for
 

@@ -9,6 +9,7 @@ from replica.consensus.group_base import CHANGING, SAVE_ANEW
 from replica.consensus.group_keep import GroupKeep
 from replica.consensus.membership_row import encode_membership
 from replica.consensus.port import (
+    KEPT_COMMIT,
     KEPT_MEMBERSHIP,
     GroupPhase,
     HardState,
@@ -83,6 +84,10 @@ class GroupDuties(GroupKeep):
         hard = duties.hard
         if hard is not None:
             hard = HardState(hard.term, hard.vote, self._journal.boot)
+        committed = min(self.core.commit, self.core.saved_index)
+        if committed > self._kept_commit:  # with a flush that is due anyway
+            self._kept_commit = committed
+            self._log.keep(KEPT_COMMIT, self._kept_commit.to_bytes(8, "big"))
         self._tail.append(duties.entries)
         self._log.append(duties.entries, hard, duties.number)
         self._after.append((duties.number, duties.send_after_save, 0 if hard is None else hard.term))

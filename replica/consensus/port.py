@@ -20,7 +20,8 @@ from replica.v1 import entry_pb2
 ENTRY_OCTETS_MAX = 1024 * 1024  # RAFT.md rule 5; a whole batch and its judgements fit
 KEPT_MEMBERSHIP = b"c"  # u64 index | the membership that holds from there on
 KEPT_MEMORY = b"w"  # what is remembered of others' promises (hello.py)
-KEPT_KINDS = (KEPT_MEMBERSHIP, KEPT_MEMORY)
+KEPT_COMMIT = b"k"  # u64 index that was known to be committed
+KEPT_KINDS = (KEPT_MEMBERSHIP, KEPT_MEMORY, KEPT_COMMIT)
 
 
 class StateMachine(Protocol):

@@ -69,12 +69,20 @@ def plan_start(group: str, journal: Recovered, applied: tuple[int, int], *, rese
 
 
 def plan_rejoin(
-    group: str, journal: Recovered, applied: tuple[int, int], *, reseed_command: str = RESEED_COMMAND, fetched_at: int = 0
+    group: str,
+    journal: Recovered,
+    applied: tuple[int, int],
+    *,
+    reseed_command: str = RESEED_COMMAND,
+    fetched_at: int = 0,
+    committed: int = 0,
 ) -> StartPlan:
     """Decide how a member of a larger group starts: others may give back what is lost here, and their memory decides whether this
-    member may vote (hello.py). Nothing is replayed before a leader says what is committed.
+    member may vote (hello.py). What was known to be committed is replayed, so that nobody is answered with what it had before;
+    the rest waits for a leader.
 
     Args:
+        committed: index that was known to be committed when something was flushed last.
         fetched_at: index of the membership row: it is kept before a store is switched to a fetched state, which may lie where the
             log holds entries of an earlier leader that were never committed.
     Raises:
@@ -96,7 +104,8 @@ def plan_rejoin(
         what = f"the store applied index {index} in term {term}, the journal holds it with term {held}: two histories"
         raise _damaged(group, what, reseed_command)
     if journal.cut is None:
-        return StartPlan(index + 1, index, new_term)
+        whole = journal.flushed <= journal.last  # else something is missing, and what follows it may be an earlier leader's
+        return StartPlan(index + 1, max(index, min(journal.last, committed)) if whole else index, new_term)
     torn = f"torn behind index {journal.last} ({journal.cut.reason}); {journal.cut.rows} rows were cut"
     warning = f"{group}: the journal's tail was {torn}"
     return StartPlan(index + 1, index, new_term, None, journal.last, warning)

@@ -325,3 +325,19 @@ async def test_a_store_that_waited_and_was_fed_takes_changes_in_once_its_member_
     leader.group.transfer(hungry.host.member)
     await until(lambda: hungry.group.leader)
     assert not hungry.group.pressure
+
+
+async def test_a_member_that_starts_again_answers_with_nothing_older_than_before(world: Made) -> None:
+    """A store keeps what it flushed; the journal has the rest, and knows how much of it was committed."""
+    at = await world(1, 2, 3)
+    for number in range(20):
+        await at.write(b"%d" % number)
+    await at.same()
+    seen = at.members[2].group.applied
+    await at.kill(2)
+    at.kept[2] = at.kept[2][:3]
+    for other in (1, 3):
+        at.hub.cut |= {(2, other), (other, 2)}
+    again = await at.start(2)
+    assert again.group.applied >= seen - 1, "all but what the last flush could not know yet"
+    assert again.host.standing(GROUP) is Standing.ASKING
