@@ -25,6 +25,7 @@ RECEIPT_S_MAX = 15.0
 WHOLE_S_MAX = 40.0
 FROZEN_S = 2.0  # long enough that another one leads when it wakes
 COMMAND_S_MAX = 30.0
+RESEED_S_MAX = 20.0  # of trying, while leaders change
 ANSWER_S_MAX = 30.0
 
 Note = Callable[..., None]
@@ -96,15 +97,28 @@ class Acts:
         self._stage.start(name)
         self._look.out.discard(name)
         self.told.spans.append(Span(name, State.DOWN, at_ns, time.monotonic_ns()))
-        plan = self._zaibei(leader, "cluster", "reseed", MANUFACTURERS, name)["plan"]
-        began_ns = time.monotonic_ns()
-        self._zaibei(leader, "cluster", "reseed", MANUFACTURERS, name, "--plan", plan["token"])
+        began_ns = self._reseed(name)
         self._look.until_seen(WHOLE_S_MAX, f"{name} fed anew", lambda: self._fed(name) or None)
         self._look.until_whole(WHOLE_S_MAX)
         ended_ns = time.monotonic_ns()
         self.told.spans.append(Span(name, State.FED, began_ns, ended_ns))
         self.told.reseed_s = round((ended_ns - began_ns) / 1e9, 1)
         self._note("act", f"{name} was fed anew by `zaibei cluster reseed`, and votes again, in {self.told.reseed_s:.1f} s")
+
+    def _reseed(self, name: str) -> int:
+        """Look at the plan, then run it, as often as the group has just another leader; returns when the run began."""
+        until = time.monotonic() + RESEED_S_MAX
+        command = ("cluster", "reseed", MANUFACTURERS, name)
+        while True:
+            asked = self._look.leader(MANUFACTURERS)
+            try:
+                plan = self._zaibei(asked, *command)["plan"]
+                began_ns = time.monotonic_ns()
+                self._zaibei(asked, *command, "--plan", plan["token"])
+                return began_ns
+            except ZaibeiError:
+                if time.monotonic() > until:
+                    raise
 
     def _fed(self, name: str) -> bool:
         """Its own store says that it holds a complete copy."""
