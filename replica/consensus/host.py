@@ -23,6 +23,7 @@ from replica.consensus.port import KEPT_MEMORY, GroupJournal, GroupPhase, HardSt
 from replica.consensus.raft.membership import Membership
 from replica.consensus.raft.values import Kind, Message
 from replica.consensus.seat import NEEDED_BY_NONE, GroupSeat
+from replica.consensus.turns import Turns
 from replica.consensus.wire import from_wire, to_wire
 from replica.model.errors import ZaibeiError, require
 from replica.v1 import peer_pb2
@@ -64,7 +65,7 @@ class GroupHost:
         self.unknown = 0  # messages for groups that are not open here
         self._ticker: asyncio.Task[None] | None = None
         self._tellings = HostTold(member, links, self._limits)
-        self._notices = Notices()
+        self._notices, self._turns = Notices(), Turns()
         self._told_ns = self._kept_ns = 0
 
     # ----------------------------------------------------------------------------------------------------------- groups
@@ -142,9 +143,7 @@ class GroupHost:
             await asyncio.sleep(self._limits.tick_s)
             now_ns = self._now_ns()
             self._tellings.look(now_ns)
-            for hosted in self.groups.values():
-                if not hosted.asleep:
-                    hosted.log.tick()
+            self._tick_groups()
             if now_ns - self._told_ns >= self._limits.tell_ms * 1_000_000:
                 self._told_ns = now_ns
                 self._tellings.tell(self.groups.values(), now_ns)
@@ -153,6 +152,19 @@ class GroupHost:
                 for hosted in list(self.groups.values()):
                     self._keep(hosted)
                     self._rest(hosted, now_ns)
+
+    def _tick_groups(self) -> None:
+        """For groups without a leader time passes in turns when they are many: they elect later, but they do elect."""
+        seeking = []
+        for hosted in self.groups.values():
+            if hosted.asleep:
+                continue
+            if hosted.log.leader_id:
+                hosted.log.tick()
+            else:
+                seeking.append(hosted)
+        for hosted in self._turns.take(seeking, self._limits.seeking_max):
+            hosted.log.tick()
 
     def _keep(self, hosted: Hosted) -> None:
         """Memory of promises goes to the journal now and then, with the flushes of others."""

@@ -14,6 +14,7 @@ class HostLimits:
     Args:
         tick_s: one tick of every group that is awake.
         election_ticks, heartbeat_ticks: of the core; 10 and 2 make elections after 200 to 400 ms of silence, heartbeats every 40.
+        seeking_max: groups without a leader that count a tick at once; more take turns.
         notice_ms: a message that only tells what is committed waits so long for entries to go with.
         tell_ms: how often members are told what sources say (SEMANTICS 6).
         asleep_turns: of sleeping groups only every so many times; told_ms_max: what was said longer ago is not known any more.
@@ -29,6 +30,7 @@ class HostLimits:
     tick_s: float = 0.02
     election_ticks: int = ELECTION_TICKS
     heartbeat_ticks: int = HEARTBEAT_TICKS
+    seeking_max: int = 100
     notice_ms: float = 10.0
     tell_ms: int = 200
     asleep_turns: int = 5
