@@ -58,6 +58,7 @@ class GroupHost:
         self.member, self.boot, self._links, self._now_ns = member, boot, links, now_ns
         self._limits, self._random, self._raise_boot = limits or HostLimits(), random or Random(), raise_boot
         self.name_of: Callable[[int], str] = "member {}".format
+        self.risen: Callable[[], None] = lambda: None  # our boot number was raised: others must hear of it
         self.groups: dict[int, Hosted] = {}
         self.boots: dict[int, int] = {}  # as the others' Hellos said
         self.up_since_ns: dict[int, int] = {}
@@ -171,7 +172,8 @@ class GroupHost:
         recall = hosted.recall
         if recall is None:
             return
-        self.transfers.remind(hosted)
+        if not hosted.asleep or hosted.offered:
+            self.transfers.remind(hosted)
         if recall.memory.changed and hosted.log.part is not None:
             recall.memory.changed = False
             hosted.log.part.keep(KEPT_MEMORY, recall.memory.encode())
@@ -245,17 +247,22 @@ class GroupHost:
         for told in hello.groups:
             hosted = self.groups.get(told.group)
             if hosted is not None:
-                self._reminded(hosted, member, hello.boot, told.term, told.promises)
+                self._reminded(hosted, member, hello.boot, told.term, told.promises, forgot=told.forgot)
 
-    def _reminded(self, hosted: Hosted, member: int, boot: int, term: int, promises: Iterable[peer_pb2.Promise]) -> None:
-        """A member told what it remembers of a group, as of now."""
+    def _reminded(
+        self, hosted: Hosted, member: int, boot: int, term: int, promises: Iterable[peer_pb2.Promise], *, forgot: bool
+    ) -> None:
+        """A member told what it remembers of a group, as of now. One that forgot warns, and does not count as asked."""
         if hosted.recall is None:
             return
         rows: list[Row] = [(one.member, Promise(one.boot, one.term, one.index)) for one in promises]
         rows.append((member, Promise(boot, term, 0)))
         group, before = hosted.log, hosted.recall.standing
-        halves = [group.membership.voters, group.membership.outgoing]
-        hosted.recall.hello(member, rows, halves, group.saved_state)
+        if forgot:
+            hosted.recall.told_of_us(rows, group.saved_state)
+        else:
+            halves = [group.membership.voters, group.membership.outgoing]
+            hosted.recall.hello(member, rows, halves, group.saved_state)
         if before is not hosted.recall.standing:
             self._look(hosted)
 
@@ -280,7 +287,13 @@ class GroupHost:
                 continue
             rows = (peer_pb2.Promise(member=m, boot=p.boot, term=p.term, index=p.index) for m, p in hosted.recall.memory.rows())
             found.append(
-                peer_pb2.GroupMemory(group=hosted.ident, term=hosted.log.hard_term, last=hosted.log.last, promises=list(rows))
+                peer_pb2.GroupMemory(
+                    group=hosted.ident,
+                    term=hosted.log.hard_term,
+                    last=hosted.log.last,
+                    promises=list(rows),
+                    forgot=hosted.recall.standing is Standing.AMNESIAC,
+                )
             )
         return found
 
@@ -303,12 +316,14 @@ class GroupHost:
             return
         match message.kind:
             case Wire.KIND_REMIND:
-                answer = Wire(group=hosted.ident, kind=Wire.KIND_REMINDED, term=hosted.log.hard_term)
+                forgot = recall.standing is Standing.AMNESIAC
+                answer = Wire(group=hosted.ident, kind=Wire.KIND_REMINDED, term=hosted.log.hard_term, reject=forgot)
                 self._add_promises(hosted, answer)
                 self._put(sender, answer)
                 return
             case Wire.KIND_REMINDED:
-                self._reminded(hosted, sender, self.boots.get(sender, 0), message.term, message.promises)
+                boot = self.boots.get(sender, 0)
+                self._reminded(hosted, sender, boot, message.term, message.promises, forgot=message.reject)
                 return
             case Wire.KIND_HUNGRY:
                 if hosted.log.applied > message.index and recall.rights.answer:
@@ -412,6 +427,7 @@ class GroupHost:
         if journal.octets > self._limits.journal_keep_octets:
             return NEEDED_BY_NONE
         if not group.leader:
+            hosted.needed_since_ns.clear()  # of an earlier time in office: who was behind then is looked at anew
             return journal.index_keeping(self._limits.follower_keep_octets) + 1
         now_ns, needed = self._now_ns(), NEEDED_BY_NONE
         for member in others:
@@ -430,6 +446,7 @@ class GroupHost:
         for one in self.groups.values():
             if one.recall is not None:
                 one.recall.raised(self.boot)
+        self.risen()
         return HardState(hard.term, hard.vote, self.boot)
 
     def _look(self, hosted: Hosted) -> None:
