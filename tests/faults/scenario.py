@@ -50,7 +50,7 @@ class Load:
     lists: int = 3
     values: int = 2
     reads: float = 0.4
-    pause_ms: float = 4
+    pause_ms: float = 10
     names: int = 6
     tag: str = ""
 
