@@ -79,6 +79,7 @@ class ClusterSide:
         limits = HostLimits(journal_keep_octets=settings.journal_keep_octets)
         self.host = GroupHost(self.me, journal.boot, self.links, boottime_ns, limits=limits, raise_boot=journal.raise_boot)
         self.host.name_of = self._name_of
+        self.host.risen = self.links.hello_changed
         self.machine = ControlMachine(control_keep(settings.data))
         self.control_files = ControlFiles(self.machine, self.peers, CONTROL_ID)
         self.control = GroupLog(

@@ -151,9 +151,9 @@ class Member(MemberFeeds):
             self.broken.setdefault(name, ZaibeiError(Code.STOPPING, f"{name} is taken out of this member", retry=True))
             await self.take_out(name)
             if forget:
-                await self.forget_log(name)
-                data = self.settings.data
+                data = self.settings.data  # the store first: a crash in between then refuses the log, and undoes nothing
                 await asyncio.to_thread(put_aside, store_folder(data, name), next_aside(data, name))
+                await self.forget_log(name)
             self.broken.pop(name, None)
             self._renew_catalog()
 

@@ -341,3 +341,17 @@ async def test_a_member_that_starts_again_answers_with_nothing_older_than_before
     again = await at.start(2)
     assert again.group.applied >= seen - 1, "all but what the last flush could not know yet"
     assert again.host.standing(GROUP) is Standing.ASKING
+
+
+async def test_who_forgot_itself_is_no_witness_that_nothing_was_promised(world: Made) -> None:
+    three = await world(1, 2, 3)
+    await three.write(b"x")
+    for member in (1, 2, 3):
+        await three.kill(member)
+    asker = await three.start(1)
+    told = peer_pb2.GroupMemory(group=GROUP, term=1, forgot=True)
+    asker.host.connected(2, peer_pb2.Hello(member=2, boot=2, groups=[told]))
+    assert asker.host.standing(GROUP) is Standing.ASKING
+    told.promises.add(member=1, boot=1, term=99, index=0)
+    asker.host.connected(2, peer_pb2.Hello(member=2, boot=2, groups=[told]))
+    assert asker.host.standing(GROUP) is Standing.AMNESIAC, "what it does remember counts"
