@@ -116,9 +116,17 @@ class Feeding:
         return receipt
 
     async def die(self) -> None:
-        """The node is gone; returns when a member says that it answers for it, or that its detector decided."""
+        """The node is gone; returns when a member says that it answers for it. Raises TimeoutError: nobody does."""
         await self.stop()
-        await asyncio.sleep(1.0)
+
+        async def taken_over() -> bool:
+            try:
+                found = await self._cluster.somewhere(lambda client: client.sources())
+            except ZaibeiError:
+                return False
+            return any(one.source == SOURCE and one.authority != "SOURCE" for one in found)
+
+        await self._cluster.until(f"{SOURCE} is taken over", taken_over, DIES_S_MAX)
 
     async def come_back(self) -> None:
         self._publisher = await asyncio.to_thread(Publisher, self._config())
