@@ -31,6 +31,9 @@ class _File(msgspec.Struct):
     invites: Invites
 
 
+_decode = msgspec.json.Decoder(_File).decode  # made once: threads that decode a type first in one moment crash msgspec 0.22
+
+
 def with_invite(invites: Invites, new: Invite, now_ms: int) -> Invites:
     """The newest one of a name counts; those that ended are left out.
 
@@ -55,7 +58,7 @@ def encode_invites(invites: Invites) -> bytes:
 def decode_invites(octets: bytes, place: str) -> Invites:
     """Raises ZaibeiError(DAMAGED): without it a token would be taken for another's."""
     try:
-        file = msgspec.json.decode(octets, type=_File)
+        file = _decode(octets)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ZaibeiError(
             Code.DAMAGED, f"{place} cannot be read ({exc}). Next: move it away and invite again; open tokens of members end"

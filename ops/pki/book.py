@@ -108,6 +108,9 @@ class _File(msgspec.Struct):
     tickets: tuple[_Ticket, ...]
 
 
+_decode = msgspec.json.Decoder(_File).decode  # made once: threads that decode a type first in one moment crash msgspec 0.22
+
+
 def encode_book(book: Book) -> bytes:
     """JSON a person can read."""
     tickets = tuple(
@@ -134,7 +137,7 @@ def encode_book(book: Book) -> bytes:
 def decode_book(octets: bytes, where: str) -> Book:
     """Raises ZaibeiError(DAMAGED)."""
     try:
-        file = msgspec.json.decode(octets, type=_File)
+        file = _decode(octets)
         if file.format != BOOK_FORMAT:
             raise ValueError(f"format {file.format}, this version reads {BOOK_FORMAT}")
         tickets = tuple(

@@ -35,6 +35,7 @@ PIPE_OCTETS = 1024 * 1024  # what may wait between the member and its helper
 RECORD_DISK_OCTETS = 160  # room asked for a record before a load starts; measured 26 to 60 after compression
 STOP_S_MAX = 10
 
+_decode_reply = msgspec.json.Decoder(Reply).decode  # made once: see state_row.py
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -181,7 +182,7 @@ class GenerationLoader:
             raise ZaibeiError(
                 Code.DISK_FAILED, f"the helper process that builds the copy ended with {code}: loading starts anew", retry=True
             )
-        reply = msgspec.json.decode(line, type=Reply)
+        reply = _decode_reply(line)
         if reply.code:
             raise ZaibeiError(Code(reply.code), reply.message, retry=reply.code == Code.DISK_FULL)
         return reply

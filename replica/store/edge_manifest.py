@@ -49,6 +49,9 @@ class Load:
         return sha256(msgspec.json.encode(self)).digest()
 
 
+_decode = msgspec.json.Decoder(Load).decode  # made once: see state_row.py
+
+
 def describe_files(folder: Path) -> dict[str, tuple[int, str]]:
     """Every file that belongs to the database. Raises OSError."""
     found = {}
@@ -75,7 +78,7 @@ def read_load(folder: Path) -> Load | None:
     except OSError as exc:
         raise disk_error(exc, f"reading {folder / MANIFEST}") from exc
     try:
-        return msgspec.json.decode(octets, type=Load)
+        return _decode(octets)
     except msgspec.DecodeError as exc:
         raise ZaibeiError(Code.DAMAGED, f"{folder / MANIFEST} does not parse ({exc}): abort this load") from exc
 

@@ -75,6 +75,8 @@ _COPIED = (
     "authority_act", "overlays", "serial_highest", "ownership_version", "prefixes", "case_sensitive", "mode", "verified",
 )  # fmt: skip
 _PRIVATE = ("hold_quarantined", "hold_counts", "staged_by", "members_needed")
+# Made here, once: two threads that decode a type for the first time in one moment crash msgspec 0.22 (stores open side by side).
+_decode = msgspec.msgpack.Decoder(_Row).decode
 
 
 def pack_state(stored: Stored) -> bytes:
@@ -94,7 +96,7 @@ def pack_state(stored: Stored) -> bytes:
 def unpack_state(octets: bytes) -> Stored:
     """Inverse of `pack_state`; position, index, totals and brake are filled in by the caller. Raises ZaibeiError(DAMAGED)."""
     try:
-        row = msgspec.msgpack.decode(octets, type=_Row)
+        row = _decode(octets)
     except (msgspec.DecodeError, ZaibeiError) as exc:
         raise ZaibeiError(Code.DAMAGED, f"the state row does not parse: {exc}") from exc
     if row.format != STATE_FORMAT:
