@@ -37,7 +37,7 @@ LAG_ENTRIES_MAX = 1_000  # fewer than this behind, under load: it takes part
 LISTENS = ("handle", "http", "grpc", "feed", "beats", "registration", "metrics")
 ZAIBEI = [PYTHON, "-m", "ops.cli.main"]
 INVITE_S = 900
-STAYS_S = 5.0
+STAYS_S, LOOKED_S = 8.0, 2.0
 T = TypeVar("T")
 
 
@@ -64,7 +64,7 @@ class Cluster(System):
         await self.open_links()
         self.registrar = ensure_identity(self.folder / "registrar", "tenant-9")
         self.feeding = Feeding(self)
-        self._troubled: dict[tuple[str, str], float] = {}  # (member, group): since when its copy is out of service
+        self._troubled: dict[tuple[str, str], tuple[float, float]] = {}  # (member, group): out of service when first, when last
         for seat in self.seats.values():
             self._configure(seat)
         first = self.seats[1]
@@ -234,7 +234,7 @@ class Cluster(System):
         if not load.names:
             return ()
         resolvers = [self.feeding.resolving(number, load, history, seed) for number in self.seats]
-        return [self.feeding.writing(load, history), *resolvers]
+        return [self.feeding.writing(load, history), self.feeding.resolving_anywhere(history, seed), *resolvers]
 
     # ---------------------------------------------------------------------------------------------------------------- changing
 
@@ -265,9 +265,13 @@ class Cluster(System):
         for group in found.groups:
             why = group.out_of_service.get(row.name, "")
             place = (row.name, group.group)
+            now_s = time.monotonic()
+            first_s, last_s = self._troubled.pop(place, (now_s, now_s))
             if not why:
-                self._troubled.pop(place, None)
-            elif time.monotonic() - self._troubled.setdefault(place, time.monotonic()) > STAYS_S:
+                continue
+            first_s = first_s if now_s - last_s < LOOKED_S else now_s  # otherwise it is another trouble of that copy
+            self._troubled[place] = (first_s, now_s)
+            if now_s - first_s > STAYS_S:
                 name = group.group
                 del self._troubled[place]
 

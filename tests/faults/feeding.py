@@ -191,6 +191,25 @@ class Feeding:
 
         return work
 
+    def resolving_anywhere(self, history: History, seed: int) -> Work:
+        """A client as programs are: it knows all members and goes on to the next one. Names of the base."""
+        chance = Random(f"{seed} resolve anywhere")
+
+        async def work(stop: asyncio.Event) -> None:
+            while not stop.is_set():
+                await asyncio.sleep(ASK_EVERY_S)
+                members = list(self._cluster.seats)
+                chance.shuffle(members)
+                key = f"base-{chance.randrange(BASE_NAMES)}"
+                history.asked += 1
+                for member in members:
+                    if (await self._run(self._ask, member, key))[0] is not None:
+                        break
+                else:
+                    history.unanswered += 1
+
+        return work
+
     def _ask(self, member: int, key: str) -> tuple[int | None, bool]:
         """(version, called fresh); None: no final answer."""
         seat = self._cluster.seats.get(member)

@@ -35,7 +35,7 @@ from chaos.rigs.edge_probe import probe
 from tests.faults import scenarios
 from tests.faults.acts import Stage
 from tests.faults.house import House, Lateness, load_of_machine, setting_of
-from tests.faults.scenario import Layer, Scenario
+from tests.faults.scenario import Invariant, Layer, Scenario
 from tests.faults.system import PYTHON, ROOT, System
 from tests.faults.workload import Client, History, keys_of, read_finally
 
@@ -229,7 +229,12 @@ class Run:
             "operations": len(operations), "acked": len(acked), "unknown": unknown, "longest pause ms": round(pause_ms),
             **outcome.figures, **stage.facts,
         }  # fmt: skip
+        if history.asked:
+            outcome.figures["names unanswered"] = f"{history.unanswered} of {history.asked}"
         verdicts = [one.verdict for one in findings]
+        if Invariant.ANSWERED in self.scenario.invariants and history.unanswered:
+            verdicts.append(Verdict.FAIL)
+            outcome.why.append(f"{history.unanswered} of {history.asked} names were answered by no member")
         outcome.why += [str(one) for one in findings if one.verdict is not Verdict.PASS]
         if stage.unmet:
             verdicts.append(Verdict.FAIL)

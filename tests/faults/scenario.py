@@ -17,12 +17,13 @@ class Layer(StrEnum):
 
 
 class Invariant(StrEnum):
-    """What must hold, read from the history alone but for the last two."""
+    """What must hold, read from the history alone but for the last three."""
 
     LINEARIZABLE = "linearizable"
     ACKED_KEPT = "acked in final"
     RESOLUTION = "resolution"
     STOPS = "stops itself"  # a member whose disk failed ended by itself
+    ANSWERED = "always answered"  # a name that is held was answered by some member, whoever was asked first
     NO_VOTE = "refused its vote"  # a member that lost its memory said so
 
 

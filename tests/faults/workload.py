@@ -23,6 +23,8 @@ class History:
 
     operations: list[Operation] = field(default_factory=list)
     number: int = 0
+    asked: int = 0  # names that were asked of one member after the other until one answered
+    unanswered: int = 0  # of them, where no member did
 
     def next(self) -> int:
         self.number += 1

@@ -8,8 +8,8 @@ SCENARIO = Scenario(
     "flipped bits and lost ends of files",
     (
         Step(Damage(Follower(spare_keeper=True), "wal", "truncate", 0.6), for_s=0.5),
-        Step(Damage(Follower(spare_keeper=True), "wal", "flip", 0.5), for_s=0.5, after_s=3),
-        Step(Damage(Follower(spare_keeper=True), "table", "flip", 0.5), for_s=0.5, after_s=3),
-        Step(Damage(Follower(spare_keeper=True), "manifest", "flip", 0.3), for_s=0.5, after_s=3),
+        Step(Damage(Follower(spare_keeper=True), "wal", "flip", 0.5), for_s=0.5),
+        Step(Damage(Follower(spare_keeper=True), "table", "flip", 0.5), for_s=0.5),
+        Step(Damage(Follower(spare_keeper=True), "manifest", "flip", 0.3), for_s=0.5),
     ),
 )

@@ -3,7 +3,7 @@ killed."""
 
 from tests.faults.acts import Kill, Part, ZoneOfLeader
 from tests.faults.changes import TakenOver, While
-from tests.faults.scenario import Budgets, Load, Scenario, Step
+from tests.faults.scenario import Budgets, Invariant, Load, Scenario, Step
 
 SCENARIO = Scenario(
     52,
@@ -12,6 +12,7 @@ SCENARIO = Scenario(
     members=5,
     load=Load(clients=4, pause_ms=25),  # five members share the machine with their clients
     zones=("dc-1", "dc-1", "dc-2", "dc-2", "dc-3"),
+    invariants=(Invariant.LINEARIZABLE, Invariant.ACKED_KEPT, Invariant.RESOLUTION, Invariant.ANSWERED),
     budgets=Budgets(pause_ms_max=6_000),
     red="obliging",
 )
