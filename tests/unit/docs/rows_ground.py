@@ -58,7 +58,9 @@ JOURNALS = [
         "entries gone from the journal and not yet in the store",
         f"{GROUP}::test_truncates_only_behind_what_was_applied_before_the_flush",
         Plant(
-            "replica.consensus.group_keep:GroupKeep._truncate", "self._durable if keep is None else", "self.last if keep is None else"
+            "replica.consensus.group_keep:GroupKeep._truncate",
+            "self._durable if keep is None else",
+            "self.last if keep is None else",
         ),
     ),
     Row(
