@@ -19,7 +19,7 @@ EDITABLE_STAMP := .venv/.editable-$(call sum,pyproject.toml hatch_build.py)
 # Two `make setup` at once take turns.
 ONE_AT_A_TIME := $(shell command -v flock >/dev/null 2>&1 && echo "flock .venv/.turn")
 
-.PHONY: help setup proto demo test check conformance bench fuzz soak faults faults-root lock image clean
+.PHONY: help setup proto demo test check conformance bench bench-scale fuzz soak faults faults-root lock image clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -54,6 +54,9 @@ conformance: setup ## data-driven Raft files through the core (DIR=folder of suc
 
 bench: setup ## the table of speeds, peers side by side where installed
 	@$(PY) -m ops.bench $(ARGS)
+
+bench-scale: setup ## how time, memory and disk grow with a source of 1, 10, 100 million records (ARGS="--sizes 1,10")
+	@$(PY) -m ops.bench.scale $(ARGS)
 
 fuzz: setup ## atheris over every decoder (RUNS=200000 for longer)
 	@shopt -s nullglob; for harness in tests/fuzz/*_fuzz.py; do echo "fuzz: $$harness"; $(PY) "$$harness" -runs=$(RUNS) $(ARGS); done

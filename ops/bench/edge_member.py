@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ops.bench.edge_engine import SOURCE
 from ops.bench.edge_process import Child
+from ops.bench.edge_sender import SenderConfig
 from ops.bench.edge_source import SourceConfig
 from replica.model.edge_identity import Identity, ensure_identity
 
@@ -54,6 +55,14 @@ class World:
         path = self.folder / "member.toml"
         path.write_text("\n".join(lines))
         return Child(["-m", "ops.cli.main", "up", "--json", "--config", str(path)], self.errors)
+
+    def ask(self, given: SenderConfig) -> dict[str, float]:
+        """One run of the load sender, judged by nobody."""
+        path = self.folder / "sender.json"
+        path.write_text(json.dumps({name: getattr(given, name) for name in given.__struct_fields__}))
+        with Child(["-m", "ops.bench.edge_sender", str(path)], self.errors) as sender:
+            result: dict[str, float] = sender.say()
+        return result
 
 
 def addresses(member: Child) -> Addresses:

@@ -22,6 +22,7 @@ import msgspec
 from hosting.client.lookup import Question
 from hosting.client.wire import encode_question
 from hosting.v1 import resolve_pb2
+from ops.bench import registry
 from ops.bench.edge_process import cpu_s
 from ops.bench.material import open_material
 from replica import native
@@ -90,6 +91,8 @@ class Tally:
 
 def names_of(config: SenderConfig) -> list[bytes]:
     """Random names that exist, as clients spell them."""
+    if config.material == registry.NAME:
+        return [key_text(key).encode() for key in registry.some_keys(config.records, NAMES, config.seed)]
     keys = open_material(Path(config.material)).keys(config.records)
     draw = random.Random(config.seed)
     return [key_text(key).encode() for key in draw.sample(keys, min(NAMES, len(keys)))]

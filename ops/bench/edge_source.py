@@ -19,6 +19,7 @@ import grpc
 import msgspec
 import uvloop
 
+from ops.bench import registry
 from ops.bench.edge_engine import SOURCE, WALL_MS
 from ops.bench.material import Material, open_material
 from ops.bench.synthetic import columns, record
@@ -46,7 +47,8 @@ class SourceConfig(msgspec.Struct, forbid_unknown_fields=True):
     Args:
         identity: folder of its identity; member: name and certificate file of whom it lets in.
         roots: file of a CA whose members come in as well; port: where it listens, 0: anywhere.
-        material: file; records: how many of its records are the content at the epoch's start.
+        material: file, or the name of the registry that is made as it is read.
+        records: how many of its records are the content at the epoch's start.
         first: number of the first record of the stream; batches: how many can be streamed; batch: records in each.
     """
 
@@ -62,16 +64,23 @@ class SourceConfig(msgspec.Struct, forbid_unknown_fields=True):
     port: int = 0
 
 
+def _inserts(first: int, count: int) -> bytes:
+    return columns([record(number) for number in range(first, first + count)])
+
+
 class StreamLog:
     """A log whose batches exist before they are released, so that cutting them costs nothing while it is measured."""
 
     def __init__(self, config: SourceConfig, signer: Signer) -> None:
         self._signer = signer
-        self._material: Material | None = open_material(Path(config.material)) if config.records else None
+        made = config.material == registry.NAME
+        self._material: Material | registry.Registry | None = None
+        if config.records:
+            self._material = registry.Registry() if made else open_material(Path(config.material))
         self._records, self._batch = config.records, config.batch
         self._columns = [
-            columns([record(number) for number in range(first, first + config.batch)])
-            for first in range(config.first, config.first + config.batches * config.batch, config.batch)
+            registry.changes(config.records, number, config.batch) if made else _inserts(first, config.batch)
+            for number, first in enumerate(range(config.first, config.first + config.batches * config.batch, config.batch))
         ]
         self._raws: list[bytes] = []  # those that were receipted in a flood are dropped
         self._again: list[bytes] = []
