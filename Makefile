@@ -64,7 +64,7 @@ fuzz: setup ## atheris over every decoder (RUNS=200000 for longer)
 soak: setup ## whole simulated clusters under faults, seed by seed (SEEDS=20000 START=0)
 	@$(PY) -m tests.simulation.raft.soak --seeds $(SEEDS) --start $(START) $(ARGS)
 
-faults: setup ## faults on real processes, links through our own proxies, no root (ARGS="--only 7 --keep DIR")
+faults: setup ## faults on real processes, links through our own proxies, no root (ARGS="--only 7 --keep DIR", or --long)
 	@$(PY) -m tests.faults.run $(ARGS)
 
 faults-root: setup ## those that need root: power failure, dropped packets, memory limits

@@ -38,6 +38,7 @@ LISTENS = ("handle", "http", "grpc", "feed", "beats", "registration", "metrics")
 ZAIBEI = [PYTHON, "-m", "ops.cli.main"]
 INVITE_S = 900
 STAYS_S, LOOKED_S = 8.0, 2.0
+HEALS_ITSELF = ("entries are lost", "votes are lost", "an older disk")  # who forgot is fed anew without anybody's help
 T = TypeVar("T")
 
 
@@ -267,7 +268,7 @@ class Cluster(System):
             place = (row.name, group.group)
             now_s = time.monotonic()
             first_s, last_s = self._troubled.pop(place, (now_s, now_s))
-            if not why:
+            if not why or any(words in why for words in HEALS_ITSELF):
                 continue
             first_s = first_s if now_s - last_s < LOOKED_S else now_s  # otherwise it is another trouble of that copy
             self._troubled[place] = (first_s, now_s)

@@ -60,6 +60,7 @@ class Feeding:
         self.started = False
         self._publisher: Publisher | None = None
         self._version = 0
+        self._refusals: dict[int, str] = {}  # member -> why it gave no answer last
         # Threads of its own: clients that wait for a member that is cut off must not hold up those who ask another one.
         self._threads = ThreadPoolExecutor(THREADS_MAX, "feeding")
 
@@ -206,7 +207,7 @@ class Feeding:
                     if (await self._run(self._ask, member, key))[0] is not None:
                         break
                 else:
-                    history.unanswered += 1
+                    history.unanswered.append(f"{key}: " + ", ".join(f"m{one} {self._refusals.get(one, '?')}" for one in members))
 
         return work
 
@@ -220,7 +221,8 @@ class Feeding:
             with urllib.request.urlopen(url, timeout=ANSWER_S_MAX) as answer:
                 document = json.loads(answer.read())
                 fresh = str(answer.headers.get(FRESH_HEADER, "")).startswith("fresh")
-        except (urllib.error.URLError, OSError, ValueError):
+        except (urllib.error.URLError, OSError, ValueError) as exc:
+            self._refusals[member] = str(exc)
             return None, False
         urls = [value["data"]["value"] for value in document.get("values", ()) if value.get("type") == "URL"]
         return (int(str(urls[0]).rpartition("/")[2]), fresh) if urls else (None, False)

@@ -230,11 +230,11 @@ class Run:
             **outcome.figures, **stage.facts,
         }  # fmt: skip
         if history.asked:
-            outcome.figures["names unanswered"] = f"{history.unanswered} of {history.asked}"
+            outcome.figures["names unanswered"] = f"{len(history.unanswered)} of {history.asked}"
         verdicts = [one.verdict for one in findings]
         if Invariant.ANSWERED in self.scenario.invariants and history.unanswered:
             verdicts.append(Verdict.FAIL)
-            outcome.why.append(f"{history.unanswered} of {history.asked} names were answered by no member")
+            outcome.why.append(f"{len(history.unanswered)} names were answered by no member: {history.unanswered[:3]}")
         outcome.why += [str(one) for one in findings if one.verdict is not Verdict.PASS]
         if stage.unmet:
             verdicts.append(Verdict.FAIL)

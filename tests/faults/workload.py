@@ -24,7 +24,7 @@ class History:
     operations: list[Operation] = field(default_factory=list)
     number: int = 0
     asked: int = 0  # names that were asked of one member after the other until one answered
-    unanswered: int = 0  # of them, where no member did
+    unanswered: list[str] = field(default_factory=list)  # of them, where no member did, and why
 
     def next(self) -> int:
         self.number += 1
