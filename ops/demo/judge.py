@@ -10,7 +10,9 @@
 | hung_hedged_ms | longest lookup of the hedging client that began while a node hung: connections open, no answers |
 
 A lookup has *failed* when its identifier was covered by a quorum receipt before the lookup began and no right answer came within
-3 s; over 1 s it is *slow*. An answer *lies* when it is final and not what was registered under a covered name. A prober that was
+3 s; over 1 s it is *slow*. An answer *lies* when it is final and not what was registered under a covered name. Every member
+answers, from a copy of at most 2 s (SEMANTICS 4): of a name whose receipt is younger than that a final "not found" of a member is
+*stale*, and counted apart; for the hedging client it counts as failed all the same. A prober that was
 itself more than 100 ms late, or a client that stopped asking, makes the run inconclusive, never a pass. What happened to the
 cluster's members is judged in cluster_judge.py; lookups that failed while all of them were down are counted apart.
 """
@@ -36,6 +38,7 @@ PROBER_LATE_MS_MAX = 100
 ANSWERED_BEFORE_MS_MAX = 1_000
 SILENT_CLIENT_MS_MAX = 5_000  # every client ends a lookup within 3 s and begins the next
 HUNG_HEDGED_MS_MAX = 1_000
+STALE_MS_MAX = 2_000  # a copy of this age still counts as fresh (SEMANTICS 4)
 LOOKUPS_TELL_MIN = 20  # so many in vain are a finding; fewer are too few to say
 NS_PER_MS = 1_000_000
 
@@ -55,6 +58,7 @@ MEANING: dict[str, str] = {
     "failed_resolutions": "lookups of the hedging client without a right answer within 3 s; 0",
     "slow_resolutions": "those over 1 s",
     "wrong_answers": "final answers that were not what was registered; 0",
+    "stale_answers": '"not found" of a member whose copy was less than 2 s behind the receipt; allowed',
     "lookups": "of all clients",
     "digest_equal": "contents of nodes and copy, both computed anew at the end",
     **cluster_judge.MEANING,
@@ -85,6 +89,8 @@ class Lookup:
         protocol: "udp", "tcp" or "http"; `source`: who owns the name.
         right: the answer was the one registered; `covered`: a quorum receipt covered the name before the lookup began.
         lied: a final answer (a record, "not found") that was not the right one. note: response code or error, for people.
+        receipt_ms: how old the name's receipt was when the lookup began; None: it was there from the first copy on.
+        absent: the final answer was "not found".
     """
 
     lane: Lane
@@ -97,10 +103,21 @@ class Lookup:
     covered: bool = True
     note: str = ""
     lied: bool = False
+    receipt_ms: float | None = None
+    absent: bool = False
 
     @property
     def took_ms(self) -> float:
         return (self.ended_ns - self.began_ns) / NS_PER_MS
+
+    @property
+    def stale(self) -> bool:
+        """What a member may still say (SEMANTICS 4): it had not heard of the name, for less than the age of a fresh copy."""
+        return self.lied and self.covered and self.absent and self.receipt_ms is not None and self.receipt_ms < STALE_MS_MAX
+
+    @property
+    def wrong(self) -> bool:
+        return self.lied and self.covered and not self.stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +194,8 @@ def judge(history: History) -> Judgement:
         "source_lost": history.source_lost,
         "failed_resolutions": len(failed),
         "slow_resolutions": len(slow),
-        "wrong_answers": sum(one.lied and one.covered for one in history.lookups),
+        "wrong_answers": sum(one.wrong for one in history.lookups),
+        "stale_answers": sum(one.stale for one in history.lookups),
         "lookups": len(history.lookups),
         "digest_equal": history.digest_equal,
         **cluster_judge.figures_of(history.cluster, len(all_down)),
@@ -203,7 +221,7 @@ def _findings(
     faults, doubts = [], _silent_clients(history)
     if history.broken:
         faults.append(f"the story could not go on: {history.broken}")
-    lie = next((one for one in history.lookups if one.lied and one.covered), None)
+    lie = next((one for one in history.lookups if one.wrong), None)
     if lie is not None:
         faults.append(f"{figures['wrong_answers']} wrong answers, the first for {lie.name} ({lie.lane}): {lie.note}")
     if history.receipted_lost:

@@ -27,7 +27,8 @@ from replica.model.errors import ZaibeiError
 WATCH_S = 0.01
 NEW_NAMES_EVERY_S = 0.1
 RECENT_NAMES_MAX = 500
-FINAL = (1, 100, 200)  # a record, no such name, no such value: a client goes nowhere else after these
+ABSENT = 100  # no such name
+FINAL = (1, ABSENT, 200)  # a record, no such name, no such value: a client goes nowhere else after these
 
 
 @dataclass(slots=True)
@@ -79,19 +80,20 @@ async def lane(
     while True:
         name, url = names.draw(source, dice)
         began = time.monotonic_ns()
-        right, lied, note = False, False, ""
+        right, lied, absent, note = False, False, False, ""
         try:
             answer = await ask(name)
             found = [value.data.decode("utf-8", "replace") for value in answer.reply.values if bytes(value.type) == b"URL"]
             right = answer.reply.code == 1 and found == [url]
             lied = not right and answer.reply.code in FINAL
+            absent = answer.reply.code == ABSENT
             note = f"{answer.reply.code} of {answer.server}" + ("" if right else f" {found[:2]} {answer.reply.message[:80]}")
         except ZaibeiError as exc:
             note = str(exc)[:160]
         ended = time.monotonic_ns()
         history.add(
             {"lane": kind, "protocol": protocol, "source": source, "name": name, "began_ns": began, "ended_ns": ended,
-             "right": right, "lied": lied, "note": note}
+             "right": right, "lied": lied, "absent": absent, "note": note}
         )  # fmt: skip
         await asyncio.sleep(max(0.0, every_s - (ended - began) / 1e9))
 

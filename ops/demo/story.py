@@ -400,6 +400,7 @@ def read_history(path: Path, covered: dict[str, int]) -> tuple[list[Lookup], flo
             Lookup(
                 Lane(line["lane"]), line["protocol"], line["source"], line["name"], line["began_ns"], line["ended_ns"],
                 line["right"], covered=known is None or known < line["began_ns"], note=line["note"], lied=line["lied"],
+                receipt_ms=None if known is None else (line["began_ns"] - known) / NS_PER_MS, absent=line.get("absent", False),
             )
         )  # fmt: skip
     return lookups, late_ms

@@ -146,6 +146,29 @@ def test_lookups_that_fail_while_all_members_are_down_are_counted_apart() -> Non
     assert found == {"within": (1, 0, Verdict.PASS), "after": (0, 1, Verdict.FAIL)}
 
 
+@pytest.mark.parametrize(
+    ("changes", "counted"),
+    [
+        ({"receipt_ms": 1_999.0}, (0, 1, Verdict.PASS)),
+        ({"receipt_ms": 2_000.0}, (1, 0, Verdict.FAIL)),
+        ({"receipt_ms": None}, (1, 0, Verdict.FAIL)),  # there from the first copy on
+        ({"receipt_ms": 100.0, "absent": False}, (1, 0, Verdict.FAIL)),  # another record is never right
+    ],
+)
+def test_a_member_may_not_have_heard_of_a_name_for_as_long_as_a_copy_is_fresh(
+    changes: dict[str, object], counted: tuple[int, int, Verdict]
+) -> None:
+    said = replace(LIE, **{"absent": True, **changes})  # type: ignore[arg-type]
+    judged = judge(good(lookups=[*good().lookups, said]))
+    assert (judged.figures["wrong_answers"], judged.figures["stale_answers"], judged.verdict) == counted
+
+
+def test_stale_is_no_excuse_for_the_hedging_client() -> None:
+    said = replace(LIE, lane=Lane.HEDGED, absent=True, receipt_ms=100.0)
+    judged = judge(good(lookups=[*good().lookups, said]))
+    assert (judged.figures["failed_resolutions"], judged.verdict) == (1, Verdict.FAIL)
+
+
 def test_a_failed_lookup_counts_only_when_the_name_was_receipted_before() -> None:
     lost = Lookup(Lane.HEDGED, "udp", "a", "88.118/new", AT, AT + 3_000 * NS_PER_MS, right=False)
     late = replace(lost, right=True, ended_ns=AT + 3_001 * NS_PER_MS)
