@@ -83,8 +83,8 @@ class Node:
         pins = Pins((Peer(self.member.name, self.member.certificate_pem, role="member"), *self.pins_more))
         server = grpc.aio.server(options=list(SERVER_OPTIONS))
         add_source_service(server, SourceService(lambda _peer, _name: self.log, lambda: pins))
-        credentials = server_credentials(self.identity, pins)
-        self.addresses = tuple(f"{host}:{server.add_secure_port(f'{host}:0', credentials)}" for host in HOSTS)
+        ports = [server.add_secure_port(f"{host}:0", server_credentials(self.identity, pins)) for host in HOSTS]
+        self.addresses = tuple(f"{host}:{port}" for host, port in zip(HOSTS, ports, strict=True))
         await server.start()
         try:
             yield self
