@@ -220,7 +220,7 @@ async def test_a_voter_that_is_found_to_have_forgotten_while_it_is_fed_stays_out
     hosted = back.host.groups[GROUP]
     await until(lambda: hosted.fetching is not None)
     more = peer_pb2.Promise(member=behind, boot=1, term=leader.group.term, index=10_000)
-    back.host._reminded(hosted, leader.host.member, 1, leader.group.term, [more])
+    back.host._reminded(hosted, leader.host.member, 1, leader.group.term, [more], forgot=False)
     assert back.host.standing(GROUP) is Standing.AMNESIAC
     three.fetch_gate.set()
     await asyncio.sleep(0.3)
