@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from ops.bench.edge_source import SourceConfig
 from replica.model.edge_identity import Identity, ensure_identity
 
 MEMBER = "member-1"
+PORTS = (15_000, 31_000)
 PORTS_SHARED = 3  # handle, http, grpc: fronts in processes of their own need real ports
 
 
@@ -92,13 +94,20 @@ def world(folder: Path, material: Path, records: int, first: int, batches: int, 
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, for TCP and UDP."""
-    probes = []
-    for _ in range(count):
-        probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        probe.bind(("127.0.0.1", 0))
-        probes.append(probe)
-    numbers = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return numbers
+    """Ports that are free for TCP and UDP, below the range the system gives to outgoing connections: nobody gets them by chance."""
+    found: list[int] = []
+    chance = random.SystemRandom()
+    while len(found) < count:
+        port = chance.randrange(*PORTS)
+        if port not in found and all(_is_free(port, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)):
+            found.append(port)
+    return found
+
+
+def _is_free(port: int, kind: socket.SocketKind) -> bool:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
