@@ -94,7 +94,7 @@ def world(folder: Path, material: Path, records: int, first: int, batches: int, 
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free for TCP and UDP, below the range the system gives to outgoing connections: nobody gets them by chance."""
+    """Ports free for TCP and UDP, below the range the system gives to outgoing connections: nobody gets them by chance."""
     found: list[int] = []
     chance = random.SystemRandom()
     while len(found) < count:

@@ -13,7 +13,7 @@ from rocksdict import DBCompressionType, DBRecoveryMode, Options, Rdict, WriteBa
 
 from replica.model.errors import Code, ZaibeiError
 
-WRITE_BUFFER_OCTETS = 64 * 1024 * 1024
+WRITE_BUFFER_OCTETS = 128 * 1024 * 1024  # four flushes of a store: most of what is in it was truncated before it is written out
 OPEN_FILES_MAX = 64
 KEEP_LOG_FILES = 2
 LOG_FILE_OCTETS_MAX = 1024 * 1024

@@ -24,7 +24,8 @@ class HostLimits:
         sleep_after_ms: without work a group sleeps.
         promises_share: share of heartbeats that carry the leader's match table.
         journal_keep_octets, behind_ms_max: beyond either a member that is behind gets files, not entries (SEMANTICS 11.4).
-        follower_keep_octets: a follower keeps so much of its journal for members that are behind when it comes to lead.
+        follower_keep_octets: a follower keeps so much of its journal for members that are behind when it comes to lead; what fits
+            the journal's write buffer is never written twice.
     """
 
     tick_s: float = 0.02
@@ -42,4 +43,4 @@ class HostLimits:
     promises_share: float = 0.05
     journal_keep_octets: int = 2 * 1024 * 1024 * 1024
     behind_ms_max: int = 600_000
-    follower_keep_octets: int = 64 * 1024 * 1024
+    follower_keep_octets: int = 16 * 1024 * 1024
