@@ -1,8 +1,8 @@
 """Runs scenarios on real processes: `python -m tests.faults.run [--only N] [--root] [--system standin|cluster]`.
 
 Phases: load under faults, heal all, wait until all take part, final reads, judge. One line a scenario; the last line is
-`N passed, N failed`. An inconclusive scenario is listed; where CI=true it counts as failed. Scenarios of one setting share a
-system, each with keys of its own, as long as they pass.
+`N passed, N failed`. A run that could not be judged is played again, at most twice; then it is inconclusive, and where CI=true
+that counts as failed. Scenarios of one setting share a system, each with keys of its own, as long as they pass.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ ENOUGH_S_MAX = 15.0  # longer, until there are as many acknowledged writes as th
 SCENARIO_S_MAX = 300.0
 START_S_MAX = 180.0
 LONG_TIMES = 5  # rounds of all steps in a long run
+REPEATS_MAX = 2  # of a run that could not be judged; a failure is never repeated
 EXIT_STOPPED = 143
 OF_THE_SYSTEM = (Capability.FEED, Capability.MEMBERSHIP, Capability.AMNESIA, Capability.LEADER)
 
@@ -291,30 +292,43 @@ def run_all(
 async def _played(
     chosen: Sequence[Scenario], kind: type[System], folder: Path, seed: int, lab: NetLab | None, told: Callable[[Outcome], None]
 ) -> None:
-    """All of one setting, in one house as long as they pass."""
-    house, system = House(kind, setting_of(chosen[0]), folder, seed, lab), None
+    """All of one setting, in one house as long as they pass; what could not be judged is played again in a new one."""
+    house = House(kind, setting_of(chosen[0]), folder, seed, lab)
     try:
         for scenario in chosen:
-            if system is None:
-                house = House(kind, setting_of(scenario), fresh(folder, "system"), seed, lab)
-                try:
-                    async with asyncio.timeout(START_S_MAX):
-                        system = await house.open()
-                except Exception as exc:  # noqa: BLE001 - told, and no verdict on what was to be played in it
-                    why = f"the system did not start: {type(exc).__name__}: {str(exc)[:1500]}"
-                    told(Outcome(scenario, Verdict.UNKNOWN, [why]))
-                    continue
-            run = Run(scenario, house, fresh(folder, f"{scenario.number:02}-{scenario.layer}"), seed)
-            outcome = await run.go(system)
-            if house.started_s:
-                outcome.figures["started in s"] = round(house.started_s, 1)
-                house.started_s = 0
+            unsure = list[str]()
+            for turn in range(1 + REPEATS_MAX):
+                house, outcome = await _one(scenario, kind, folder, seed, lab, house)
+                if outcome.verdict is not Verdict.UNKNOWN or turn == REPEATS_MAX:
+                    break
+                unsure += [f"run {turn + 1} could not be judged: {why}" for why in outcome.why]
+            outcome.why += unsure
             told(outcome)
-            if outcome.verdict is not Verdict.PASS:
-                await house.close()
-                system = None
     finally:
         await house.close()
+
+
+async def _one(
+    scenario: Scenario, kind: type[System], folder: Path, seed: int, lab: NetLab | None, house: House
+) -> tuple[House, Outcome]:
+    """One run in the house that stands, or in a new one; only after a pass it goes on standing."""
+    system = house.system
+    if system is None:
+        house = House(kind, setting_of(scenario), fresh(folder, "system"), seed, lab)
+        try:
+            async with asyncio.timeout(START_S_MAX):
+                system = await house.open()
+        except Exception as exc:  # noqa: BLE001 - told, and no verdict on what was to be played in it
+            await house.close()
+            why = f"the system did not start: {type(exc).__name__}: {str(exc)[:1500]}"
+            return house, Outcome(scenario, Verdict.UNKNOWN, [why])
+    outcome = await Run(scenario, house, fresh(folder, f"{scenario.number:02}-{scenario.layer}"), seed).go(system)
+    if house.started_s:
+        outcome.figures["started in s"] = round(house.started_s, 1)
+        house.started_s = 0
+    if outcome.verdict is not Verdict.PASS:
+        await house.close()
+    return house, outcome
 
 
 def _in_lab(chosen: Sequence[Scenario], system: str, folder: Path, seed: int, told: Callable[[Outcome], None]) -> None:

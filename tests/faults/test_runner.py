@@ -18,7 +18,8 @@ from chaos.check.history import parse
 from chaos.check.verdict import Verdict
 from chaos.faults.edge_shim import build
 from chaos.rigs.capability import Capability
-from tests.faults.acts import Follower, Kill, Leader, OldImage, Part
+from tests.faults import run
+from tests.faults.acts import Follower, Kill, Leader, OldImage, Part, Stage
 from tests.faults.run import all_scenarios, run_all, run_one, turned
 from tests.faults.scenario import Budgets, Invariant, Layer, Load, Scenario, Step
 from tests.faults.system import ROOT
@@ -47,7 +48,8 @@ def test_a_right_system_passes_and_leaves_its_history(tmp_path: Path) -> None:
     assert {one.client for one in history} >= {"c0", "c5", "final"} and "pass" in outcome.line()
 
 
-def test_scenarios_share_a_system_until_one_does_not_pass(tmp_path: Path) -> None:
+def test_scenarios_share_a_system_until_one_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "REPEATS_MAX", 0)
     hard = replace(CUT, number=8, budgets=Budgets(acked_min=1_000_000))
     outcomes = run_all([CUT, hard, replace(CUT, number=9)], "standin", tmp_path / "run", 1)
     assert [one.verdict for one in outcomes] == [Verdict.PASS, Verdict.UNKNOWN, Verdict.PASS], [one.line() for one in outcomes]
@@ -58,6 +60,7 @@ def test_scenarios_share_a_system_until_one_does_not_pass(tmp_path: Path) -> Non
 def test_a_rule_that_is_turned_off_is_found(tmp_path: Path) -> None:
     outcome = run_one(CUT, "standin:obliging", tmp_path / "run", 1)
     assert outcome.verdict is Verdict.FAIL and any("linearizable" in why for why in outcome.why), outcome.line()
+    assert len(list((tmp_path / "run").glob("system-*"))) == 1  # a failure is never played again
 
 
 @needs_compiler
@@ -68,7 +71,10 @@ def test_lost_memory_is_refused_or_found(tmp_path: Path, rule: str, verdict: Ver
     assert outcome.verdict is verdict, outcome.line()
 
 
-def test_too_little_traffic_a_crash_and_a_missing_capability_are_inconclusive(tmp_path: Path) -> None:
+def test_too_little_traffic_a_crash_and_a_missing_capability_are_inconclusive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "REPEATS_MAX", 0)
     calm = Scenario(1, "calm", (), load=Load(clients=1, pause_ms=500), budgets=Budgets(acked_min=10_000))
     outcome = run_one(replace(calm, steps=(Step(Kill(Leader()), for_s=0.1),)), "standin", tmp_path / "few", 1)
     assert outcome.verdict is Verdict.UNKNOWN and "are needed to say anything" in outcome.line()
@@ -78,6 +84,25 @@ def test_too_little_traffic_a_crash_and_a_missing_capability_are_inconclusive(tm
     outcome = run_one(broken, "standin", tmp_path / "crash", 1)
     assert outcome.verdict is Verdict.UNKNOWN and "ValueError: nobody" in outcome.line()
     assert [turned(one) for one in Verdict] == [Verdict.FAIL, Verdict.PASS, Verdict.UNKNOWN]
+
+
+@pytest.mark.parametrize(("crashes", "verdict"), [(2, Verdict.PASS), (3, Verdict.UNKNOWN)])
+def test_what_could_not_be_judged_is_played_again_at_most_twice(tmp_path: Path, crashes: int, verdict: Verdict) -> None:
+    shaky = replace(CUT, steps=(Step(Kill(Shaky(crashes)), for_s=0.1),))
+    outcome = run_one(shaky, "standin", tmp_path / "run", 1)
+    assert outcome.verdict is verdict and len(list((tmp_path / "run").glob("system-*"))) == 3, outcome.line()
+    assert "run 2 could not be judged: ValueError: not yet" in outcome.line()
+
+
+class Shaky:
+    def __init__(self, crashes: int) -> None:
+        self.left = crashes
+
+    async def choose(self, stage: Stage) -> list[int]:
+        self.left -= 1
+        if self.left >= 0:
+            raise ValueError("not yet")
+        return await Follower().choose(stage)
 
 
 class Nobody:
