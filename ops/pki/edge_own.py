@@ -34,13 +34,16 @@ class _Card(msgspec.Struct):
     number: int
 
 
+_decode = msgspec.json.Decoder(_Card).decode  # made once: see replica/store/state_row.py
+
+
 def place_of(config: MemberConfig) -> tuple[int, bytes]:
     """Number and cluster of this member by its card; without one: number 1 of no cluster. Raises ZaibeiError(DAMAGED)."""
     path = config.member.data / CARD_FILE
     if not path.exists():
         return ALONE, b""
     try:
-        card = msgspec.json.decode(path.read_bytes(), type=_Card)
+        card = _decode(path.read_bytes())
         cluster = bytes.fromhex(card.cluster)
         if len(cluster) != CLUSTER_OCTETS or card.number < 1:
             raise ValueError("no cluster and number")

@@ -55,6 +55,9 @@ def encode_card(card: Card) -> bytes:
     return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
 
 
+_decode = msgspec.json.Decoder(_File).decode  # made once: see replica/store/state_row.py
+
+
 def decode_card(octets: bytes, place: str) -> Card:
     """The card back.
 
@@ -63,7 +66,7 @@ def decode_card(octets: bytes, place: str) -> Card:
     """
     hint = "Next: restore that one file, or give the member a new place: zaibei cluster replace NAME at another member"
     try:
-        file = msgspec.json.decode(octets, type=_File)
+        file = _decode(octets)
         cluster, lineage = bytes.fromhex(file.cluster), bytes.fromhex(file.lineage)
     except (msgspec.DecodeError, ValueError, RecursionError) as exc:
         raise ZaibeiError(Code.DAMAGED, f"{place} is no card of a member ({exc}). {hint}") from exc

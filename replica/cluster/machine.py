@@ -73,6 +73,10 @@ def encode_state(state: ControlState) -> bytes:
     return msgspec.json.encode(_File(FILE_FORMAT, sha256(body).hexdigest(), msgspec.Raw(body)))
 
 
+_decode_file = msgspec.json.Decoder(_File).decode  # made once: see replica/store/state_row.py
+_decode_state = msgspec.json.Decoder(ControlState).decode
+
+
 def decode_state(octets: bytes, place: str) -> ControlState:
     """The state back.
 
@@ -81,14 +85,14 @@ def decode_state(octets: bytes, place: str) -> ControlState:
     """
     hint = "Next: zaibei cluster reseed control MEMBER, at a member that is in service"
     try:
-        found = msgspec.json.decode(octets, type=_File)
+        found = _decode_file(octets)
         if found.format != FILE_FORMAT:
             raise ZaibeiError(
                 Code.DAMAGED, f"{place} is of format {found.format}, this version reads {FILE_FORMAT}. Next: update this member"
             )
         if sha256(bytes(found.state)).hexdigest() != found.sha256:
             raise ZaibeiError(Code.DAMAGED, f"{place} does not hold what was written into it. {hint}")
-        return msgspec.json.decode(found.state, type=ControlState)
+        return _decode_state(found.state)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ZaibeiError(Code.DAMAGED, f"{place} cannot be read ({exc}). {hint}") from exc
 

@@ -69,10 +69,13 @@ def encode_places(places: Places) -> bytes:
     return msgspec.json.encode(_File(PLACES_FORMAT, places))
 
 
+_decode = msgspec.json.Decoder(_File).decode  # made once: see replica/store/state_row.py
+
+
 def decode_places(octets: bytes) -> Places:
     """The places back; none when the octets are damaged: they are asked for again."""
     try:
-        file = msgspec.json.decode(octets, type=_File)
+        file = _decode(octets)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ()
     return file.places if file.format == PLACES_FORMAT else ()

@@ -29,12 +29,15 @@ def answer_of(found: Read) -> peer_pb2.MemberAnswer:
     return peer_pb2.MemberAnswer(values=[value or b"" for value in values], present=present, octets=msgspec.json.encode(view))
 
 
+_decode_view = msgspec.json.Decoder(SourceView).decode  # made once: see replica/store/state_row.py
+
+
 def read_of(answer: peer_pb2.MemberAnswer, keys: int, elapsed_ms: int) -> Read:
     """What another member read, older by the time it took to come. Raises ZaibeiError(MALFORMED)."""
     if len(answer.values) != keys or len(answer.present) != keys:
         raise ZaibeiError(Code.MALFORMED, f"{keys} records were asked for, {len(answer.values)} came")
     try:
-        view = msgspec.json.decode(answer.octets, type=SourceView)
+        view = _decode_view(answer.octets)
     except (msgspec.DecodeError, msgspec.ValidationError) as exc:
         raise ZaibeiError(Code.MALFORMED, f"the view does not parse: {exc}") from exc
     age_ms = None if view.age_ms is None else view.age_ms + elapsed_ms
