@@ -52,7 +52,7 @@ class GrpcLinks:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.Task[None] | None = None
-        self._told = b""
+        self._told, self._told_boot = b"", 0
 
     @property
     def connected(self) -> frozenset[int]:
@@ -65,7 +65,7 @@ class GrpcLinks:
     def start(self) -> None:
         """Begin to call, and to take calls."""
         require(self._ticking is None and not self._book.closed, "links are started once")
-        self._told = self._hello_octets()
+        self._told, self._told_boot = self._hello_octets(), self._own().boot
         self.service.open = True
         self._ticking = self._run(self._tick(), "in their clock")
         self.set_places(self._places)
@@ -101,7 +101,16 @@ class GrpcLinks:
         if octets == self._told:
             return
         self._told = octets
-        message = peer_pb2.LinkMessage(hello=self._own())
+        own = self._own()
+        if own.boot != self._told_boot:  # a new life: a call carries one alone, so all begin anew
+            self._told_boot = own.boot
+            why = "this member's journal began a new life"
+            for call in self._calls.values():
+                call.end(why)
+            for taken in self.service.calls.values():
+                taken.end(why)
+            return
+        message = peer_pb2.LinkMessage(hello=own)
         for call in self._calls.values():
             call.send_newest(Slot.HELLO, message)
         for taken in self.service.calls.values():

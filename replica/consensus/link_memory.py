@@ -120,7 +120,7 @@ class MemoryLinks:
         self.taken: dict[int, _Line] = {}  # lines of others to us
         self._calling: set[int] = set()
         self._started = False
-        self._told = b""
+        self._told, self._told_boot = b"", 0
 
     @property
     def connected(self) -> frozenset[int]:
@@ -133,7 +133,7 @@ class MemoryLinks:
     def start(self) -> None:
         """Be there, and call."""
         require(not self._started and not self.book.closed, "links are started once")
-        self._started, self._told = True, self._hello_octets()
+        self._started, self._told, self._told_boot = True, self._hello_octets(), self._own().boot
         self._hub.attach(self.number, self)
 
     def set_places(self, places: Mapping[int, Place]) -> None:
@@ -153,7 +153,13 @@ class MemoryLinks:
         if octets == self._told:
             return
         self._told = octets
-        message = peer_pb2.LinkMessage(hello=self._own())
+        own = self._own()
+        if own.boot != self._told_boot:
+            self._told_boot = own.boot
+            for line in (*self._lines.values(), *self.taken.values()):
+                self._break(line, "this member's journal began a new life", "its call is over")
+            return
+        message = peer_pb2.LinkMessage(hello=own)
         for line in self._lines.values():
             self._put_newest(line, Slot.HELLO, message)
         for line in self.taken.values():

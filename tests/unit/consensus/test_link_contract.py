@@ -116,6 +116,14 @@ async def test_a_changed_hello_is_told_again_and_an_equal_one_is_not(world: Worl
     assert two.heard.story == ["connected 1"] * 2 and one.heard.story == ["connected 2"] * 2
 
 
+async def test_a_new_life_begins_new_calls_and_refuses_nobody(world: World) -> None:
+    one, two = await world.pair()
+    one.hello.boot += 1
+    one.links.hello_changed()
+    await until(lambda: two.heard.hellos[1][-1].boot == 2 and one.links.connected == {2} and two.links.connected == {1})
+    assert two.heard.story[:2] == ["connected 1", "lost 1"] and not two.refused(1, "unexpected")
+
+
 async def test_who_stops_is_lost_at_once_and_met_again(world: World) -> None:
     one, two = await world.pair()
     loop = asyncio.get_running_loop()
