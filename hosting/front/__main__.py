@@ -31,7 +31,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     http: tuple[tuple[str, int], ...] = ()
     grpc: tuple[tuple[str, int], ...] = ()
     reuse_port: bool = False
-    beat_silence_ms_max: int = 10
+    beat_silence_ms_max: int = 50
     lock: str = ""
     metrics: tuple[tuple[str, int], ...] = ()
 

@@ -42,7 +42,7 @@ class PortClientSettings:
     """
 
     socket_path: Path
-    beat_silence_ms_max: int = 10
+    beat_silence_ms_max: int = 50
     answer_age_ms_max: int = 100
     calls_max: int = 64
     reconnect_ms: int = 20
