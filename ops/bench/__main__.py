@@ -30,7 +30,7 @@ from replica.native import BACKEND
 
 WIDTH_MIN = 160  # columns of the table; narrower ones cannot be read
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-STAGES: dict[str, Stage] = {
+MAIN: dict[str, Stage] = {
     "steps": steps,
     "ingest": ingest,
     "updates": updates,
@@ -38,6 +38,8 @@ STAGES: dict[str, Stage] = {
     "load": load,
     "resolution": resolution,
     "changes": under_changes,
+}
+CLUSTER: dict[str, Stage] = {
     "replicated": replicated,
     "failover": failover,
     "catch-up": catch_up,
@@ -46,6 +48,8 @@ STAGES: dict[str, Stage] = {
     "groups": groups,
     "core": core,
 }
+PARTS = {"main": MAIN, "cluster": CLUSTER}
+STAGES = MAIN | CLUSTER
 
 
 def machine() -> str:
@@ -96,32 +100,41 @@ def show(console: Console, rows: Sequence[Row]) -> None:
 
 
 @click.command()
+@click.option("--part", type=click.Choice([*PARTS]), help="The stages of one member, or those of a cluster; without it both.")
 @click.option("--only", multiple=True, type=click.Choice([*STAGES]), help="One stage; may be given several times.")
 @click.option("--quick", is_flag=True, help="Short runs on small stores: shows that it works; the figures say little.")
 @click.option(
     "--long", is_flag=True, help=f"{LONG_KILLS} kills of a leader instead of {FULL.kills}, ten minutes of full-speed intake."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
-@click.option("--write", is_flag=True, help="Put the table into ops/docs/benchmarks.md.")
-def main(only: tuple[str, ...], quick: bool, long: bool, as_json: bool, write: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON document a part instead of tables.")
+@click.option("--write", is_flag=True, help="Put the table of each part into ops/docs/benchmarks.md.")
+def main(part: str | None, only: tuple[str, ...], quick: bool, long: bool, as_json: bool, write: bool) -> None:
     """Measure every stage; the median of three runs each. Takes about twenty minutes; a quiet machine says more."""
     if write and (only or quick):
-        raise click.UsageError("--write takes the whole table: without --only and --quick")
+        raise click.UsageError("--write takes the whole table of a part: without --only and --quick")
+    if part and only:
+        raise click.UsageError("--part or --only, not both")
     if long and quick:
         raise click.UsageError("--long or --quick, not both")
     console = Console(stderr=as_json)
     console.width = max(console.width, WIDTH_MIN)
-    began = time.monotonic()
-    rows = run(only or [*STAGES], quick=quick, long=long, console=console)
-    minutes = (time.monotonic() - began) / 60
-    header = f"`make bench` ({minutes:.0f} minutes). {machine()}"
-    if as_json:
-        print(json.dumps({"machine": header, "rows": [as_dict(one) for one in rows]}))
-    else:
-        show(console, rows)
-        console.print(header, highlight=False)
-    if write:
-        PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), rows, header), encoding="utf-8")
+    rows: list[Row] = []
+    for name in [part] if part else PARTS:
+        names = [one for one in PARTS[name] if not only or one in only]
+        if not names:
+            continue
+        began = time.monotonic()
+        found = run(names, quick=quick, long=long, console=console)
+        asked = f'ARGS="--part {name}{" --long" if long else ""}"' if not only else f"ARGS={' '.join(only)}"
+        header = f"`make bench {asked}` ({(time.monotonic() - began) / 60:.0f} minutes). {machine()}"
+        if as_json:
+            print(json.dumps({"part": name, "machine": header, "rows": [as_dict(one) for one in found]}))
+        else:
+            show(console, found)
+            console.print(header, highlight=False)
+        if write:
+            PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), name, found, header), encoding="utf-8")
+        rows += found
     missed = [one.what for one in rows if one.met is False]
     if missed:
         console.print(f"{len(missed)} target(s) missed: {'; '.join(missed)}. ops/docs/benchmarks.md explains known gaps.")

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-BEGIN, END = "<!-- table: make bench ARGS=--write -->", "<!-- end of table -->"
+END = "<!-- end of table -->"
+
+
+def begin(part: str) -> str:
+    """The mark before the table of a part."""
+    return f'<!-- table: make bench ARGS="--part {part} --write" -->'
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +99,14 @@ def as_dict(one: Row) -> dict[str, object]:
     return {name: getattr(one, name) for name in names}
 
 
-def replaced(page: str, rows: Sequence[Row], header: str) -> str:
-    """A page with its table between the two marks replaced; everything else in it is a person's and stays.
+def replaced(page: str, part: str, rows: Sequence[Row], header: str) -> str:
+    """A page with the table of a part replaced between its marks; everything else in it is a person's and stays.
 
     Raises:
-        ValueError: the page has not both marks, once each.
+        ValueError: the page has not both marks of this part.
     """
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise ValueError("the page needs both marks of the table, once each")
-    inside = f"{BEGIN}\n{header}\n\n{markdown(rows)}\n{END}"
-    return re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: inside, page, flags=re.DOTALL)
+    mark = begin(part)
+    if page.count(mark) != 1 or END not in page.partition(mark)[2]:
+        raise ValueError(f"the page needs the mark {mark} once, and {END} behind it")
+    inside = f"{mark}\n{header}\n\n{markdown(rows)}\n{END}"
+    return re.sub(f"{re.escape(mark)}.*?{re.escape(END)}", lambda _: inside, page, count=1, flags=re.DOTALL)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ops.bench.table import BEGIN, END, Row, as_dict, cells, markdown, number, replaced, row
+from ops.bench.__main__ import PAGE, PARTS
+from ops.bench.table import END, Row, as_dict, begin, cells, markdown, number, replaced, row
 
 
 def test_median_and_extremes() -> None:
@@ -40,15 +41,21 @@ def test_cells_say_everything() -> None:
     assert as_dict(one)["met"] is False
 
 
-def test_written_page_keeps_what_people_wrote() -> None:
-    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+def test_written_page_keeps_what_people_wrote_and_the_other_part() -> None:
+    page = f"before\n{begin('a')}\nold a\n{END}\nbetween\n{begin('b')}\nold b\n{END}\nafter\n"
     rows = [Row("1", "a | b \\1", 1.0, "u")]
-    written = replaced(page, rows, "header")
-    assert written.startswith("before\n") and written.endswith("\nafter\n") and "old" not in written
-    assert markdown(rows) in written and replaced(written, rows, "header") == written
+    written = replaced(page, "a", rows, "header")
+    assert written.startswith("before\n") and written.endswith(f"{END}\nbetween\n{begin('b')}\nold b\n{END}\nafter\n")
+    assert "old a" not in written and markdown(rows) in written and replaced(written, "a", rows, "header") == written
+    assert "old a" in replaced(page, "b", rows, "header")
 
 
-@pytest.mark.parametrize("page", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
+@pytest.mark.parametrize("page", ["", begin("a"), f"{END}{begin('a')}", f"{begin('b')}{END}", f"{begin('a')}{END}" * 2])
 def test_page_without_its_marks_is_refused(page: str) -> None:
-    with pytest.raises(ValueError, match="both marks"):
-        replaced(page, [], "header")
+    with pytest.raises(ValueError, match="the page needs the mark"):
+        replaced(page, "a", [], "header")
+
+
+def test_the_page_of_benchmarks_has_all_tables() -> None:
+    for part in PARTS:
+        assert "header of a test" in replaced(PAGE.read_text(encoding="utf-8"), part, [], "header of a test")
