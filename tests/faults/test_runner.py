@@ -50,6 +50,7 @@ def test_a_right_system_passes_and_leaves_its_history(tmp_path: Path) -> None:
 
 def test_scenarios_share_a_system_until_one_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "REPEATS_MAX", 0)
+    monkeypatch.setattr(run, "ENOUGH_S_MAX", 2.0)
     hard = replace(CUT, number=8, budgets=Budgets(acked_min=1_000_000))
     outcomes = run_all([CUT, hard, replace(CUT, number=9)], "standin", tmp_path / "run", 1)
     assert [one.verdict for one in outcomes] == [Verdict.PASS, Verdict.UNKNOWN, Verdict.PASS], [one.line() for one in outcomes]
@@ -75,6 +76,7 @@ def test_too_little_traffic_a_crash_and_a_missing_capability_are_inconclusive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "REPEATS_MAX", 0)
+    monkeypatch.setattr(run, "ENOUGH_S_MAX", 2.0)
     calm = Scenario(1, "calm", (), load=Load(clients=1, pause_ms=500), budgets=Budgets(acked_min=10_000))
     outcome = run_one(replace(calm, steps=(Step(Kill(Leader()), for_s=0.1),)), "standin", tmp_path / "few", 1)
     assert outcome.verdict is Verdict.UNKNOWN and "are needed to say anything" in outcome.line()
