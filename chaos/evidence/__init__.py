@@ -1,0 +1,1 @@
+"""Evidence of drills: bundles that are signed, chained, readable by a stranger, and drawn as a page."""
