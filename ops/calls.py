@@ -26,6 +26,7 @@ from ops.config import MemberConfig
 from ops.metrics import samples
 from ops.operators.edge_book import BookFile
 from ops.operators.holds import HeldGroup, HoldDesk
+from ops.proofs import MemberProofs
 from ops.seat import Bound, Seat
 from replica import native
 from replica.feed.phases import Phase
@@ -74,7 +75,7 @@ class CopyHolds:
             raise ZaibeiError(Code.UNKNOWN, "decided, but not applied yet: look at `zaibei hold list`", definite=False) from None
 
 
-class MemberCalls:
+class MemberCalls(MemberProofs):
     """Satisfies ops.admin.calls.AdminCalls."""
 
     def __init__(self, config: MemberConfig, member: Member, seat: Seat, bound: Callable[[], Bound]) -> None:

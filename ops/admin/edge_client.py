@@ -12,6 +12,7 @@ from ops.admin.cluster_calls import INVITE_VALID_S
 from ops.admin.cluster_values import ClusterDone, ClusterPlan, ClusterStatus, Invitation
 from ops.admin.codec import ANSWER_OCTETS_MAX, decode_answer, encode_request
 from ops.admin.edge_socket import short_path
+from ops.admin.proof_calls import ProofClient
 from ops.admin.values import (
     Approval,
     Held,
@@ -32,7 +33,7 @@ GRACE_S = 2.0  # beyond the member's own time limit
 READ_OCTETS = 64 * 1024
 
 
-class AdminClient:
+class AdminClient(ProofClient):
     """Calls a running member.
 
     Args:

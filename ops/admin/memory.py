@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ops.admin.proof_calls import MemoryProofs
 from ops.admin.values import (
     Approval,
     Held,
@@ -24,7 +25,7 @@ from replica.model.errors import Code, ZaibeiError
 
 
 @dataclass(slots=True)
-class MemoryMember:
+class MemoryMember(MemoryProofs):
     """Answers from what it was given. `takeover` maps (call, source) to an answer."""
 
     state: Status
@@ -34,6 +35,7 @@ class MemoryMember:
     takeover: dict[tuple[str, str], Any] = field(default_factory=dict)
     reseeds: dict[str, ReseedPlan] = field(default_factory=dict)
     grants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    proofs: dict[str, Any] = field(default_factory=dict)
     stopping: Callable[[], None] = lambda: None
 
     async def status(self) -> Status:

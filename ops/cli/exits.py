@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from replica.model.errors import Code, Trouble, ZaibeiError
+from replica.model.states import Result
 
 
 class Exit(IntEnum):
@@ -39,6 +40,8 @@ MEANING: dict[Exit, str] = {
     Exit.UNKNOWN: "the outcome, or the state asked for, is not known; look before you repeat",
     Exit.WOULD_LOSE_DATA: "would lose data, so it was not done",
 }
+
+VERDICTS: dict[Result, Exit] = {Result.PASS: Exit.DONE, Result.FAIL: Exit.VERIFICATION_FAILED, Result.UNKNOWN: Exit.UNKNOWN}
 
 OF_CODE: dict[Code, Exit] = {
     Code.MALFORMED: Exit.USAGE,

@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rich.text import Text
 
 from ops.cli.enroll import enroll, join
-from ops.cli.exits import Exit
+from ops.cli.exits import VERDICTS, Exit
 from ops.cli.grant import grant
 from ops.cli.identity import described
+from ops.cli.receipts import receipts
 from ops.cli.reseed import reseed
 from ops.cli.style import Console, guarded, pairs, styled, table
 from ops.config.edge_load import load_config
@@ -41,7 +42,6 @@ from replica.model.states import Result
 
 STATUS_AGE_S_MAX = 5.0
 DEFAULT_FILE = "source.toml"
-VERDICTS = {Result.PASS: Exit.DONE, Result.FAIL: Exit.VERIFICATION_FAILED, Result.UNKNOWN: Exit.UNKNOWN}
 
 config_option = click.option(
     "--config",
@@ -65,6 +65,7 @@ def source() -> None:
       zaibei source serve --config source.toml
       zaibei source check node-a                      at the centre: the one in zaibei.toml
       zaibei source reseed plan node-a                at the centre: when its copy here is damaged
+      zaibei source receipts verify                   at the node: the copy's signed promises
     """
 
 
@@ -347,6 +348,7 @@ source.add_command(reseed)
 source.add_command(grant)
 source.add_command(enroll)
 source.add_command(join)
+source.add_command(receipts)
 
 if __name__ == "__main__":
     sys.exit(guarded(lambda: source(standalone_mode=False, prog_name="zaibei source"), "--json" in sys.argv))

@@ -18,6 +18,7 @@ from pathlib import Path
 from replica.agent.cutter import Piece, check, compact, cut, effective, pieces
 from replica.agent.edge_clocks import Clocks
 from replica.agent.edge_content import Content, Step
+from replica.agent.edge_receipts import ReceiptBook
 from replica.agent.edge_segments import Fsync, SegmentFiles
 from replica.agent.edge_snapshot import Snapshots
 from replica.agent.log import Segment, floor_of, locate, same_epoch
@@ -64,6 +65,7 @@ class AgentLog:
         self._appended_s, self._certified_s, self._quiet_until_s = _NEVER_S, _NEVER_S, _NEVER_S
         self._epoch_wanted = ""
         self._marker: Path | None = None
+        self._book: ReceiptBook | None = None
         self._closed = False
 
     @staticmethod
@@ -411,17 +413,25 @@ class AgentLog:
             self._marker.write_text("granted")
         self._waiters.wake()
 
+    def keep_receipts(self, book: ReceiptBook) -> None:
+        """From now on a receipt counts once it lies in this book, fsynced: what a registry was told is what it can prove."""
+        self._book = book
+
     def receipt(self, receipt: source_pb2.Receipt) -> None:
-        if receipt.level != source_pb2.Receipt.LEVEL_QUORUM:
-            return
         position = Position.from_wire(receipt.position)
         ours = position in [digest.position for digest in self._known(position)]
         if receipt.source != self.nature.source or not ours:
             self.counts.foreign_receipts += 1
-            return
-        self.counts.receipts += 1
-        self._retention.receipt(position)
-        self._waiters.wake()
+        elif self._book is None:
+            self._receipted(receipt)
+        else:
+            self._book.keep(receipt, self._receipted)
+
+    def _receipted(self, receipt: source_pb2.Receipt) -> None:
+        if receipt.level == source_pb2.Receipt.LEVEL_QUORUM:
+            self.counts.receipts += 1
+            self._retention.receipt(Position.from_wire(receipt.position))
+            self._waiters.wake()
 
     @property
     def receipted(self) -> Position | None:
@@ -454,7 +464,7 @@ class AgentLog:
     @property
     def failed(self) -> ZaibeiError | None:
         """Set for good after an fsync failed: the process must stop."""
-        return self._files.failed
+        return self._files.failed or (self._book.failed if self._book is not None else None)
 
     def close(self) -> None:
         """Wait for an append in flight, then close. Calling twice is harmless."""

@@ -26,13 +26,14 @@ from replica.agent.edge_clocks import boottime_s
 from replica.agent.edge_files import FileReader
 from replica.agent.edge_log import AgentLog
 from replica.agent.edge_metrics import AgentMetrics
+from replica.agent.edge_receipts import ReceiptBook
 from replica.feed.edge_pusher import Pusher
 from replica.feed.edge_source_server import SourceService, add_source_service
 from replica.feed.edge_tls import SERVER_OPTIONS, server_credentials
 from replica.model.edge_identity import Identity, ensure_identity
 from replica.model.edge_trust import LiveTrust
 from replica.model.errors import Code, ZaibeiError
-from replica.model.identity import Trusts
+from replica.model.identity import Peer, Trusts
 from replica.model.trust import Role
 from replica.v1 import source_pb2
 
@@ -42,7 +43,7 @@ SERVICE = source_pb2.DESCRIPTOR.services_by_name["RegistrySource"].full_name
 HOUSEKEEPING_S = 1.0
 STOP_GRACE_S = 2.0
 OFFER_CHECK_S = 0.1
-STATUS_FILE, LOCK_FILE = "status.json", "lock"
+STATUS_FILE, LOCK_FILE, RECEIPTS_FOLDER = "status.json", "lock", "receipts"
 CONFIG_OCTETS_MAX = 4 * 1024 * 1024
 
 
@@ -93,8 +94,9 @@ class Address:
 class Source:
     """One source of this process: identity, log, reader. `open`, then `running`."""
 
-    def __init__(self, config: SourceConfig, identity: Identity, agent: AgentLog, lock: int) -> None:
-        self.config, self.identity, self.agent = config, identity, agent
+    def __init__(self, config: SourceConfig, identity: Identity, agent: AgentLog, book: ReceiptBook, lock: int) -> None:
+        self.config, self.identity, self.agent, self.book = config, identity, agent, book
+        agent.keep_receipts(book)
         self.trusts = trusts_of(config)
         self.addresses: tuple[Address, ...] = ()
         self.pushers: list[Pusher] = []
@@ -111,7 +113,7 @@ class Source:
         """Take the data folder and open what is in it.
 
         Raises:
-            ZaibeiError(CONFLICT): another process has the folder. ZaibeiError(DAMAGED): see AgentLog.open.
+            ZaibeiError(CONFLICT): another process has the folder. ZaibeiError(DAMAGED): see AgentLog.open, ReceiptBook.open.
         """
         identity = identity_of(config)
         lock = os.open(config.data / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
@@ -130,9 +132,15 @@ class Source:
         except BaseException:
             os.close(lock)
             raise
+        try:
+            book = ReceiptBook.open(config.data / RECEIPTS_FOLDER, nature.source)
+        except BaseException:
+            agent.close()
+            os.close(lock)
+            raise
         if config.trust is None:  # by a CA, the session checks grants with the key of the certificate it talks to
             agent.trust_granters([peer.signing_key for peer in config.pins.peers])
-        return Source(config, identity, agent, lock)
+        return Source(config, identity, agent, book, lock)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Source]:
@@ -146,7 +154,7 @@ class Source:
             tasks.append(asyncio.create_task(self._housekeeping()))
             for name, address in self.config.push:
                 peer = next(peer for peer in self.config.pins.peers if peer.name == name)
-                self.pushers.append(Pusher(self.agent, address, self.identity, peer, self.trusts))
+                self.pushers.append(Pusher(self.agent, address, self.identity, peer, self.trusts, self.book.met))
             tasks += [asyncio.create_task(self._push(pusher)) for pusher in self.pushers]
             if self.reader is not None:
                 self._thread = threading.Thread(target=self.reader.run, name="input", daemon=True)
@@ -172,6 +180,7 @@ class Source:
 
     def close(self) -> None:
         """Close log and folder. Calling twice is harmless."""
+        self.book.close()
         self.agent.close()
         if self._lock >= 0:
             os.close(self._lock)
@@ -185,7 +194,7 @@ class Source:
             log.warning("no [[member]] is pinned: the feed is not offered yet", extra={"source": config.nature.source})
             return None
         server = grpc.aio.server(options=list(SERVER_OPTIONS))
-        add_source_service(server, SourceService(lambda peer, name: self._log_for(name), lambda: self.trusts))
+        add_source_service(server, SourceService(self._log_for, lambda: self.trusts))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         bound = []
@@ -209,13 +218,14 @@ class Source:
         self._offered = self._offered or self.reader is None or self.reader.published
         return self._offered
 
-    def _log_for(self, name: str) -> AgentLog | None:
+    def _log_for(self, peer: Peer, name: str) -> AgentLog | None:
         if name not in ("", self.config.nature.source):
             return None
         if not self.offered and self.reader is not None:
             state, why = self.reader.state.value, self.reader.state_reason
             what = f"{self.config.nature.source} has not read its registry as a whole yet"
             raise ZaibeiError(Code.UNREACHABLE, f"{what} ({state}: {why})" if why else f"{what} ({state})", retry=True)
+        self.book.met(peer)
         return self.agent
 
     async def _push(self, pusher: Pusher) -> None:
@@ -268,6 +278,11 @@ class Source:
             "spool_full": agent.full(),
             "epoch_wanted": agent.epoch_wanted(),
             "failed": str(agent.failed) if agent.failed else "",
+            "receipts": {
+                "kept": len(self.book.book.receipts),
+                "trouble": str(self.book.trouble or ""),
+                "book": str(self.book.path),
+            },
             "input": reader.state.value if reader else "none",
             "input_reason": reader.state_reason if reader else "",
             "rejects": reader.counts.rejects if reader else 0,

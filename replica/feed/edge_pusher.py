@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from random import SystemRandom
 
 import grpc
@@ -65,10 +65,19 @@ class Pusher:
     Args:
         address: `host:port` of the replica; replica: its pin.
         trusts: who may answer where the replica is not pinned; None: pins alone count.
+        met: told who answers, before its first word.
     """
 
-    def __init__(self, log: SourceLog, address: str, identity: Identity, replica: Peer, trusts: Trusts | None = None) -> None:
-        self._trusts = trusts
+    def __init__(
+        self,
+        log: SourceLog,
+        address: str,
+        identity: Identity,
+        replica: Peer,
+        trusts: Trusts | None = None,
+        met: Callable[[Peer], None] | None = None,
+    ) -> None:
+        self._trusts, self._met = trusts, met
         self._log, self._address, self._identity, self._replica = log, address, identity, replica
         self._random = SystemRandom()
         self.last_trouble: Trouble | None = None
@@ -101,6 +110,8 @@ class Pusher:
             replica = await find_peer(self._address, self._replica, self._trusts)
         except ZaibeiError as exc:
             return exc.trouble
+        if self._met is not None:
+            self._met(replica)
         still = callee_stands(replica, self._identity, self._trusts)
         async with open_channel(self._address, self._identity, replica) as channel:
             stub: feed_pb2_grpc.ChangeFeedAsyncStub = feed_pb2_grpc.ChangeFeedStub(channel)

@@ -12,6 +12,7 @@ from replica.model.group_state import GroupState
 from replica.model.position import Position
 from replica.store.edge_generation import Generation
 from replica.store.edge_readout import Pinned, SnapshotReader, read_range
+from replica.store.rows import Kind, history_of, placed
 from replica.store.state_row import Stored
 from replica.v1 import source_pb2
 
@@ -106,6 +107,13 @@ class StoreReads:
         """Our boundary there; kept longer than data. Any thread."""
         with self._reading() as live:
             return live.chain_at(epoch, seq)
+
+    def boundaries(self) -> tuple[Position, list[Position]]:
+        """Where the live copy stands, and every boundary up to there that is still known, ascending. Blocks long, any thread."""
+        with self._reading() as live:
+            head = live.row.position
+            rows = live.rocks.rows(Kind.HISTORY, placed(Kind.HISTORY, head.epoch, head.seq))
+            return head, [*(history_of(key, value)[0] for key, value in rows), head]
 
     def floor(self) -> Position:
         """The oldest boundary from which `changes_after` goes on."""
