@@ -11,10 +11,10 @@ from hosting.tenant.port import HostedGroup
 from replica.model.batch import Change
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.group_state import GroupState
+from replica.model.ladder_rules import registrations_refused
 from replica.model.outcome import Outcome, OutcomeKind
 from replica.model.position import Position
 from replica.model.precondition import Precondition
-from replica.model.states import Authority
 from replica.v1 import entry_pb2
 
 ENTRY_FORMAT = 1
@@ -206,8 +206,9 @@ def not_leader(source: str) -> Trouble:
 
 def refusal_of(state: GroupState) -> Trouble | None:
     """Why a source as it stands takes no registrations; None: it does."""
-    if state.authority is not Authority.REGISTRATION:
-        return Trouble(Code.REFUSED, f"we are not the authority of {state.source}: it registers itself")
+    if (closed := registrations_refused(state)) is not None:
+        code, why = closed
+        return Trouble(code, why, retry=code is Code.BUSY)
     granted, position = state.granted, state.position
     if granted is None or (granted.lineage, granted.epoch) != (position.lineage, position.epoch):
         return Trouble(Code.BUSY, f"{state.source} has not begun its epoch yet: again later", retry=True)

@@ -44,7 +44,7 @@ from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.edge_probe import probe
 from replica.takeover.edge_runner import RunnerConfig, TakeoverRunner, boottime_ns
 from replica.takeover.machine import Policy
-from replica.takeover.ports import Endpoint, PublishedSites
+from replica.takeover.ports import Endpoint, Heard, PublishedSites, heard_of
 from replica.v1 import entry_pb2, source_pb2
 
 ARMED_BEAT_MS = 50  # SEMANTICS 6
@@ -369,6 +369,9 @@ class TakeoverView:
 
     def age_ms(self) -> int | None:
         return self._copy.driver.age.age_ms(boottime_ns())
+
+    def heard(self) -> Heard:
+        return heard_of(self._copy.driver.age.heard, self._copy.store.state().position, boottime_ns())
 
     def leads(self) -> bool:
         return self._copy.log.leader

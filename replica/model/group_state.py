@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from replica.model.brake import BrakeWindows
 from replica.model.digest import ContentDigest
+from replica.model.ladder import Ladder
+from replica.model.ledger import Ledger
 from replica.model.position import ORIGIN, Position
 from replica.model.states import Authority, FeedState, Mode
 
@@ -53,6 +55,8 @@ class GroupState:
         grant_taken: the source confirmed that grant durably.
         counts: live records per prefix part (record kinds by their prefix; `p…` parts for routes; b"b"+kind for documents).
         verified: outcome of the last certificate comparison; None: never.
+        ladder: where the authority over its registrations stands, on the way up or back.
+        ledger: of the newest failback; its lines lie beside the records. None: there was none.
     """
 
     source: str
@@ -80,3 +84,5 @@ class GroupState:
     brake: BrakeWindows = field(default_factory=BrakeWindows)
     certificate: ContentDigest | None = None
     verified: bool | None = None
+    ladder: Ladder = field(default_factory=Ladder)
+    ledger: Ledger | None = None

@@ -190,6 +190,8 @@ class SourceStore(StoreBeside):
                 Code.DAMAGED, f"entry {entry.index} has format {message.format}, kind {kind}: a newer version wrote it"
             )
         match kind:
+            case "append" | "hold" if self._stored.group.ladder.closed:
+                outcome = self._nothing(entry, OutcomeKind.FENCED, "the source's epoch is closed: it is taken over")
             case "append":
                 outcome = self._append(entry, message)
             case "hold":

@@ -15,10 +15,10 @@ from replica.model.batch import OP_DELETE, OP_PUT, Batch, open_batch
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import key_text
+from replica.model.ladder_rules import registrations_refused
 from replica.model.outcome import OutcomeKind
 from replica.model.position import Position
 from replica.model.precondition import Must, Precondition
-from replica.model.states import Authority
 from replica.store.order import Known, Verdict, judge
 from replica.v1 import entry_pb2
 
@@ -49,8 +49,8 @@ def judge_registration(
     Raises:
         ZaibeiError: reading failed; nothing else raises.
     """
-    if group.authority is not Authority.REGISTRATION:
-        return None, (OutcomeKind.FENCED, f"we are not the authority of {group.source}: it registers itself")
+    if (closed := registrations_refused(group)) is not None:
+        return None, (OutcomeKind.FENCED, closed[1])
     if group.hold is not None:
         return None, (OutcomeKind.HELD, f"waits behind what is held at {group.hold.ident}")
     parsed = _parse(body, group.source)

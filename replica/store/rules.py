@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from replica.model import ladder_rules, ladder_words
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites, SideGeneration
 from replica.model.identifier import prefix_key
+from replica.model.ladder_values import Judged, Moved
+from replica.model.ladder_values import Moment as LadderMoment
 from replica.model.outcome import Outcome, OutcomeKind
 from replica.model.position import Position, epoch_start
 from replica.model.states import FEED_MOVES, Authority, FeedState, Mode
@@ -65,8 +68,14 @@ def _already(stored: Stored, moment: Moment) -> Step:
     return _refused(stored, moment, "said before", OutcomeKind.ALREADY)
 
 
+def _closed(stored: Stored) -> str:
+    return f"the source's epoch was closed by {stored.group.ladder.act}: only a move of the ladder grants another"
+
+
 def grant(stored: Stored, body: source_pb2.Grant, moment: Moment) -> Step:
     """A new epoch: only a higher one of our lineage, or the first of a new lineage."""
+    if stored.group.ladder.closed:
+        return _refused(stored, moment, _closed(stored), OutcomeKind.FENCED)
     parent, start = Position.from_wire(body.parent), Position.from_wire(body.start)
     newest = stored.group.granted
     if newest == start:
@@ -105,6 +114,8 @@ def mark(stored: Stored, body: entry_pb2.FeedMark, moment: Moment) -> Step:
         wanted = FeedState(body.state)
     except ValueError:
         return _refused(stored, moment, f"feed state {body.state} is not known")
+    if group.ladder.closed:
+        return _already(stored, moment) if wanted is group.feed else _refused(stored, moment, _closed(stored), OutcomeKind.FENCED)
     if wanted != group.feed and wanted not in FEED_MOVES[group.feed]:
         return _refused(stored, moment, f"the feed cannot move from {group.feed.name} to {wanted.name}")
     if group.hold is not None and wanted not in (FeedState.HELD, *BLOCKED):
@@ -123,6 +134,8 @@ def _regranted(stored: Stored, moment: Moment) -> bool:
 def load_begin(stored: Stored, body: entry_pb2.LoadBegin, moment: Moment) -> Step:
     """A snapshot is loaded beside the live copy from now on."""
     group, position = stored.group, Position.from_wire(body.position)
+    if group.ladder.closed:
+        return _refused(stored, moment, _closed(stored), OutcomeKind.FENCED)
     if group.side is not None:
         if (group.side.number, group.side.position) == (body.side, position):
             return _already(stored, moment)
@@ -227,6 +240,8 @@ def authority(stored: Stored, body: entry_pb2.Authority, moment: Moment) -> Step
         kind = Authority(body.kind)
     except ValueError:
         return _refused(stored, moment, f"authority {body.kind} is not known")
+    if stored.group.ladder.closed:
+        return _refused(stored, moment, "registration is taken over: the ladder alone says who answers")
     return _applied(stored.with_group(authority=kind, authority_act=body.act), moment)
 
 
@@ -257,6 +272,31 @@ def check(stored: Stored, body: entry_pb2.CheckResult, moment: Moment) -> Step:
     return replace(_applied(stored.with_group(**changes), moment, "equal" if equal else "different"), pin=True)
 
 
+def _judged(stored: Stored, moment: Moment, judged: Judged) -> Step:
+    if not isinstance(judged, Moved):
+        return _refused(stored, moment, judged.why, judged.kind)
+    position = judged.moved or moment.position
+    return Step(replace(stored, group=judged.group), Outcome(OutcomeKind.APPLIED, position), moved=judged.moved)
+
+
+def ladder(stored: Stored, body: entry_pb2.Ladder, moment: Moment) -> Step:
+    """A move of registration takeover or failback; model/ladder_rules.py says what it requires."""
+    at = LadderMoment(moment.index, moment.position, moment.digest)
+    return _judged(stored, moment, ladder_rules.move(stored.group, body, at))
+
+
+def lease(stored: Stored, body: entry_pb2.LeaseRenewal, moment: Moment) -> Step:
+    return _judged(stored, moment, ladder_words.renew(stored.group, body, moment.index))
+
+
+def order(stored: Stored, body: entry_pb2.Order, moment: Moment) -> Step:
+    return _judged(stored, moment, ladder_words.take_order(stored.group, body))
+
+
+def review(stored: Stored, body: entry_pb2.LadderReview, moment: Moment) -> Step:
+    return _judged(stored, moment, ladder_words.review(stored.group, body))
+
+
 def noted(stored: Stored, body: object, moment: Moment) -> Step:
     """Entries that only have their place in the order: a new term's first one, a source's question for an epoch."""
     return _applied(stored, moment)
@@ -275,4 +315,8 @@ RULES: dict[str, Callable[[Stored, Any, Moment], Step]] = {
     "overlay": overlay,
     "authority": authority,
     "check": check,
+    "ladder": ladder,
+    "lease": lease,
+    "order": order,
+    "review": review,
 }

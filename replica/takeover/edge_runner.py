@@ -13,10 +13,13 @@ from dataclasses import dataclass, field, replace
 
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identifier import handle_prefix_key, prefix_text
+from replica.model.ladder import Function
 from replica.model.outcome import OutcomeKind, Proposal
 from replica.model.states import Authority, Result
 from replica.takeover.detector import MS, Detector, DetectorLimits, Verdict, decide
+from replica.takeover.edge_ladder import LadderDesk, LadderSettings
 from replica.takeover.edge_metrics import TakeoverMetrics
+from replica.takeover.ladder import LadderWorld
 from replica.takeover.machine import SHOWN, Alarm, Commit, Phase, Policy, Publish, Step, Takeover, World
 from replica.takeover.overlay import is_site, live_overlays, overlay_entry, serial_above, site_with
 from replica.takeover.plan import Plan, already_done, plan_of
@@ -59,6 +62,7 @@ class RunnerConfig:
     limits: DetectorLimits = field(default_factory=DetectorLimits)
     shadow_prefix: str = ""
     identity_ends_s: Callable[[], int | None] = lambda: None  # Unix seconds, end of this member's certificate as it is by now
+    ladder: LadderSettings | None = None  # None: registration is never taken over
 
 
 class TakeoverRunner:
@@ -80,6 +84,10 @@ class TakeoverRunner:
         self.detector = Detector(config.observer, config.machine, config.limits, boottime_ns())
         self.machine = Takeover(config.own_site, config.policy)
         self._standings: dict[tuple[str, str], Standing] = {}
+        self.ladder: LadderDesk | None = None
+        if config.ladder is not None:
+            tick_ns = config.limits.tick_ns
+            self.ladder = LadderDesk(source, config.own_site, config.ladder, config.machine, tick_ns, boottime_ns())
         self._sites: dict[bytes, PublishedSites] = {}
         self._sites_at_ns: int | None = None
         self._beat_ns: int | None = None
@@ -132,6 +140,8 @@ class TakeoverRunner:
             self._spawn(self._run_probe(number))
         if self.detector.look is not look:
             self._changed = True
+        if self.ladder is not None and self.ladder.tick(now_ns, self._source.observations()):
+            self._spawn(self._probe_registration(self.ladder))
         if self._sites_at_ns is None or now_ns - self._sites_at_ns >= SITES_REFRESH_NS:
             self._sites_at_ns = now_ns
             if not self._refreshing:
@@ -145,6 +155,8 @@ class TakeoverRunner:
         self._changed, self._looked_ns = False, now_ns
         phase = self.machine.phase
         steps = self.machine.step(self.world(now_ns))
+        if self.ladder is not None:
+            steps = (*steps, *self.ladder.step(self.ladder_world(self.ladder, now_ns)))
         if self.machine.phase is not phase:
             self._say_phase(phase)
         self._carry_out(steps, now_ns)
@@ -168,6 +180,10 @@ class TakeoverRunner:
             now_ms=time.time_ns() // 1_000_000,
             probes_failing=self.detector.probe_failures_running,
         )
+
+    def ladder_world(self, ladder: LadderDesk, now_ns: int) -> LadderWorld:
+        """The present of registration."""
+        return ladder.world(tuple(self._publishers), self._standings, now_ns)
 
     @property
     def alarms(self) -> list[str]:
@@ -239,6 +255,7 @@ class TakeoverRunner:
             "ready": ready(checks).value,
             "readiness": [check.view() for check in checks],
             "alarms": self.alarms,
+            "ladder": None if self.ladder is None else self.ladder.status(self.ladder_world(self.ladder, now_ns)),
         }
 
     # -- what operators do -------------------------------------------------------------------------------------------------
@@ -383,9 +400,16 @@ class TakeoverRunner:
         prefixes = self._source.state().prefixes
         alive = await self._probe(self._source.endpoints(), prefix_text(prefixes[0]) if prefixes else "")
         self.detector.probe_ended(number, alive, boottime_ns())
+        if self.ladder is not None:
+            self.ladder.probed(Function.RESOLUTION, "", not alive, boottime_ns())
         self._changed = True
         if self._metrics:
             self._metrics.probed(self._source.state().source, alive)
+
+    async def _probe_registration(self, ladder: LadderDesk) -> None:
+        prefixes = self._source.state().prefixes
+        alive = await self._probe(ladder.registration_endpoints, prefix_text(prefixes[0]) if prefixes else "")
+        ladder.probed(Function.REGISTRATION, "", not alive, boottime_ns())
 
     async def _refresh_sites(self) -> None:
         """Sites that cannot be read now stay as last seen."""

@@ -61,7 +61,10 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.WITHDRAWING: frozenset(
         {Phase.NORMAL, Phase.SUSPECT, Phase.TAKING_OVER, Phase.TAKEN_OVER, Phase.PUBLISHED, Phase.REGISTRATION}
     ),
-    Phase.REGISTRATION: frozenset({Phase.NORMAL, Phase.SUSPECT, Phase.WITHDRAWING, Phase.TAKING_OVER}),
+    # A hand-back leaves us resolving, with the overlays of before, until the source took its epoch.
+    Phase.REGISTRATION: frozenset(
+        {Phase.NORMAL, Phase.SUSPECT, Phase.WITHDRAWING, Phase.TAKING_OVER, Phase.TAKEN_OVER, Phase.PUBLISHED}
+    ),
 }
 
 SHOWN: dict[Phase, str] = {

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from replica.model import ladder_rules, ladder_words
+from replica.model.digest import ContentDigest
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites
 from replica.model.identifier import prefix_key
+from replica.model.ladder_values import Judged, Moment, Moved
 from replica.model.outcome import Outcome, OutcomeKind, Proposal
+from replica.model.position import Position
 from replica.model.states import Authority
 from replica.takeover.detector import Observation
 from replica.v1 import entry_pb2
@@ -37,6 +41,31 @@ class PublishedSites:
     ttl_s: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The source's own words, by its beats.
+
+    Args:
+        behind: changes it stated and we have not applied; it may have written more since. None: unknown.
+        ms_ago: since its newest word; None: none yet.
+    """
+
+    behind: int | None = None
+    ms_ago: int | None = None
+
+
+def heard_of(newest: tuple[Position, int] | None, ours: Position, now_ns: int) -> Heard:
+    """Out of the newest stated head and when we sent the nonce it echoed.
+
+    A head of another epoch says nothing in numbers: both histories have to be looked at.
+    """
+    if newest is None:
+        return Heard()
+    head, sent_ns = newest
+    same = (head.lineage, head.epoch) == (ours.lineage, ours.epoch)
+    return Heard(max(0, head.seq - ours.seq) if same else None, max(0, now_ns - sent_ns) // 1_000_000)
+
+
 class SourcePort(Protocol):
     """One source as the member knows it. All calls but `published` are cheap and never wait."""
 
@@ -46,6 +75,10 @@ class SourcePort(Protocol):
 
     def age_ms(self) -> int | None:
         """Age of the applied position (SEMANTICS 4); None: unknown."""
+        ...
+
+    def heard(self) -> Heard:
+        """How far we are behind what the source last said of itself."""
         ...
 
     def leads(self) -> bool:
@@ -83,6 +116,7 @@ class MemorySource:
     nodes: dict[bytes, PublishedSites] = field(default_factory=dict)
     where: tuple[Endpoint, ...] = ()
     others: tuple[Observation, ...] = ()
+    words: Heard = Heard()
     trouble: ZaibeiError | None = None
     entries: list[entry_pb2.Entry] = field(default_factory=list)
 
@@ -91,6 +125,9 @@ class MemorySource:
 
     def age_ms(self) -> int | None:
         return self.age
+
+    def heard(self) -> Heard:
+        return self.words
 
     def leads(self) -> bool:
         return self.leading
@@ -117,8 +154,12 @@ class MemorySource:
 
 
 def applied(state: GroupState, entry: entry_pb2.Entry) -> tuple[GroupState, OutcomeKind]:
-    """What authority and overlay entries do to a group's state; a test holds this against the store's own rules."""
+    """What entries of takeover do to a group's state; a test holds this against the store's own rules."""
     state = replace(state, index=state.index + 1)
+    if (judged := _ladder(state, entry)) is not None:
+        return (judged.group, OutcomeKind.APPLIED) if isinstance(judged, Moved) else (state, judged.kind)
+    if state.ladder.closed and entry.WhichOneof("body") == "authority":
+        return state, OutcomeKind.CONFLICT
     if entry.WhichOneof("body") == "authority":
         return replace(state, authority=Authority(entry.authority.kind), authority_act=entry.authority.act), OutcomeKind.APPLIED
     if entry.WhichOneof("body") != "overlay":
@@ -131,3 +172,19 @@ def applied(state: GroupState, entry: entry_pb2.Entry) -> tuple[GroupState, Outc
     if not overlay.withdrawn:
         kept += (OverlaySites(prefix, tuple(overlay.sites), overlay.serial, overlay.act, overlay.shadow),)
     return replace(state, overlays=kept, serial_highest=overlay.serial), OutcomeKind.APPLIED
+
+
+def _ladder(state: GroupState, entry: entry_pb2.Entry) -> Judged | None:
+    """Entries of the ladder; None: another one."""
+    match entry.WhichOneof("body"):
+        case "ladder":
+            digest = state.certificate or ContentDigest(state.position, state.records, 0)
+            return ladder_rules.move(state, entry.ladder, Moment(state.index, state.position, digest))
+        case "lease":
+            return ladder_words.renew(state, entry.lease, state.index)
+        case "order":
+            return ladder_words.take_order(state, entry.order)
+        case "review":
+            return ladder_words.review(state, entry.review)
+        case _:
+            return None
