@@ -18,6 +18,7 @@ from replica.model.edge_identity import Identity, ensure_identity
 
 MEMBER = "member-1"
 PORTS = (15_000, 31_000)
+_GIVEN: set[int] = set()  # by this process
 PORTS_SHARED = 3  # handle, http, grpc: fronts in processes of their own need real ports
 
 
@@ -94,12 +95,14 @@ def world(folder: Path, material: Path, records: int, first: int, batches: int, 
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports free for TCP and UDP, below the range the system gives to outgoing connections: nobody gets them by chance."""
+    """Ports free for TCP and UDP, below the range the system gives to outgoing connections: nobody gets them by chance. None is
+    given twice: who asked before may not have bound his yet."""
     found: list[int] = []
     chance = random.SystemRandom()
     while len(found) < count:
         port = chance.randrange(*PORTS)
-        if port not in found and all(_is_free(port, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)):
+        if port not in _GIVEN and all(_is_free(port, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)):
+            _GIVEN.add(port)
             found.append(port)
     return found
 
