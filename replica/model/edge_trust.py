@@ -14,6 +14,8 @@ from replica.model.identity import Peer, Pins
 from replica.model.trust import Authority, Role, Trust
 
 LOOK_S = 1.0  # how often the files are looked at
+KNOWN_S_MAX = 60.0  # a chain that was proved is proved anew after that, or when anything it rests on changed or ended
+KNOWN_MAX = 256  # chains
 FILE_OCTETS_MAX = 16 * 1024 * 1024  # a list of a large CA
 
 log = logging.getLogger("zaibei.identity")
@@ -41,6 +43,16 @@ class TrustFiles:
         except ZaibeiError as exc:
             where = ", ".join(str(path) for path in (*self.roots, *self.lists))
             raise ZaibeiError(Code.INVALID_CONFIG, f"[pki] ({where}): {exc.trouble.message}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Proved:
+    """What a chain was found to be, for as long as that holds. Times: Unix seconds."""
+
+    peer: Peer
+    trust: Trust
+    from_s: float
+    until_s: float
 
 
 def _read(path: Path) -> bytes:
@@ -73,6 +85,7 @@ class LiveTrust:
         self._authority = files.read()
         self._looked_s = time.monotonic()
         self._said = ""
+        self._known: dict[tuple[bytes, ...], _Proved] = {}
         self._warn_of_age()
 
     def current(self) -> Trust:
@@ -88,7 +101,18 @@ class LiveTrust:
         return self.current().roots_pem()
 
     def identify(self, chain_pem: Sequence[bytes], now_s: float) -> Peer:
-        return self.current().identify(chain_pem, now_s)
+        """As Trust.identify. Proving a chain takes milliseconds, standing calls are proved each second: what was proved is kept
+        while pins, authority and dates are the same."""
+        trust, chain = self.current(), tuple(chain_pem)
+        known = self._known.get(chain)
+        if known is not None and known.trust == trust and known.from_s <= now_s < known.until_s:
+            return known.peer
+        self._known.pop(chain, None)
+        peer = trust.identify(chain, now_s)
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        self._known[chain] = _Proved(peer, trust, now_s, min(now_s + KNOWN_S_MAX, trust.next_end_s(chain, now_s)))
+        return peer
 
     def _look(self) -> None:
         try:

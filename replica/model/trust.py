@@ -235,6 +235,14 @@ class Trust:
         except ValueError as exc:  # parts of a certificate are parsed when they are read
             raise _no(f"what was presented is no sound certificate: {exc}") from exc
 
+    def next_end_s(self, chain_pem: Sequence[bytes], now_s: float) -> float:
+        """When the first certificate ends that a proof of this chain may rest on, Unix seconds; those that ended do not count."""
+        leaf, others = _parse(chain_pem)
+        issuers = (*self.authority.roots, *self.authority.intermediates) if self.authority is not None else ()
+        # The second named in a certificate is its last one.
+        ends = [one.not_valid_after_utc.timestamp() + 1 for one in (leaf, *others, *issuers)]
+        return min((end for end in ends if end > now_s), default=now_s)
+
     def _identify(self, authority: Authority, chain_pem: Sequence[bytes], now_s: float) -> Peer:
         leaf, others = _parse(chain_pem)
         leaf_pem = leaf.public_bytes(Encoding.PEM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +189,31 @@ def test_changed_files_of_a_ca_count_within_seconds_and_bad_ones_do_not(tmp_path
     with pytest.raises(ZaibeiError) as caught:
         LiveTrust(lambda: PINS, TrustFiles((tmp_path / "none.pem",)), frozenset(Role))
     assert caught.value.code is Code.INVALID_CONFIG
+
+
+def test_a_chain_is_proved_once_until_what_it_rests_on_changes_or_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ca = PkiFolder.create(tmp_path, "test CA")
+    chain, pins, proofs = issued(ca), [PINS], list[float]()
+    ends_s = x509.load_pem_x509_certificates(chain)[0].not_valid_after_utc.timestamp()
+    prove = Trust.identify
+
+    def counted(self: Trust, chain_pem: Sequence[bytes], now_s: float) -> Peer:
+        proofs.append(now_s)
+        return prove(self, chain_pem, now_s)
+
+    monkeypatch.setattr(Trust, "identify", counted)
+    live = LiveTrust(lambda: pins[0], TrustFiles((tmp_path / ROOT_FILE,)), frozenset(Role))
+    for at_s in (ends_s - 90, ends_s - 89, ends_s - 31):  # within KNOWN_S_MAX
+        assert live.identify([chain], at_s).name == "node-a"
+    assert len(proofs) == 1
+    assert live.identify([chain], ends_s - 29).name == "node-a" and len(proofs) == 2
+    assert live.identify([chain], ends_s + 0.7).name == "node-a"  # its last second
+    with pytest.raises(ZaibeiError, match="ended at"):
+        live.identify([chain], ends_s + 1)  # not kept past its end
+    assert live.identify([chain], ends_s - 120).name == "node-a"  # nor before the moment it was proved for
+    pins[0] = Pins(())
+    with pytest.raises(ZaibeiError, match="no source 'node-a' is configured"):
+        live.identify([chain], ends_s - 119)
 
 
 def test_a_certificate_counts_from_a_little_before(tmp_path: Path) -> None:
