@@ -17,6 +17,7 @@ from replica.store.edge_checkpoint import (
     next_folder,
     no_throttle,
 )
+from replica.store.edge_compare import Difference, difference
 from replica.store.edge_disk import remove_tree
 from replica.store.edge_folder import discard, fetch_folder, fetch_side_folder
 from replica.store.edge_generation import Generation, generation_folder
@@ -128,6 +129,18 @@ class StoreBeside(StoreReads):
             if side is None or not side.staged:
                 raise ZaibeiError(Code.NOT_FOUND, "no side generation is staged")
             return self._side_of(side)
+
+    def difference(self, side: int) -> list[Difference]:
+        """What a switch would remove, rewrite and add, per prefix part; blocks long, any thread. Raises ZaibeiError.
+
+        Everything kept for the side generation so far is in the comparison: a disaster that came behind the snapshot too.
+        """
+        opened = self._open_side()
+        if opened.generation.number != side:
+            raise ZaibeiError(Code.NOT_FOUND, f"generation {side} is not staged")
+        with self._reading() as live, self._reading(opened.generation) as beside:
+            opened.catch_up(live)
+            return difference(live, beside)
 
     def _side_of(self, side: SideGeneration) -> Side:
         """Under the side's lock. Raises ZaibeiError."""

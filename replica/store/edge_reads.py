@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
+from replica.model.ledger import Line
 from replica.model.position import Position
 from replica.store.edge_generation import Generation
+from replica.store.edge_ledger import read_lines
 from replica.store.edge_readout import Pinned, SnapshotReader, read_range
 from replica.store.rows import Kind, history_of, placed
 from replica.store.state_row import Stored
@@ -102,6 +104,16 @@ class StoreReads:
         """Records with start <= key < stop, ascending, at most `limit`. Raises ZaibeiError(DAMAGED), never a short answer."""
         with self._reading() as live:
             return read_range(live, start, stop, limit)
+
+    def stored(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values as they are stored, quarantined ones too. Any thread. Raises ZaibeiError."""
+        with self._reading() as live:
+            return live.stored(keys)
+
+    def ledger_lines(self, common: Position, after: bytes, limit: int) -> list[Line]:
+        """Lines of a failback's ledger behind an ident (b"": from the first), as the source's history goes. Any thread."""
+        with self._reading() as live:
+            return read_lines(live, common, after, limit)
 
     def chain_at(self, epoch: int, seq: int) -> Position | None:
         """Our boundary there; kept longer than data. Any thread."""

@@ -24,11 +24,12 @@ from replica.model.states import FeedState
 from replica.model.transfer import TransferKind
 from replica.store.edge_beside import StoreBeside
 from replica.store.edge_checkpoint import Throttle, no_throttle
-from replica.store.edge_compare import Difference, difference
+from replica.store.edge_compare import Difference
 from replica.store.edge_disk import write_current
 from replica.store.edge_folder import find_live, remove_leftovers
 from replica.store.edge_generation import Change, Generation, generation_folder
 from replica.store.edge_install import name_live, open_beside, read_fetched, undo_beside
+from replica.store.edge_ledger import apply_ledger, copy_ledgers
 from replica.store.edge_loader import GenerationLoader, Staged
 from replica.store.edge_metrics import StoreMetrics
 from replica.store.edge_readout import Pinned
@@ -202,6 +203,8 @@ class SourceStore(StoreBeside):
                 outcome = self._switch(entry, message)
             case "registration":
                 outcome = self._register(entry, message)
+            case "ledger" | "ledger_decision" | "ledger_enter":
+                outcome = self._ledger(entry, kind, message)
             case _:
                 outcome = self._rule(entry, kind, message)
         self._publish()
@@ -271,6 +274,11 @@ class SourceStore(StoreBeside):
         change = live.begin_batch(batch, ())
         self._commit(entry, change, self._braked(self._stored, change, message.admitted_ms))
         return Outcome(kind, change.position)
+
+    def _ledger(self, entry: LogEntry, kind: str, message: entry_pb2.Entry) -> Outcome:
+        stored, change, outcome = apply_ledger(kind, message, self._live, self._stored)
+        self._commit(entry, change, self._braked(stored, change, message.admitted_ms))
+        return outcome
 
     # ------------------------------------------------------------------------------------------------- holds
     def _hold(self, entry: LogEntry, message: entry_pb2.Entry) -> Outcome:
@@ -403,6 +411,7 @@ class SourceStore(StoreBeside):
             lines = [(line.prefix, line.removed, line.rewritten) for line in body.brake]
             stored = stored.with_group(brake=group.brake.add(lines, message.admitted_ms, old.counts))
         fresh.copy_history(old, side.load.digest.position)
+        copy_ledgers(old, fresh)
         change = fresh.begin()
         change.wb.put(Kind.STATE, pack_state(stored))
         put_brake(change, BrakeWindows(), stored.group.brake)
@@ -475,18 +484,6 @@ class SourceStore(StoreBeside):
         return GenerationLoader.start(
             self._folder, self.source, side, position, begun.first_index, self._budget, records_estimate
         )
-
-    def difference(self, side: int) -> list[Difference]:
-        """What a switch would remove, rewrite and add, per prefix part; blocks long, any thread. Raises ZaibeiError.
-
-        Everything kept for the side generation so far is in the comparison: a disaster that came behind the snapshot too.
-        """
-        opened = self._open_side()
-        if opened.generation.number != side:
-            raise ZaibeiError(Code.NOT_FOUND, f"generation {side} is not staged")
-        with self._reading() as live, self._reading(opened.generation) as beside:
-            opened.catch_up(live)
-            return difference(live, beside)
 
     def _publish(self) -> None:
         live = self._live

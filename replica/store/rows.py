@@ -45,6 +45,7 @@ class Kind:
     QUARANTINE = _OURS + b"Q"  # + record key: reason
     LOG = _OURS + b"L"  # + u64 epoch, u64 seq after: a raw batch
     HISTORY = _OURS + b"H"  # + u64 epoch, u64 seq: lineage, chain, octets of the batch; kept longer than LOG
+    LEDGER = _OURS + b"R"  # + u64 epoch, u64 seq of the common position, 16 octets of the line's ident: a ledger line
     SIDE_LOG = _OURS + b"X"  # + u64 index: an entry for the side generation
     SIDE_HISTORY = _OURS + b"Y"  # + u64 epoch, u64 seq: boundaries of the side generation
 
