@@ -164,6 +164,28 @@ class Content:
             _boundary(self._db, digest)
         self.digest = digest
 
+    def replace(self, parts: Iterable[tuple[Sequence[bytes], Sequence[bytes]]], position: Position) -> None:
+        """Another content as a whole, at a position; in one transaction, so that a failure leaves the old one.
+
+        Args:
+            parts: (keys, values), keys ascending over all of them.
+        """
+        sums, records, total = bytearray(SUMS_OCTETS), 0, 0
+        with translated("take a whole content"), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("DELETE FROM content")
+            for keys, values in parts:
+                ops = bytes([OP_PUT]) * len(keys)
+                blob, count_change, sum_change = delta(list(keys), ops, list(values), [None] * len(keys))
+                apply_delta(sums, blob)
+                records, total = records + count_change, (total + sum_change) % (1 << 128)
+                rows = [(key, value, bucket_of(key)) for key, value in zip(keys, values, strict=True)]
+                self._db.executemany("INSERT INTO content VALUES (?, ?, ?)", rows)
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('sums', ?)", (bytes(sums),))
+            self._db.execute("DELETE FROM delta")
+            _boundary(self._db, ContentDigest(position, records, total))
+        self.sums, self.digest, self._deltas = sums, ContentDigest(position, records, total), 0
+
     def fold(self) -> None:
         """Write the sums as a whole when enough deltas lie behind them, and drop the oldest boundaries over BOUNDARIES_MAX."""
         if self._deltas < FOLD_EVERY_DELTAS:

@@ -21,7 +21,7 @@ from replica.agent.edge_content import Content, Step
 from replica.agent.edge_receipts import ReceiptBook
 from replica.agent.edge_segments import Fsync, SegmentFiles
 from replica.agent.edge_snapshot import Snapshots
-from replica.agent.log import Segment, floor_of, locate, same_epoch
+from replica.agent.log import Segment, begins, floor_of, handed_back, locate, same_epoch
 from replica.agent.nature import Counts, Nature, Transaction
 from replica.agent.retention import Retention, Spool
 from replica.agent.sums import Pins, answer
@@ -43,6 +43,7 @@ ROOM_POLL_S = 0.5
 READ_BATCHES_MAX = 256
 APPEND_OCTETS_MAX = 8 * 1024 * 1024  # of one fsync; a larger call takes several
 MARKER_FILE = "state-was-here"
+OWN_END = "own-end"  # note: where the registry's own history ended, while it copies ours
 _NEVER_S = -1e9
 
 
@@ -67,6 +68,8 @@ class AgentLog:
         self._marker: Path | None = None
         self._book: ReceiptBook | None = None
         self._closed = False
+        noted = content.noted(OWN_END)
+        self.own_end = Position.parse(noted) if noted else None  # set: it was taken over, and copies (edge_follow.py)
 
     @staticmethod
     def open(
@@ -118,8 +121,10 @@ class AgentLog:
         for segment in behind:
             self._replay(segment)
         for segment in files.segments:
-            if files.grant_of(segment):
+            if grant := files.grant_of(segment):
                 self._retention.granted(segment.start)
+                if self.own_end is not None and handed_back(grant, self.nature.source, self.own_end):
+                    self.own_end = None
         self._waiters.wake()
 
     def _damage(self, what: str) -> ZaibeiError:
@@ -131,7 +136,7 @@ class AgentLog:
 
     def _replay(self, segment: Segment) -> None:
         at, grant = self.head(), self._files.grant_of(segment)
-        if grant and at == Position.from_wire(source_pb2.Grant.FromString(grant).parent):
+        if begins(grant, segment.start, at, self.own_end):
             self.content.begin_epoch(segment.start)
             at = segment.start
         first = segment.find(at.seq) if same_epoch(segment.start, at) else None
@@ -187,6 +192,8 @@ class AgentLog:
         with self._turn:
             if self._closed:
                 raise ZaibeiError(Code.STOPPING, "the log is closed")
+            if self.own_end is not None:
+                raise ZaibeiError(Code.FENCED, f"{self.nature.source} was taken over and copies: nothing of its own is taken")
             if self._files.segments[-1].end != self.head():
                 self._recover()
             if self.full():
@@ -305,7 +312,10 @@ class AgentLog:
         return floor_of(self._files.segments)
 
     def describe(self) -> source_pb2.Description:
-        return self.nature.describe(self.head(), self.floor())
+        description = self.nature.describe(self.head(), self.floor())
+        if self.own_end is not None:
+            description.own_end.CopyFrom(self.own_end.to_wire())
+        return description
 
     def _known(self, position: Position) -> list[ContentDigest]:
         return self.content.boundaries_at(position.epoch, position.seq)
@@ -409,6 +419,9 @@ class AgentLog:
     def _in_epoch(self, start: Position) -> None:
         self._retention.granted(start)
         self._epoch_wanted, self._quiet_until_s = "", _NEVER_S
+        if self.own_end is not None:  # it is handed back: the registry writes again
+            self.content.note(OWN_END, "")
+            self.own_end = None
         if self._marker is not None:
             self._marker.write_text("granted")
         self._waiters.wake()

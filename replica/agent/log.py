@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from replica.model.errors import Code, ZaibeiError
 from replica.model.position import Position
+from replica.v1 import source_pb2
 
 MAGIC = b"ZBf1"
 LOG_FORMAT = 1
@@ -178,6 +179,22 @@ class Segment:
 
 def same_epoch(one: Position, other: Position) -> bool:
     return (one.lineage, one.epoch) == (other.lineage, other.epoch)
+
+
+def begins(grant: bytes, start: Position, at: Position, own_end: Position | None) -> bool:
+    """Does a segment with this grant move a content that stands at `at` to its start? That of our epoch begins at the common
+    position, whatever the source wrote by itself behind it; one that begins with a whole content moves nothing by itself."""
+    if not grant:
+        return False
+    given = source_pb2.Grant.FromString(grant)
+    parent = Position.from_wire(given.parent)
+    return Position.from_wire(given.start) == start and (at == parent or (at == own_end and same_epoch(parent, at)))
+
+
+def handed_back(grant: bytes, source: str, own_end: Position) -> bool:
+    """Does this grant give the source an epoch after the one in which its own history ended? (The one between is ours.)"""
+    given = source_pb2.Grant.FromString(grant)
+    return given.holder == source and Position.from_wire(given.start).epoch > own_end.epoch
 
 
 def locate(segments: Sequence[Segment], after: Position) -> Iterator[tuple[Segment, int]]:

@@ -14,10 +14,12 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from replica.agent.config import SourceConfig
+from replica.agent.edge_follow import Taken
 from replica.agent.edge_log import AgentLog
 from replica.agent.nature import Transaction
 from replica.agent.records import document_of, record_of, site_from_json, value_from_json
 from replica.client.edge_agent import Address, Source, load_source_config
+from replica.client.edge_follow import Follower, Way, ways_of
 from replica.model.batch import OP_DELETE, OP_PUT, Change
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.values import HandleValue
@@ -180,6 +182,32 @@ class Publisher:
                 if exc.code is not Code.BUSY or self._when_full == "raise":
                     raise
                 self._source.agent.wait_room(ROOM_WAIT_S)
+
+    # ------------------------------------------------------------------------------------------------------ failback
+
+    def follow(self, take: Taken, ways: Sequence[Way] = (), timeout_s: float | None = None) -> Position:
+        """After a takeover: end our own writing, copy what was registered at the centre, until it is given back. Blocks.
+
+        What was put and not committed waits for the commit after this.
+
+        Args:
+            take: takes changes of the centre into the registry's own records; keys and values as in a batch. It may be called
+                again for the same ones after a crash.
+            ways: members and their feed addresses; none: those we push to.
+        Returns:
+            First position of the epoch we write in from now on.
+        Raises:
+            ZaibeiError(UNKNOWN): not given back within the time; call again to go on.
+        """
+        source = self._source
+        work = Follower(source.agent, source.identity, ways or ways_of(self._config), source.trusts, take).run()
+        running = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return running.result(timeout_s)
+        except TimeoutError:
+            running.cancel()
+            text = f"not given back within {timeout_s} s: call again"
+            raise ZaibeiError(Code.UNKNOWN, text, definite=False, retry=True) from None
 
     # --------------------------------------------------------------------------------------------------------- state
 

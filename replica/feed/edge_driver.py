@@ -50,6 +50,18 @@ class BeatGate(Protocol):
     def revoke(self, key: bytes) -> None: ...
 
 
+class Tap(Protocol):
+    """Takes some of the source's messages in place of the session."""
+
+    async def took(self, message: source_pb2.SourceMessage) -> bool:
+        """True: it was taken. May wait: the source is then read no further."""
+        ...
+
+    def broke(self) -> None:
+        """The stream is over."""
+        ...
+
+
 class FeedDriver:
     """The feed of one source on this member.
 
@@ -70,6 +82,8 @@ class FeedDriver:
         self.age = CopyAge()
         self.description: source_pb2.Description | None = None  # what the source last said of itself
         self._metrics, self._report = metrics, report
+        self.heard_ns = 0  # boot time of the newest message of the source
+        self.tap: Tap | None = None  # takes the source's batches in place of the session: edge_history.py
         self._stream: _Stream | None = None
         self._last: _Stream | None = None
 
@@ -124,6 +138,8 @@ class FeedDriver:
         finally:
             if self.beats is not None:
                 self.beats.revoke(key)
+            if self.tap is not None:
+                self.tap.broke()
             if self._stream is stream:
                 self.observe()
                 self._stream = None
@@ -144,6 +160,24 @@ class FeedDriver:
         if self._stream is None:
             raise ZaibeiError(Code.UNREACHABLE, f"{self.source} is not connected", retry=True)
         return await self._stream.link.digest(request)
+
+    async def snapshot(self) -> AsyncIterator[source_pb2.SnapshotPart]:
+        """The source's full content, on the present stream. Raises ZaibeiError(UNREACHABLE) without one."""
+        if self._stream is None:
+            raise ZaibeiError(Code.UNREACHABLE, f"{self.source} is not connected", retry=True)
+        async for part in self._stream.link.snapshot(source_pb2.SnapshotRequest()):
+            yield part
+
+    def say(self, message: source_pb2.ReplicaMessage) -> None:
+        """Say something on the present stream. Raises ZaibeiError(UNREACHABLE) without one."""
+        if self._stream is None:
+            raise ZaibeiError(Code.UNREACHABLE, f"{self.source} is not connected", retry=True)
+        self._stream._post(message)
+
+    def meet_again(self, why: str) -> None:
+        """End the present stream, if there is one: the source connects again, and describes itself anew."""
+        if self._stream is not None:
+            self._stream.end(Trouble(Code.BUSY, why, retry=True))
 
     async def stop(self) -> None:
         """End the present stream; proposals that have no outcome by then stay with the log."""
@@ -234,8 +268,11 @@ class _Stream:
 
     async def _receive(self) -> None:
         while (message := await self.link.receive()) is not None:
+            self.driver.heard_ns = now().boot_ns
             if message.HasField("offer"):
                 self.driver.description = message.offer.description
+            if self.driver.tap is not None and await self.driver.tap.took(message):
+                continue
             self._do(self.session.received(message, now()))
             while (keys := self._wanted) is not None:
                 await self._look_up(keys)

@@ -42,4 +42,5 @@ MOVES: dict[Phase, frozenset[Phase]] = {
 }
 OPEN = frozenset({Phase.FLOWING, Phase.REFETCHING})
 RETRIED = frozenset({Code.BUSY, Code.DISK_FULL})
+TAKEN_OVER = "its registrations were taken over: let it follow us, and hand them back. Next, at the source: zaibei source follow"
 HEALS = frozenset({FeedState.GAP, FeedState.LOADING, FeedState.FENCED})

@@ -15,7 +15,7 @@ from replica.feed.intake import Intake, Then
 from replica.feed.load import LOADS_ON, Load, Step
 from replica.feed.marks import Checks, Marks
 from replica.feed.meeting import Meeting
-from replica.feed.phases import HEALS, MOVES, OPEN, RETRIED, Phase
+from replica.feed.phases import HEALS, MOVES, OPEN, RETRIED, TAKEN_OVER, Phase
 from replica.feed.placing import Place, Placed, place_head, vouches
 from replica.feed.ports import Difference, GroupReads, Staged
 from replica.model.batch import BATCH_FORMAT, SUITE
@@ -97,6 +97,8 @@ class ReplicaSession:
             self.meeting.meet(self.head)
         elif state.hold is not None and self.phase in (*OPEN, Phase.AWAITING):
             self._move(Phase.BLOCKED)
+        elif state.ladder.closed and self.phase in (*OPEN, Phase.AWAITING):
+            self._closed_out()
         elif self.phase is Phase.BLOCKED and self._unblocked():
             self._resync()
         return self._take()
@@ -219,6 +221,8 @@ class ReplicaSession:
         state = self.desk.state
         if state.feed is FeedState.FORKED and (state.grant_taken or state.granted is None):
             self._move(Phase.BLOCKED)
+        elif state.ladder.closed:
+            self._closed_out()
         elif state.granted is not None and state.grant_taken:
             self._judge_head()
         else:
@@ -424,6 +428,12 @@ class ReplicaSession:
 
     # -- stopping
 
+    def _closed_out(self) -> None:
+        """Nothing of the source's counts until the ladder hands it an epoch."""
+        self.load.drop()
+        self._move(Phase.BLOCKED)
+        self.desk.send(source_pb2.ReplicaMessage(fault=fault(Trouble(Code.FENCED, TAKEN_OVER), self.desk.state.position)))
+
     def _stop(self, placed: Placed, theirs: Position | None) -> None:
         feed = FeedState.FENCED if placed.place is Place.FENCED else FeedState.FORKED
         self._block(feed, placed.code, placed.reason, theirs)
@@ -469,7 +479,7 @@ class ReplicaSession:
         state = self.desk.state
         if (
             self.phase is Phase.FLOWING
-            and state.feed in HEALS
+            and (state.feed in HEALS and not state.ladder.closed)
             and state.side is None
             and state.ready
             and self.load.step is Step.IDLE

@@ -25,6 +25,7 @@ from replica.feed.ports import OwnerOf
 from replica.member.answers import SourceAnswers
 from replica.member.cluster_side import ClusterSide
 from replica.member.edge_nodes import NodeFile
+from replica.member.failback import failback_of
 from replica.member.group_port import GroupPort, propose_and_wait
 from replica.member.hosted import HostedPort, found
 from replica.member.placed import Placed
@@ -149,6 +150,7 @@ class SourceCopy:
             around.takeover_metrics,
             on_broken=around.on_broken,
         )
+        self.failback = failback_of(self, settings.name, member.data)
 
     def _hosted(self) -> HostedPort:
         placed = self.placed
@@ -219,6 +221,7 @@ class SourceCopy:
             self._follower = asyncio.get_running_loop().create_task(self._follow_role(), name=f"role of {self.settings.name}")
         if not self.settings.hosted:  # it has no node that could die
             await self.runner.start()
+            self.failback.start()
         return report
 
     def _begin_staging(self, placed: Placed) -> None:
@@ -321,6 +324,7 @@ class SourceCopy:
                 await asyncio.gather(task, return_exceptions=True)
         self.led.clear()
         await self.driver.stop()
+        await self.failback.stop()
         await self.runner.stop()
         await self.log.stop()
         if self.placed is not None:

@@ -16,13 +16,14 @@ from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.position import Position
-from replica.model.signing import Signer, certificate_octets, snapshot_octets
+from replica.model.signing import Signer, certificate_octets, grant_octets, snapshot_octets
 from replica.store.edge_readout import SnapshotReader
 from replica.store.edge_store import SourceStore
 from replica.v1 import position_pb2, source_pb2
 
 BEAT_INTERVAL_MS = 500
 SNAPSHOT_ID_OCTETS = 16
+HOLDER = "copy"  # holds the epochs between a takeover and its failback
 
 
 class StoreSourceLog:
@@ -38,7 +39,7 @@ class StoreSourceLog:
 
     def describe(self) -> source_pb2.Description:
         state = self._store.state()
-        return source_pb2.Description(
+        said = source_pb2.Description(
             source=state.source,
             title=f"copy of {state.source}",
             suite=SUITE,
@@ -51,6 +52,20 @@ class StoreSourceLog:
             floor=self.floor().to_wire(),
             shards=1,
             beat_interval_ms=BEAT_INTERVAL_MS,
+        )
+        ladder, ledger = state.ladder, state.ledger
+        if ladder.closed and ladder.closed_at is not None and state.granted is not None:
+            said.granted.CopyFrom(self._epoch_of_ours(state.source, ladder.closed_at, state.granted, ladder.act))
+            if ledger is not None and ledger.common == ladder.closed_at and ledger.complete:
+                said.taken_in.CopyFrom(ledger.theirs.to_wire())
+        return said
+
+    def _epoch_of_ours(self, source: str, common: Position, start: Position, act: str) -> source_pb2.Grant:
+        """The epoch we write in, for a returning source: its parent is the newest position both histories hold."""
+        octets = grant_octets(source, common, start, act, HOLDER)
+        signature = self._signer.sign(octets)
+        return source_pb2.Grant(
+            source=source, parent=common.to_wire(), start=start.to_wire(), reason=act, holder=HOLDER, signature=signature
         )
 
     def head(self) -> Position:
