@@ -23,6 +23,7 @@ from ops.admin.values import (
     Stopping,
 )
 from ops.config import MemberConfig
+from ops.failbacks import MemberFailbacks
 from ops.metrics import samples
 from ops.operators.edge_book import BookFile
 from ops.operators.holds import HeldGroup, HoldDesk
@@ -75,13 +76,16 @@ class CopyHolds:
             raise ZaibeiError(Code.UNKNOWN, "decided, but not applied yet: look at `zaibei hold list`", definite=False) from None
 
 
-class MemberCalls(MemberProofs):
+class MemberCalls(MemberProofs, MemberFailbacks):
     """Satisfies ops.admin.calls.AdminCalls."""
 
     def __init__(self, config: MemberConfig, member: Member, seat: Seat, bound: Callable[[], Bound]) -> None:
         self._config, self._member, self._seat, self._bound = config, member, seat, bound
         book = BookFile(config.member.data)
         self._desk = HoldDesk(self._held_groups, config.operator_keys(), book.load(), book.save, _now_ms)
+
+    def _operator_keys(self) -> Mapping[str, bytes]:
+        return self._config.operator_keys()
 
     def _held_groups(self) -> Mapping[str, HeldGroup]:
         return {name: CopyHolds(copy) for name, copy in self._member.copies.items()}

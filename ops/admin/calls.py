@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from ops.admin.cluster_calls import CLUSTER_SIGNATURES
+from ops.admin.failback_calls import FAILBACK_SIGNATURES, FailbackCalls
 from ops.admin.proof_calls import PROOF_SIGNATURES, ProofCalls
 from ops.admin.values import (
     Approval,
@@ -26,7 +27,7 @@ READ_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 60.0
 
 
-class AdminCalls(ProofCalls, Protocol):
+class AdminCalls(ProofCalls, FailbackCalls, Protocol):
     """What a running member does for its operator. Each call may raise ZaibeiError; its code becomes the exit code."""
 
     async def status(self) -> Status: ...
@@ -136,7 +137,7 @@ CALLS: MappingProxyType[str, Call] = MappingProxyType(
         "takeover_rehearse": _call(dict[str, Any], changes=True, source=str),
         **{
             name: Call(MappingProxyType(parameters), result, changes)
-            for name, (result, changes, parameters) in (CLUSTER_SIGNATURES | PROOF_SIGNATURES).items()
+            for name, (result, changes, parameters) in (CLUSTER_SIGNATURES | PROOF_SIGNATURES | FAILBACK_SIGNATURES).items()
         },
     }
 )

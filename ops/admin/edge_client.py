@@ -12,6 +12,7 @@ from ops.admin.cluster_calls import INVITE_VALID_S
 from ops.admin.cluster_values import ClusterDone, ClusterPlan, ClusterStatus, Invitation
 from ops.admin.codec import ANSWER_OCTETS_MAX, decode_answer, encode_request
 from ops.admin.edge_socket import short_path
+from ops.admin.failback_calls import FailbackClient
 from ops.admin.proof_calls import ProofClient
 from ops.admin.values import (
     Approval,
@@ -33,7 +34,7 @@ GRACE_S = 2.0  # beyond the member's own time limit
 READ_OCTETS = 64 * 1024
 
 
-class AdminClient(ProofClient):
+class AdminClient(ProofClient, FailbackClient):
     """Calls a running member.
 
     Args:

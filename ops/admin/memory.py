@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ops.admin.failback_calls import MemoryFailbacks
 from ops.admin.proof_calls import MemoryProofs
 from ops.admin.values import (
     Approval,
@@ -25,7 +26,7 @@ from replica.model.errors import Code, ZaibeiError
 
 
 @dataclass(slots=True)
-class MemoryMember(MemoryProofs):
+class MemoryMember(MemoryProofs, MemoryFailbacks):
     """Answers from what it was given. `takeover` maps (call, source) to an answer."""
 
     state: Status
@@ -36,6 +37,7 @@ class MemoryMember(MemoryProofs):
     reseeds: dict[str, ReseedPlan] = field(default_factory=dict)
     grants: dict[str, dict[str, Any]] = field(default_factory=dict)
     proofs: dict[str, Any] = field(default_factory=dict)
+    failbacks: dict[str, Any] = field(default_factory=dict)
     stopping: Callable[[], None] = lambda: None
 
     async def status(self) -> Status:

@@ -41,6 +41,7 @@ COMMANDS = MappingProxyType(
         "metrics": Lazy("ops.cli.metrics:metrics", "Look", "Numbers of a running member."),
         "hold": Lazy("ops.cli.hold:hold", "Decide", "What the brake stopped: look, sign, release or discard."),
         "takeover": Lazy("ops.cli.takeover:takeover", "Decide", "Answer in a source's place, and give it back."),
+        "failback": Lazy("ops.cli.failback:failback", "Decide", "Give registrations back, dropping nothing."),
         "stop": Lazy("ops.cli.up:stop", "Decide", "Stop a running member in order."),
         "config": Lazy("ops.cli.config:config", "Set up", "Check, show and begin a configuration file."),
         "identity": Lazy("ops.cli.identity:identity", "Set up", "Who this member is: what its peers pin."),

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from ops.cli.enroll import enroll, join
 from ops.cli.exits import VERDICTS, Exit
+from ops.cli.follow import follow
 from ops.cli.grant import grant
 from ops.cli.identity import described
 from ops.cli.receipts import receipts
@@ -349,6 +350,7 @@ source.add_command(grant)
 source.add_command(enroll)
 source.add_command(join)
 source.add_command(receipts)
+source.add_command(follow)
 
 if __name__ == "__main__":
     sys.exit(guarded(lambda: source(standalone_mode=False, prog_name="zaibei source"), "--json" in sys.argv))
