@@ -25,6 +25,9 @@ A learner asks for no vote by itself, and who was FED grants one like any other:
 the promised term counts as given, and it cannot know when it was made a voter: were it to wait for that, a group whose newest
 voters have not heard of it yet could elect nobody for ever.
 
+What a journal knows to have lost counts as entries of the newest term it knows, since their own terms are gone: such a member may
+have to wait until its group has written past them, or has a new leader.
+
 The limit: a rolled-back member is not found when some quorum of Hellos holds nobody that ever heard of the lost promises. It is
 found whenever `others_that_must_know` of the other voters remember. Restoring a member's disk is therefore forbidden.
 """
