@@ -24,9 +24,11 @@ from ops.admin.values import (
 )
 from ops.config import MemberConfig
 from ops.failbacks import MemberFailbacks
+from ops.ladders import MemberLadders, runners_of
 from ops.metrics import samples
 from ops.operators.edge_book import BookFile
 from ops.operators.holds import HeldGroup, HoldDesk
+from ops.operators.takeovers import TakeoverDesk
 from ops.proofs import MemberProofs
 from ops.seat import Bound, Seat
 from replica import native
@@ -76,13 +78,15 @@ class CopyHolds:
             raise ZaibeiError(Code.UNKNOWN, "decided, but not applied yet: look at `zaibei hold list`", definite=False) from None
 
 
-class MemberCalls(MemberProofs, MemberFailbacks):
+class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders):
     """Satisfies ops.admin.calls.AdminCalls."""
 
     def __init__(self, config: MemberConfig, member: Member, seat: Seat, bound: Callable[[], Bound]) -> None:
         self._config, self._member, self._seat, self._bound = config, member, seat, bound
         book = BookFile(config.member.data)
-        self._desk = HoldDesk(self._held_groups, config.operator_keys(), book.load(), book.save, _now_ms)
+        pages = book.load()
+        self._desk = HoldDesk(self._held_groups, config.operator_keys(), pages, book.save, _now_ms)
+        self._takeovers = TakeoverDesk(lambda: runners_of(member), config.operator_keys(), pages, book.save)
 
     def _operator_keys(self) -> Mapping[str, bytes]:
         return self._config.operator_keys()
@@ -136,7 +140,7 @@ class MemberCalls(MemberProofs, MemberFailbacks):
             verified=state.verified,
             authority=state.authority.name,
             takeover_ready=ready,
-            takeover=str(takeover["shown"]),
+            takeover=_shown(takeover),
             records=state.records,
             quarantined=state.quarantined,
             held=int(state.hold is not None),
@@ -225,6 +229,13 @@ def _digest(copy: SourceCopy) -> dict[str, Any] | None:
     if digest is None:
         return None
     return {"position": str(digest.position), "records": digest.records, "sum": f"{digest.total:032x}"}
+
+
+def _shown(takeover: Mapping[str, Any]) -> str:
+    """Who answers, in words; where registrations are on their way, how far."""
+    ladder = takeover["ladder"]
+    climbing = ladder is not None and ladder["stage"] != "NORMAL"
+    return str(ladder["shown"] if climbing else takeover["shown"])
 
 
 def _with_next(name: str, error: ZaibeiError) -> str:

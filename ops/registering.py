@@ -1,4 +1,4 @@
-"""The registration port of a member, out of its configuration: which sources are hosted, and who may register in them."""
+"""The registration port of a member, out of its configuration: whose sources take registrations, and who may register in them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from replica.model.identity import Pins
 
 
 def registration_port(sources: Sequence[Source], member: Member, identity: Identity) -> RegistrationPort:
-    """Not yet listening."""
+    """Not yet listening. A source with a node of its own takes registrations here only while it is taken over."""
     settings = [
         OfficeSettings(source.name, tuple(map(prefix_key, source.prefixes)), Pins(source.registrars))
         for source in sources
-        if source.hosted
+        if source.hosted or source.registrars
     ]
     return RegistrationPort(identity, Offices(settings, member.hosted, _now_ms))
 

@@ -215,6 +215,7 @@ def member_settings(config: MemberConfig, identity: Identity, bound: Mapping[str
         own_site=own_site(config, bound),
         publishers=tuple(_publishers(config)),
         shadow_prefix=SHADOW_PREFIX,
+        issuers=config.issuers(),
         memory_octets=limits.memory_mb * MB,
         open_files=limits.open_files,
         journal_keep_octets=limits.journal_keep_mb * MB,
@@ -282,6 +283,8 @@ def _source(source: Source) -> SourceSettings:
         operable=source.takeover is not TakeoverPolicy.NEVER,
         probe_name=source.probe_name,
         probes=tuple(Endpoint(one.protocol, one.address, one.port) for one in source.probes),
+        registration_probes=tuple(Endpoint(one.protocol, one.address, one.port) for one in source.registration_probes),
+        unavailable_ms=source.unavailable_s * 1_000,
         hosted=source.name if source.hosted else "",
     )
 

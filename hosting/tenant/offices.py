@@ -12,6 +12,7 @@ from hosting.tenant.records import Named
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identifier import PrefixTree, prefix_part, prefix_text
 from replica.model.identity import Peer, Pins
+from replica.model.ladder_rules import registrations_refused
 
 PARTS_KEPT_MAX = 10_000
 
@@ -127,7 +128,8 @@ class Offices:
 
     def serving(self) -> bool:
         """Can registrations be made on this member?"""
-        return any(group is not None and group.leader for group in map(self._find, (one.source for one in self.settings)))
+        groups = map(self._find, (one.source for one in self.settings))
+        return any(group is not None and group.leader and registrations_refused(group.state()) is None for group in groups)
 
     def close(self) -> None:
         for office in self._open.values():

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ops.admin.cluster_calls import CLUSTER_SIGNATURES
 from ops.admin.failback_calls import FAILBACK_SIGNATURES, FailbackCalls
+from ops.admin.ladder_calls import LADDER_SIGNATURES, LadderCalls
 from ops.admin.proof_calls import PROOF_SIGNATURES, ProofCalls
 from ops.admin.values import (
     Approval,
@@ -27,7 +28,7 @@ READ_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 60.0
 
 
-class AdminCalls(ProofCalls, FailbackCalls, Protocol):
+class AdminCalls(ProofCalls, FailbackCalls, LadderCalls, Protocol):
     """What a running member does for its operator. Each call may raise ZaibeiError; its code becomes the exit code."""
 
     async def status(self) -> Status: ...
@@ -137,7 +138,9 @@ CALLS: MappingProxyType[str, Call] = MappingProxyType(
         "takeover_rehearse": _call(dict[str, Any], changes=True, source=str),
         **{
             name: Call(MappingProxyType(parameters), result, changes)
-            for name, (result, changes, parameters) in (CLUSTER_SIGNATURES | PROOF_SIGNATURES | FAILBACK_SIGNATURES).items()
+            for name, (result, changes, parameters) in (
+                CLUSTER_SIGNATURES | PROOF_SIGNATURES | FAILBACK_SIGNATURES | LADDER_SIGNATURES
+            ).items()
         },
     }
 )

@@ -13,6 +13,7 @@ from ops.admin.cluster_values import ClusterDone, ClusterPlan, ClusterStatus, In
 from ops.admin.codec import ANSWER_OCTETS_MAX, decode_answer, encode_request
 from ops.admin.edge_socket import short_path
 from ops.admin.failback_calls import FailbackClient
+from ops.admin.ladder_calls import LadderClient
 from ops.admin.proof_calls import ProofClient
 from ops.admin.values import (
     Approval,
@@ -34,7 +35,7 @@ GRACE_S = 2.0  # beyond the member's own time limit
 READ_OCTETS = 64 * 1024
 
 
-class AdminClient(ProofClient, FailbackClient):
+class AdminClient(ProofClient, FailbackClient, LadderClient):
     """Calls a running member.
 
     Args:

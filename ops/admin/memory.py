@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ops.admin.failback_calls import MemoryFailbacks
+from ops.admin.ladder_calls import MemoryLadders
 from ops.admin.proof_calls import MemoryProofs
 from ops.admin.values import (
     Approval,
@@ -26,7 +27,7 @@ from replica.model.errors import Code, ZaibeiError
 
 
 @dataclass(slots=True)
-class MemoryMember(MemoryProofs, MemoryFailbacks):
+class MemoryMember(MemoryProofs, MemoryFailbacks, MemoryLadders):
     """Answers from what it was given. `takeover` maps (call, source) to an answer."""
 
     state: Status
@@ -37,6 +38,7 @@ class MemoryMember(MemoryProofs, MemoryFailbacks):
     reseeds: dict[str, ReseedPlan] = field(default_factory=dict)
     grants: dict[str, dict[str, Any]] = field(default_factory=dict)
     proofs: dict[str, Any] = field(default_factory=dict)
+    ladders: dict[str, Any] = field(default_factory=dict)
     failbacks: dict[str, Any] = field(default_factory=dict)
     stopping: Callable[[], None] = lambda: None
 

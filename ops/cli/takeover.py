@@ -9,6 +9,7 @@ import click
 
 from ops.cli.exits import Exit
 from ops.cli.style import Console, admin, pairs, styled, table, target_options
+from ops.cli.takeover_registration import abort, ladder_lines, order, plan_registration, review, run_registration, sign
 
 READY_EXIT = {"fail": Exit.VERIFICATION_FAILED, "unknown": Exit.UNKNOWN}
 MARKS = {"pass": "✓ pass", "fail": "✗ fail", "unknown": "? UNKNOWN"}  # a shape beside the word: colour alone tells not everybody
@@ -42,6 +43,7 @@ def takeover() -> None:
       zaibei takeover plan SOURCE               look; prints a token
       zaibei takeover run SOURCE --plan TOKEN   do exactly that
       zaibei takeover withdraw SOURCE           the same two steps for the way back
+      zaibei takeover plan SOURCE --registration    its registrations too: two people sign, then run
     """
 
 
@@ -60,6 +62,7 @@ def status(console: Console, source: str, ready: bool) -> int:
     rows = _member().takeover_status(source)
     parts: list[object] = [_status_table(rows)]
     parts += [_checks_table(row) for row in rows if source or row["ready"] != "pass"]
+    parts += [line for row in rows for line in ladder_lines(row)]
     parts += [f"! {row['source']}: {alarm}" for row in rows for alarm in row["alarms"]]
     console.answer([dict(row) for row in rows], *parts)
     found = {row["ready"] for row in rows}
@@ -69,15 +72,26 @@ def status(console: Console, source: str, ready: bool) -> int:
 @takeover.command()
 @click.argument("source")
 @click.option("--withdraw", "back", is_flag=True, help="Plan the return to the source instead.")
+@click.option("--registration", is_flag=True, help="Take over its registrations, not resolution alone.")
+@click.option("--accept-loss", "loss", type=click.IntRange(min=0), default=0, help="Accept that so many of its changes are lost.")
+@click.option("--accept-unknown-loss", "unknown_loss", is_flag=True, help="Accept a loss that nobody can count.")
+@click.option("--break-glass", is_flag=True, help="Approved by one person, with a typed reason; reviewed the next day.")
 @target_options
 @styled
-def plan(console: Console, source: str, back: bool) -> int:
+def plan(console: Console, source: str, back: bool, registration: bool, loss: int, unknown_loss: bool, break_glass: bool) -> int:
     """Show what would happen, change nothing; prints the token that `run` needs.
 
     \b
     Example:
       zaibei takeover plan node-a
+      zaibei takeover plan node-a --registration
     """
+    if registration and back:
+        raise click.UsageError("Registrations are given back by `zaibei failback`.")
+    if registration:
+        return plan_registration(console, source, loss, unknown_loss, break_glass)
+    if loss or unknown_loss or break_glass:
+        raise click.UsageError("These options belong to --registration.")
     return _plan(console, source, "withdraw" if back else "takeover")
 
 
@@ -85,15 +99,19 @@ def plan(console: Console, source: str, back: bool) -> int:
 @click.argument("source")
 @click.option("--plan", "token", required=True, help="Token printed by `plan`.")
 @click.option("--reason", default="by an operator", help="Kept with the act.")
+@click.option("--registration", is_flag=True, help="The plan is about its registrations.")
 @target_options
 @styled
-def run(console: Console, source: str, token: str, reason: str) -> None:
+def run(console: Console, source: str, token: str, reason: str, registration: bool) -> None:
     """Take over resolution as planned. Refused (4) when the world is no longer the one looked at; repeating it is harmless.
 
     \b
     Example:
       zaibei takeover run node-a --plan 0123456789abcdef
     """
+    if registration:
+        run_registration(console, source, token, reason)
+        return
     _run(console, _member().takeover_run(source, "takeover", token, reason))
 
 
@@ -130,6 +148,10 @@ def rehearse(console: Console, source: str) -> int:
     row = _member().takeover_rehearse(source)
     console.answer(dict(row), f"{MARKS[row['result']]}: {row['detail']}")
     return Exit.DONE if row["result"] == "pass" else Exit.VERIFICATION_FAILED
+
+
+for _command in (sign, abort, order, review):
+    takeover.add_command(_command)
 
 
 def _status_table(rows: Sequence[Row]) -> object:

@@ -30,6 +30,7 @@ from ops.config.values import (
     Site,
     Source,
     TakeoverPolicy,
+    TopLevelKey,
 )
 from replica.model.errors import ZaibeiError
 from replica.model.identifier import prefix_key
@@ -81,7 +82,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     reading = Reading(origin)
     reading.unknown_sections(root)
     sections = {name: reading.section(root, name) for name in ("member", "listen", "site", "limits", "cluster", "pki")}
-    arrays = {name: reading.sections(root, name) for name in ("source", "recursive", "operator")}
+    arrays = {name: reading.sections(root, name) for name in ("source", "recursive", "operator", "top_level")}
     _drop_ipv6_defaults(reading, sections, around)
     _check_listen(reading, sections)
     _check_names(reading, sections["member"], arrays)
@@ -91,7 +92,8 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     ]
     _check_prefixes(reading, arrays["source"])
     recursives = [_recursive(reading, f"recursive[{at}]", table, around) for at, table in enumerate(arrays["recursive"], 1)]
-    _check_operator_keys(reading, arrays["operator"])
+    for name in ("operator", "top_level"):
+        _check_keys(reading, name, arrays[name])
     if reading.faults:
         raise ConfigError(origin, tuple(reading.faults))
     listen = Listen(**sections["listen"])
@@ -105,6 +107,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
         sources=tuple(source for source in sources if source is not None),
         recursives=tuple(recursive for recursive in recursives if recursive is not None),
         operators=tuple(OperatorKey(**table) for table in arrays["operator"]),
+        top_levels=tuple(TopLevelKey(**table) for table in arrays["top_level"]),
     )
     return _with_notes(config), reading.origins
 
@@ -192,13 +195,11 @@ def _source(reading: Reading, at: str, table: Table, around: Surroundings, *, by
     hosted, registrars = table.pop("hosted", False), table.pop("registrars", ())
     if hosted:
         return _hosted(reading, at, table, registrars)
-    if registrars:
-        reading.fault(
-            f"{at}.registrars", "nobody registers in a source that has a node of its own", "hosted = true, or no registrars"
-        )
+    pins = _registrars(reading, at, registrars)
     unpinned = not any(table.get(name, True) for name in ("fingerprint", "certificate", "certificate_file"))
     if by_ca and unpinned and {"name", "prefixes"} <= table.keys():
-        return _source_value(table, Peer(table["name"], b"", tuple(prefix_key(prefix) for prefix in table["prefixes"])))
+        peer = Peer(table["name"], b"", tuple(prefix_key(prefix) for prefix in table["prefixes"]))
+        return _source_value(table, peer, pins)
     if table.get("fingerprint") == "":
         reading.fault(f"{at}.fingerprint", "is missing", 'fingerprint = "sha256:..."')
         table.pop("fingerprint")
@@ -219,7 +220,7 @@ def _source(reading: Reading, at: str, table: Table, around: Surroundings, *, by
             )
         else:
             keys = tuple(prefix_key(prefix) for prefix in table["prefixes"])
-            return _source_value(table, Peer(named, certificate, keys))
+            return _source_value(table, Peer(named, certificate, keys), pins)
     except ZaibeiError as exc:
         reading.fault(f"{at}.certificate", exc.trouble.message, "the certificate line that `zaibei source identity` prints")
     return None
@@ -227,13 +228,18 @@ def _source(reading: Reading, at: str, table: Table, around: Surroundings, *, by
 
 def _hosted(reading: Reading, at: str, table: Table, registrars: Sequence[Registrar]) -> Source | None:
     """A source that lives here: nothing of a node's is said of it."""
-    for name in ("fingerprint", "certificate", "certificate_file", "pull", "probe_name", "probes"):
+    for name in ("fingerprint", "certificate", "certificate_file", "pull", "probe_name", "probes", "registration_probes"):
         if table.get(name):
             reading.fault(f"{at}.{name}", "a hosted source has no node", "hosted = false, or leave it out")
+    never = {"takeover": TakeoverPolicy.NEVER.value}
+    return _source_value(table | never, None, _registrars(reading, at, registrars))
+
+
+def _registrars(reading: Reading, at: str, registrars: Sequence[Registrar]) -> tuple[Peer, ...]:
     pins = [pin for place, one in enumerate(registrars, 1) if (pin := _registrar(reading, f"{at}.registrars[{place}]", one))]
     if len({one.fingerprint for one in pins}) != len(pins) or len({one.name for one in pins}) != len(pins):
         reading.fault(f"{at}.registrars", "a registrar is there twice", "each once")
-    return _source_value(table | {"takeover": TakeoverPolicy.NEVER.value}, None, tuple(pins))
+    return tuple(pins)
 
 
 def _registrar(reading: Reading, at: str, one: Registrar) -> Peer | None:
@@ -253,7 +259,10 @@ def _registrar(reading: Reading, at: str, one: Registrar) -> Peer | None:
 
 
 def _source_value(table: Table, peer: Peer | None, registrars: tuple[Peer, ...] = ()) -> Source | None:
-    plain = ("name", "prefixes", "case_sensitive", "pull", "horizon_s", "armed", "probe_name", "probes")
+    plain = (
+        "name", "prefixes", "case_sensitive", "pull", "horizon_s", "armed", "probe_name", "probes", "registration_probes",
+        "unavailable_s",
+    )  # fmt: skip
     if not {*plain, "mode", "takeover"} <= table.keys():
         return None  # a fault is already told
     return Source(
@@ -298,15 +307,15 @@ def _recursive(reading: Reading, at: str, table: Table, around: Surroundings) ->
     return Recursive(token_file=path, **table) if {"name", "url", "flush"} <= table.keys() else None
 
 
-def _check_operator_keys(reading: Reading, tables: list[Table]) -> None:
+def _check_keys(reading: Reading, section: str, tables: list[Table]) -> None:
     seen: dict[bytes, int] = {}
     for at, table in enumerate(tables, 1):
         key = table.get("public_key")
         if key is not None and seen.setdefault(key, at) != at:
             reading.fault(
-                f"operator[{at}].public_key",
-                f"is the key of operator[{seen[key]}]",
-                "a key of each person's own: two names must be two people",
+                f"{section}[{at}].public_key",
+                f"is the key of {section}[{seen[key]}]",
+                "a key of each one's own: two names must be two people",
             )
 
 
@@ -355,5 +364,6 @@ def _with_notes(config: MemberConfig) -> MemberConfig:
         config.operators,
         config.cluster,
         config.pki,
+        config.top_levels,
         tuple(notes),
     )

@@ -236,12 +236,25 @@ SOURCE = Section(
             "Where its node answers. Default: what it says of itself.",
             '[{ protocol = "tcp", address = "192.0.2.7", port = 2641 }]',
         ),
+        Key(
+            "registration_probes",
+            read.listed(read.probe, '[{ protocol = "tcp", address = "192.0.2.7", port = 2642 }]'),
+            [],
+            "Where its node registers: probed for `zaibei takeover --registration`. Default: that is not probed.",
+            '[{ protocol = "tcp", address = "192.0.2.7", port = 2642 }]',
+        ),
+        Key(
+            "unavailable_s",
+            read.whole(10, 86_400),
+            300,
+            "So long most probes must fail before taking over its registrations may be declared.",
+        ),
         Key("hosted", read.flag, False, "It lives here: no node feeds it, registrars change it through [listen] registration."),
         Key(
             "registrars",
             read.listed(read.registrar, REGISTRAR_EXAMPLE),
             [],
-            "Who may register below its prefixes, if it is hosted. Nobody else can.",
+            "Who may register below its prefixes here, while it is hosted or taken over. Nobody else can.",
             REGISTRAR_EXAMPLE,
         ),
     ),
@@ -260,13 +273,22 @@ RECURSIVE = Section(
 OPERATOR = Section(
     "operator",
     True,
-    "A person whose signature counts. Release or discard of what is held needs two of them.",
+    "A person whose signature counts. What is held, and taking over registrations, needs two of them.",
     (
         Key("name", read.name, REQUIRED, "The person's name.", '"li.wei"'),
         Key("public_key", read.public_key, REQUIRED, "As `zaibei operator add` prints it.", '"<64 hex digits>"'),
     ),
 )
+TOP_LEVEL = Section(
+    "top_level",
+    True,
+    "A top-level node whose signed orders count: `zaibei takeover order`.",
+    (
+        Key("name", read.name, REQUIRED, "Your name for it.", '"beijing"'),
+        Key("public_key", read.public_key, REQUIRED, "Its Ed25519 key, told to you by another way.", '"<64 hex digits>"'),
+    ),
+)
 
 SECTIONS = MappingProxyType(
-    {section.name: section for section in (MEMBER, LISTEN, SITE, LIMITS, CLUSTER, PKI, SOURCE, RECURSIVE, OPERATOR)}
+    {section.name: section for section in (MEMBER, LISTEN, SITE, LIMITS, CLUSTER, PKI, SOURCE, RECURSIVE, OPERATOR, TOP_LEVEL)}
 )

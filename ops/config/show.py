@@ -60,6 +60,10 @@ def document(config: MemberConfig) -> dict[str, Any]:
                 "takeover": str(source.takeover),
                 "probe_name": source.probe_name,
                 "probes": [{"protocol": p.protocol, "address": p.address, "port": p.port} for p in source.probes],
+                "registration_probes": [
+                    {"protocol": p.protocol, "address": p.address, "port": p.port} for p in source.registration_probes
+                ],
+                "unavailable_s": source.unavailable_s,
                 "hosted": source.hosted,
                 "registrars": [{"name": one.name, "fingerprint": one.fingerprint} for one in source.registrars],
             }
@@ -70,6 +74,7 @@ def document(config: MemberConfig) -> dict[str, Any]:
             for r in config.recursives
         ],
         "operator": [{"name": o.name, "public_key": o.public_key.hex()} for o in config.operators],
+        "top_level": [{"name": o.name, "public_key": o.public_key.hex()} for o in config.top_levels],
     }
 
 

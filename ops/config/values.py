@@ -110,7 +110,9 @@ class Source:
         horizon_s: how old a copy may be and still be answered before a takeover.
         armed: beats every 50 ms instead of 500.
         probes: empty: those of its own Description.
-        registrars: pins of those who may change a hosted one.
+        registration_probes: where its node registers; empty: that is not probed.
+        unavailable_s: how long most probes must fail before its takeover may be declared.
+        registrars: pins of those who may change it here, while it is hosted or taken over.
     """
 
     name: str
@@ -126,6 +128,8 @@ class Source:
     probes: tuple[Probe, ...]
     hosted: bool = False
     registrars: tuple[Peer, ...] = ()
+    registration_probes: tuple[Probe, ...] = ()
+    unavailable_s: int = 300
 
     @property
     def fingerprint(self) -> str:
@@ -146,6 +150,14 @@ class Recursive:
 @dataclass(frozen=True, slots=True)
 class OperatorKey:
     """`[[operator]]`: a person whose signature counts; raw Ed25519 public key, 32 octets."""
+
+    name: str
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TopLevelKey:
+    """`[[top_level]]`: a top-level node whose orders count; raw Ed25519 public key, 32 octets."""
 
     name: str
     public_key: bytes
@@ -215,6 +227,7 @@ class MemberConfig:
     operators: tuple[OperatorKey, ...] = ()
     cluster: ClusterPart = field(default_factory=ClusterPart)
     pki: PkiPart = field(default_factory=PkiPart)
+    top_levels: tuple[TopLevelKey, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)  # legal, but worth a look
 
     def pins(self) -> Pins:
@@ -224,3 +237,7 @@ class MemberConfig:
     def operator_keys(self) -> Mapping[str, bytes]:
         """Name -> public key of the operators whose signatures count."""
         return {operator.name: operator.public_key for operator in self.operators}
+
+    def issuers(self) -> Mapping[str, bytes]:
+        """Name -> public key of the top-level nodes whose orders count."""
+        return {one.name: one.public_key for one in self.top_levels}

@@ -41,11 +41,13 @@ from replica.store.edge_rocks import StoreBudget
 from replica.store.edge_store import SourceStore
 from replica.takeover.detector import DetectorLimits, Observation
 from replica.takeover.edge_beats import BeatTable
+from replica.takeover.edge_ladder import LadderSettings
 from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.edge_probe import probe
 from replica.takeover.edge_runner import RunnerConfig, TakeoverRunner, boottime_ns
 from replica.takeover.machine import Policy
 from replica.takeover.ports import Endpoint, Heard, PublishedSites, heard_of
+from replica.takeover.threshold import ThresholdLimits
 from replica.v1 import entry_pb2, source_pb2
 
 ARMED_BEAT_MS = 50  # SEMANTICS 6
@@ -121,7 +123,7 @@ class SourceCopy:
             reseed_command=RESEED_COMMAND if placed is None else CLUSTER_RESEED_COMMAND,
         )
         self.group = GroupPort(self.log, store)
-        self.hosted = self._hosted() if settings.hosted else None
+        self.hosted = self._hosted()
         self._node = NodeFile(member.data / "nodes" / f"{settings.name}.json")
         metrics = around.feed_metrics.of(settings.name) if around.feed_metrics is not None else None
         self.driver = FeedDriver(self._setup(), self.group, metrics, beats=self)
@@ -144,6 +146,7 @@ class SourceCopy:
                 limits=DetectorLimits(armed=settings.armed),
                 shadow_prefix=member.shadow_prefix,
                 identity_ends_s=lambda: ends_s_of(member.identity.latest().certificate_pem),
+                ladder=self._ladder(),
             ),
             member.publishers,
             probe,
@@ -152,7 +155,21 @@ class SourceCopy:
         )
         self.failback = failback_of(self, settings.name, member.data)
 
+    def _ladder(self) -> LadderSettings | None:
+        """How its registrations may be taken over; None: they may not."""
+        member, settings = self._around.settings, self.settings
+        if settings.hosted or not settings.operable:
+            return None
+        return LadderSettings(
+            holder=member.name,
+            signer=member.identity.signer,
+            issuers=member.issuers,
+            registration=settings.registration_probes,
+            limits=ThresholdLimits(time_ms=settings.unavailable_ms),
+        )
+
     def _hosted(self) -> HostedPort:
+        """What registration needs of it, wherever it is the authority: hosted, or taken over."""
         placed = self.placed
         if placed is None:
             return HostedPort(self.log, self.store, self.settings, self._around.owner_of)

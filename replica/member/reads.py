@@ -107,7 +107,7 @@ class MemberReads:
         return found | await self.life.elsewhere.read(away) if away else found
 
     def hosted(self, name: str) -> HostedPort | None:
-        """A hosted source's group, where it is in service here."""
+        """A source's group as registration sees it, where it is in service here; its state says whether it takes any."""
         copy = self.copies.get(name)
         return None if copy is None or name in self.broken else copy.hosted
 

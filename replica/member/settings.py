@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class SourceSettings:
         operable: False: nobody may take it over.
         hosted: the name of a source that lives here: nobody feeds it, its changes are registered with us.
         probe_name: what probes ask for; empty: its first prefix. probes: where; empty: what its description says.
+        registration_probes: where its node registers; unavailable_ms: how long probes must fail before they count as a threshold.
     """
 
     peer: Peer | None
@@ -45,6 +47,8 @@ class SourceSettings:
     operable: bool = True
     probe_name: str = ""
     probes: tuple[Endpoint, ...] = ()
+    registration_probes: tuple[Endpoint, ...] = ()
+    unavailable_ms: int = 300_000
     hosted: str = ""
 
     def __post_init__(self) -> None:
@@ -92,6 +96,7 @@ class MemberSettings:
         own_site: HS_SITE data octets of this cluster.
         publishers: adapters that make a takeover known, by their names.
         shadow_prefix: for rehearsals.
+        issuers: name -> Ed25519 public key of the top-level nodes whose orders count.
         cluster: None: this member works alone.
         trust_files: of the CA whose sources may come in beside the pinned ones; None: pins alone count.
     """
@@ -107,6 +112,7 @@ class MemberSettings:
     own_site: bytes = b""
     publishers: tuple[Publisher, ...] = ()
     shadow_prefix: str = ""
+    issuers: Mapping[str, bytes] = field(default_factory=dict)
     memory_octets: int = 512 * MB
     open_files: int = 512
     journal_keep_octets: int = 2_048 * MB

@@ -15,13 +15,16 @@ ISSUERS_MAX = 16
 
 
 def renew(group: GroupState, body: entry_pb2.LeaseRenewal, index: int) -> Judged:
-    """A write-path lease of the source's present epoch. From APPROVED on none is given: the last one has to run out."""
+    """A write-path lease of the source's present epoch. From APPROVED on none is given: the last one has to run out.
+
+    0 ms: our leader saw the source speak after its lease had ended without asking anew. There is no guard any more.
+    """
     ladder = group.ladder
     if ladder.stage not in RENEWABLE:
         return Refused(f"no lease is given while the ladder stands at {ladder.stage.name}", OutcomeKind.FENCED)
     if group.granted is None or not group.grant_taken or body.epoch != group.granted.epoch:
         return Refused(f"epoch {body.epoch} is not the one that was granted", OutcomeKind.FENCED)
-    if not LEASE_MS_MIN <= body.duration_ms <= LEASE_MS_MAX:
+    if body.duration_ms and not LEASE_MS_MIN <= body.duration_ms <= LEASE_MS_MAX:
         return Refused(f"a lease lasts {LEASE_MS_MIN} to {LEASE_MS_MAX} ms, not {body.duration_ms}")
     changed = replace(ladder, lease_ms=body.duration_ms, lease_epoch=body.epoch, lease_index=index)
     return Moved(replace(group, ladder=changed))

@@ -23,6 +23,7 @@ from replica.takeover.ladder import (
     LadderWorld,
     lease_left_ms,
     orders_in_force,
+    unguarded,
     waits_for,
 )
 from replica.takeover.ladder_plan import Accepting, Climb, climb_of, plan_text, refusal, token_of
@@ -124,6 +125,7 @@ class LadderDesk:
             behind=heard.behind,
             age_ms=self._source.age_ms(),
             lease_waited_ms=waited_ms,
+            unguarded=unguarded(state, waited_ms, heard.ms_ago),
             adapters=adapters,
             standings=standings,
             now_ns=now_ns,
@@ -251,11 +253,6 @@ class LadderDesk:
         body = entry_pb2.LadderReview(act=act, verdict=verdict, approval=approval)
         await self._commit(entry_pb2.Entry(format=1, admitted_ms=_now_ms(), review=body))
         return {"source": self._source.state().source, "act": act, "verdict": verdict, "by": approval.operator}
-
-    async def renew(self, epoch: int, duration_ms: int) -> None:
-        """A write-path lease of the source's guard: granted once this returns. Raises ZaibeiError(CONFLICT, UNKNOWN)."""
-        lease = entry_pb2.LeaseRenewal(epoch=epoch, duration_ms=duration_ms)
-        await self._commit(entry_pb2.Entry(format=1, admitted_ms=_now_ms(), lease=lease))
 
     async def _commit(self, entry: entry_pb2.Entry) -> None:
         proposal = self._source.propose(entry)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_text
-from replica.model.ladder import CLOSED, FREEZE_MS_MAX, Fence, Function, OrderKind, Stage
+from replica.model.ladder import CLOSED, FREEZE_MS_MAX, RENEWABLE, Fence, Function, OrderKind, Stage
 from replica.model.ladder_epochs import fence_of, lease_wait_ms, unfit
 from replica.model.ladder_rules import not_enough, orders_that_count, too_far_behind
 from replica.model.position import epoch_start
@@ -85,6 +85,7 @@ class LadderWorld:
         behind: changes the source stated and we have not applied; None: unknown. It may have written more since its last word.
         age_ms: of our position.
         lease_waited_ms: since the newest renewal that is applied, as lease.py counts.
+        unguarded: the source spoke after its lease had ended, and asked for none: what guarded it is gone.
         adapters, standings: as of the resolution machine.
         now_ns: boottime; now_ms: Unix.
     """
@@ -96,6 +97,7 @@ class LadderWorld:
     behind: int | None
     age_ms: int | None
     lease_waited_ms: int
+    unguarded: bool
     adapters: tuple[str, ...]
     standings: Mapping[tuple[str, str], Standing]
     now_ns: int
@@ -199,6 +201,8 @@ class LadderMachine:
         lives_here = world.state.authority is Authority.REGISTRATION and stage is S.NORMAL
         if not world.leads or lives_here:
             return ()
+        if world.unguarded and stage in RENEWABLE:
+            return (Commit(_no_guard(world), "its guard asks for no lease any more"), *_owed(world))
         return (*_STEPS.get(stage, _nothing)(self, world), *_owed(world))
 
     # -- before the fence
@@ -385,6 +389,17 @@ def lease_left_ms(world: LadderWorld) -> int:
     return max(0, lease_wait_ms(world.state.ladder.lease_ms) - world.lease_waited_ms)
 
 
+def unguarded(state: GroupState, waited_ms: int, heard_ms_ago: int | None) -> bool:
+    """The source's newest word came after its lease had certainly ended: it goes on without asking for leases.
+
+    Args:
+        waited_ms: since the newest renewal, never too long; heard_ms_ago: since the source's newest word.
+    """
+    if fence_of(state) is not Fence.WRITE_PATH or heard_ms_ago is None:
+        return False
+    return waited_ms - heard_ms_ago > lease_wait_ms(state.ladder.lease_ms)
+
+
 def waits_for(world: LadderWorld) -> str:
     """What the ladder waits for, in words; empty when nothing."""
     ladder = world.state.ladder
@@ -403,6 +418,11 @@ def waits_for(world: LadderWorld) -> str:
             return f"the source's digest, at most {FREEZE_MS_MAX // 1_000} s"
         case _:
             return ""
+
+
+def _no_guard(world: LadderWorld) -> entry_pb2.Entry:
+    lease = entry_pb2.LeaseRenewal(epoch=world.state.ladder.lease_epoch, duration_ms=0)
+    return entry_pb2.Entry(format=ENTRY_FORMAT, admitted_ms=world.now_ms, lease=lease)
 
 
 def _owed(world: LadderWorld) -> tuple[Step, ...]:

@@ -22,7 +22,7 @@ from replica.model.signing import Signer
 from replica.model.states import Authority
 from replica.store.rules import RULES, Moment
 from replica.store.state_row import Stored
-from replica.takeover.ladder import LadderMachine, LadderPolicy, LadderWorld
+from replica.takeover.ladder import LadderMachine, LadderPolicy, LadderWorld, unguarded
 from replica.takeover.ladder_plan import Accepting, climb_of
 from replica.takeover.lease import LeaseCount
 from replica.takeover.machine import Commit, Publish
@@ -125,6 +125,7 @@ class World:
         self.source_clock = self._clock()
         self.source_alive = True
         self.source_cut = False  # from us; its clients still reach it
+        self.heard_at = 0.0
         self.lease_until_ns = 0
         self.source_epoch = 1
         self.acks: list[tuple[float, str, int]] = []
@@ -244,6 +245,7 @@ class World:
         return self.random.uniform(0, 100) if self.random.random() < 0.9 else self.random.uniform(100, 1_500)
 
     def _seen(self, member: Member, now_ns: int) -> LadderWorld:
+        waited_ms = member.lease.waited_ms(member.state.ladder.lease_index)
         heard = self.source_alive and not self.source_cut
         level = Level.WELL if heard else Level.THRESHOLD if self.random.random() < 0.5 else Level.SUSPECT
         at = frozenset({"a", "b"})
@@ -255,7 +257,8 @@ class World:
             source_heard=heard,
             behind=0,
             age_ms=100,
-            lease_waited_ms=member.lease.waited_ms(member.state.ladder.lease_index),
+            lease_waited_ms=waited_ms,
+            unguarded=unguarded(member.state, waited_ms, int(self.now - self.heard_at)),
             adapters=("recursive",),
             standings=member.standings,
             now_ns=now_ns,
@@ -280,6 +283,8 @@ class World:
         if not self.source_alive:
             return
         rng, now_ns = self.random, self.source_clock.ns(self.now)
+        if not self.source_cut:
+            self.heard_at = self.now
         if not self.source_cut and rng.random() < 0.2:
             leader = next((one for one in self.members if one.term == self.log.term and one.up), None)
             if leader is not None and self.fenced:

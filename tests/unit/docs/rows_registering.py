@@ -22,7 +22,11 @@ REGISTERING = [
         "only where we are the authority",
         "two writers of one prefix: its node and us",
         f"{REGISTRATION}::test_another_registrys_authority_is_not_ours",
-        Plant("replica.store.registration:judge_registration", "if group.authority is not Authority.REGISTRATION:", "if False:"),
+        Plant(
+            "replica.store.registration:judge_registration",
+            "if (closed := registrations_refused(group)) is not None:",
+            "if (closed := None) is not None:",
+        ),
     ),
     Row(
         "2.2",

@@ -57,9 +57,11 @@ def test_it_has_nothing_of_a_nodes(tenant: Identity) -> None:
     ]
 
 
-def test_a_node_has_no_registrars_and_needs_its_fingerprint(tenant: Identity) -> None:
+def test_a_node_may_have_registrars_for_the_time_of_a_takeover_and_needs_its_fingerprint(tenant: Identity) -> None:
     table = registrar(tenant) | {"prefixes": ["88.118"], "registrars": [registrar(tenant)]}
-    assert faults({"source": [table]})[0][0] == "source[1].registrars"
+    assert [peer.fingerprint for peer in good({"source": [table]}).sources[0].registrars] == [tenant.fingerprint]
+    table["registrars"] *= 2
+    assert faults({"source": [table]})[0] == ("source[1].registrars", "an item is there twice")
     table = registrar(tenant) | {"prefixes": ["88.118"]}
     del table["fingerprint"]
     assert faults({"source": [table]}) == [("source[1].fingerprint", "is missing")]

@@ -1,0 +1,194 @@
+"""Rules of taking over registrations: fences, leases, orders, the ladder (semantics 5 and 8)."""
+
+from __future__ import annotations
+
+from tests.unit.docs.planting import Plant
+from tests.unit.docs.rule_rows import Row
+
+LADDER = "tests/unit/takeover/test_ladder.py"
+ACTS = "tests/unit/takeover/test_ladder_acts.py"
+ORDERS = "tests/unit/takeover/test_threshold_and_orders.py"
+CLIMBS = "tests/simulation/test_takeover_ladder.py"
+
+FENCES = [
+    Row(
+        "5.1",
+        "without a fence two people approve the very act",
+        "two writers of one prefix by one person's decision",
+        f"{LADDER}::test_one_person_is_not_enough_for_a_source_without_a_fence",
+        Plant(
+            "replica.model.ladder_rules:not_enough",
+            "if people >= 1 and people + ordered >= APPROVALS_NEEDED:",
+            "if people >= 1:",
+        ),
+    ),
+    Row(
+        "5.1",
+        "a standing order never suffices without a fence",
+        "a takeover that nobody decided, of a source that writes on",
+        f"{LADDER}::test_a_standing_order_never_suffices_without_a_fence",
+        Plant("replica.model.ladder_rules:not_enough", "ordered = OrderKind.TAKEOVER in orders", "ordered = bool(orders)"),
+    ),
+    Row(
+        "5.1",
+        "two names are two keys",
+        "one person approving twice",
+        f"{LADDER}::test_one_person_is_not_enough_for_a_source_without_a_fence",
+        Plant(
+            "replica.model.ladder_rules:_approved",
+            "people = min(len(names), len({one.signature.key_id for one in said.approvals}))",
+            "people = len(said.approvals)",
+        ),
+    ),
+    Row(
+        "5.1",
+        "a guard that asks no more is no fence",
+        "a source taken for fenced that writes on without its guard",
+        f"{ACTS}::test_a_guard_that_asks_no_more_while_its_source_speaks_is_no_fence",
+        Plant(
+            "replica.takeover.ladder:unguarded",
+            "return waited_ms - heard_ms_ago > lease_wait_ms(state.ladder.lease_ms)",
+            "return False",
+        ),
+    ),
+    Row(
+        "5.1",
+        "a loss is accepted in numbers",
+        "a takeover that loses more than anybody knew",
+        f"{LADDER}::test_a_copy_that_is_behind_is_refused_with_the_number",
+        Plant("replica.model.ladder_rules:too_far_behind", "if behind <= accepted", "if True"),
+    ),
+    Row(
+        "5.1",
+        "break-glass is reviewed by somebody else",
+        "one person deciding, and judging it too",
+        f"{LADDER}::test_break_glass_is_one_person_a_typed_reason_and_a_review_that_is_owed",
+        Plant("replica.model.ladder_words:review", "body.approval.operator == owed.operator or", ""),
+    ),
+    Row(
+        "5.2",
+        "the lease runs out before the fence",
+        "a source acknowledging writes while we register",
+        f"{ACTS}::test_the_lease_runs_out_before_the_fence",
+        Plant("replica.model.ladder_epochs:fenced", "if said.waited_ms < needed:", "if False:"),
+    ),
+    Row(
+        "5.2",
+        "no lease is given from the approval on",
+        "a living source that is never fenced, or one that gets a lease behind the fence",
+        f"{ACTS}::test_the_lease_runs_out_before_the_fence",
+        Plant("replica.model.ladder_words:renew", "if ladder.stage not in RENEWABLE:", "if False:"),
+    ),
+    Row(
+        "5.2",
+        "a lease given after the plan is waited for too",
+        "a writer that got its lease between plan and fence",
+        f"{ACTS}::test_a_lease_that_was_given_after_the_plan_is_waited_for_too",
+        Plant(
+            "replica.model.ladder_epochs:fenced",
+            "if fence_of(group) is Fence.WRITE_PATH:",
+            "if ladder.fence is Fence.WRITE_PATH:",
+        ),
+    ),
+    Row(
+        "5.2",
+        "a leader counts from its election at the earliest",
+        "a lease that ended only on a clock that stood still meanwhile",
+        f"{ORDERS}::test_a_lease_is_counted_from_the_renewal_or_the_election",
+        Plant("replica.takeover.lease:LeaseCount.look", "if not leads:", "if False:"),
+    ),
+    Row(
+        "5.2",
+        "a clock that jumps earns nothing",
+        "a restored virtual machine that fences early",
+        f"{ORDERS}::test_a_clock_that_jumps_or_goes_back_earns_nothing",
+        Plant(
+            "replica.takeover.lease:LeaseCount.look",
+            "min(now_ns - self._looked_ns, self.interval_ns + LATE_NS_MAX)",
+            "now_ns - self._looked_ns",
+        ),
+    ),
+    Row(
+        "5.2",
+        "one writer of one prefix and epoch",
+        "two histories of one registry, both acknowledged",
+        f"{CLIMBS}::test_one_writer_of_one_prefix_and_epoch_in_a_thousand_runs",
+        f"{CLIMBS}::test_the_runs_find_a_rule_that_is_off[no_wait]",
+    ),
+    Row(
+        "5.3",
+        "an order is signed whole",
+        "an order about another source, or for ever, made of a true one",
+        f"{ORDERS}::test_every_field_is_signed",
+        Plant("replica.takeover.orders:judge", "if verify(public, order_octets(order), order.signature)", "if True"),
+    ),
+    Row(
+        "5.3",
+        "an order counts once",
+        "last year's order beginning this year's takeover",
+        f"{ORDERS}::test_a_committed_order_counts_once_and_an_end_takes_the_others_away",
+        Plant("replica.model.ladder_words:take_order", "if body.number <= numbers.get(issuer, 0):", "if False:"),
+    ),
+    Row(
+        "5.3",
+        "51 % of at least 5 probes for the whole time",
+        "a takeover declared because of one bad minute",
+        f"{ORDERS}::test_the_threshold_needs_the_whole_time",
+        Plant("replica.takeover.threshold:Meter.evidence", "if long_enough and reached(", "if reached("),
+    ),
+    Row(
+        "5.3",
+        "nothing begins by itself while the source is heard",
+        "a healthy node taken over by whoever blocks our probes",
+        f"{LADDER}::test_nothing_begins_by_itself",
+        Plant("replica.takeover.ladder:LadderMachine._not_by_itself", "if world.source_heard:", "if False:"),
+    ),
+]
+
+LADDERS = [
+    Row(
+        "8",
+        "behind the fence nothing of the source counts",
+        "an old epoch written after it was closed",
+        f"{LADDER}::test_behind_the_fence_nothing_of_the_source_counts",
+        Plant("replica.store.rules:grant", "if stored.group.ladder.closed:", "if False:"),
+    ),
+    Row(
+        "8",
+        "registrations are taken from SERVING on",
+        "registrations before our epoch, or while frozen for the way back",
+        f"{LADDER}::test_registrations_are_taken_from_serving_on_and_not_before",
+        Plant(
+            "replica.model.ladder_rules:registrations_refused",
+            "if stage is S.NORMAL or group.ladder.registering:",
+            "if True:",
+        ),
+    ),
+    Row(
+        "8",
+        "a late move is a no-op",
+        "an old leader's move undoing what came after it",
+        f"{ACTS}::test_a_late_move_is_a_no_op_with_a_definite_outcome",
+        Plant(
+            "replica.model.ladder_rules:move",
+            "if begun is not ladder.stage or stage not in MOVES[ladder.stage]:",
+            "if False:",
+        ),
+    ),
+    Row(
+        "8",
+        "after an act none begins by itself before the source was seen well",
+        "a registry that is taken over and given back all night",
+        f"{ACTS}::test_after_an_act_nothing_begins_by_itself_before_the_source_was_seen_well",
+        Plant("replica.takeover.ladder:LadderMachine.normal", "if ladder.held_off:", "if False:"),
+    ),
+    Row(
+        "8",
+        "approvals of an earlier act count no more",
+        "signatures of last time beginning another takeover",
+        f"{ACTS}::test_an_abort_before_the_fence_forgets_and_its_approvals_count_no_more",
+        Plant("replica.model.ladder_rules:_proposed", "acts=ladder.acts + 1,", "acts=ladder.acts,"),
+    ),
+]
+
+AUTHORITY = [*FENCES, *LADDERS]

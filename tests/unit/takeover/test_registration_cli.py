@@ -1,0 +1,145 @@
+"""`zaibei takeover … --registration` against a member in memory: what is shown, what is signed, and exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ops.admin.values import Approval
+from ops.cli.main import cli
+from ops.operators import edge_keys
+from ops.operators.approval import judge, token_of
+from replica.model.errors import Code, ZaibeiError
+
+TEXT = "zaibei registration takeover 1\nsource s\nact number 1, approved by two\n"
+PLAN: dict[str, Any] = {
+    "source": "s", "text": TEXT, "token": token_of(TEXT), "stage": "NORMAL", "fence": "none", "behind": 3, "age_ms": 120,
+    "records": 7,
+    "position": "p", "accepts_loss": 3, "accepts_unknown_loss": False, "break_glass": False, "refusal": "", "lacks": "two people",
+    "lease_left_ms": 0, "approvals": [],
+}  # fmt: skip
+LADDER: dict[str, Any] = {
+    "stage": "APPROVED", "shown": "approved: waits for the source's lease to end", "act": "registration:1", "reason": "a fire",
+    "since_ms": 1_700_000_000_000, "waits_for": "the source's lease, 12.0 s more as we count it", "fence": "write_path",
+    "lease_ms": 30_000, "lease_left_ms": 12_000, "behind": 0, "approvals": ["li.wei"], "held_off": False, "evidence": [],
+    "orders": [{"kind": "takeover", "number": 4, "function": "registration", "until_ms": 1}],
+    "review": {"act": "x", "operator": "li.wei", "due_ms": 1},
+}  # fmt: skip
+
+
+class Member:
+    """The admin client's calls, as far as these commands make them."""
+
+    def __init__(self) -> None:
+        self.plan, self.said = dict(PLAN), list[tuple[object, ...]]()
+        self.signed: Approval | None = None
+
+    def registration_plan(self, source: str, loss: int = 0, unknown_loss: bool = False, break_glass: bool = False) -> Any:
+        self.said.append(("plan", source, loss, unknown_loss, break_glass))
+        return self.plan
+
+    def registration_plan_of(self, token: str) -> Any:
+        return self.plan
+
+    def registration_sign(self, approval: Approval) -> Any:
+        self.signed = approval
+        return self.plan | {"approvals": [approval.operator]}
+
+    def registration_run(self, source: str, token: str, reason: str) -> Any:
+        if token != self.plan["token"]:
+            raise ZaibeiError(Code.NOT_AUTHORISED, "two people must approve this very act")
+        self.said.append(("run", source, token, reason))
+        return {"source": source, "act": "a", "stage": "APPROVED", "changed": True}
+
+    def registration_abort(self, source: str, reason: str) -> Any:
+        return {"source": source, "act": "a", "stage": "NORMAL", "changed": True}
+
+    def registration_order(self, order: str) -> Any:
+        self.said.append(("order", order))
+        return {"source": "s", "kind": "takeover", "number": 4, "function": "registration"}
+
+    def registration_review_text(self, source: str, verdict: str) -> Any:
+        return {"source": source, "act": "x", "operator": "li.wei", "text": TEXT, "token": token_of(TEXT)}
+
+    def registration_review(self, source: str, verdict: str, approval: Approval) -> Any:
+        self.signed = approval
+        return {"source": source, "act": "x", "verdict": verdict, "by": approval.operator}
+
+    def takeover_status(self, source: str = "") -> Any:
+        return [
+            {
+                "source": "s", "shown": "taking over", "verdict": "dead", "age_ms": 3, "ready": "pass", "publications": [],
+                "readiness": [], "alarms": [], "ladder": LADDER,
+            }
+        ]  # fmt: skip
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def member() -> Member:
+    return Member()
+
+
+@pytest.fixture
+def call(member: Member) -> Call:
+    return lambda *words: CliRunner().invoke(cli, ["takeover", *words], obj={"admin": lambda: member})
+
+
+def test_a_plan_shows_the_text_the_loss_and_what_comes_next(member: Member, call: Call) -> None:
+    shown = call("plan", "s", "--registration", "--accept-loss", "3")
+    assert shown.exit_code == 0
+    assert member.said == [("plan", "s", 3, False, False)]
+    assert TEXT in shown.output and "3 changes stated and not held here" in shown.output
+    assert f"zaibei takeover sign {PLAN['token']} --key FILE" in shown.output
+    assert json.loads(call("plan", "s", "--registration", "--json").output)["token"] == PLAN["token"]
+    member.plan |= {"behind": None, "refusal": "how many changes would be lost is UNKNOWN"}
+    refused = call("plan", "s", "--registration")
+    assert refused.exit_code == 4 and "UNKNOWN" in refused.output
+    member.plan |= {"refusal": "", "approvals": ["li.wei", "wang.fang"], "lacks": ""}
+    assert f"zaibei takeover run s --registration --plan {PLAN['token']}" in call("plan", "s", "--registration").output
+
+
+def test_options_of_one_kind_of_takeover_alone(call: Call) -> None:
+    assert call("plan", "s", "--break-glass").exit_code == 2
+    assert call("plan", "s", "--registration", "--withdraw").exit_code == 2
+
+
+def test_what_is_signed_is_the_shown_text(member: Member, call: Call, tmp_path: Path) -> None:
+    key = tmp_path / "li.wei.key"
+    signer = edge_keys.create(key)
+    done = call("sign", PLAN["token"], "--key", str(key), "--yes")
+    assert done.exit_code == 0, done.output
+    assert member.signed is not None
+    judge(member.signed, TEXT, {"li.wei": signer.public})
+    member.plan["text"] = TEXT + "and another line\n"
+    assert "Nothing was signed" in call("sign", PLAN["token"], "--key", str(key), "--yes").output
+
+
+def test_run_abort_order_and_review(member: Member, call: Call, tmp_path: Path) -> None:
+    ran = call("run", "s", "--registration", "--plan", PLAN["token"], "--reason", "a fire")
+    assert (ran.exit_code, member.said[-1]) == (0, ("run", "s", PLAN["token"], "a fire"))
+    assert call("run", "s", "--registration", "--plan", "0" * 16).exit_code == 3
+    assert call("abort", "s", "--reason", "a false alarm").exit_code == 0
+    assert call("abort", "s").exit_code == 2, "an abort has a reason"
+    order = tmp_path / "order.bin"
+    order.write_bytes(b"\x01\x02")
+    assert "order 4 taken in" in call("order", str(order)).output
+    assert member.said[-1] == ("order", "0102")
+    key = tmp_path / "wang.fang.key"
+    signer = edge_keys.create(key)
+    assert "reviewed by wang.fang" in call("review", "s", "--verdict", "right", "--key", str(key), "--yes").output
+    assert member.signed is not None
+    judge(member.signed, TEXT, {"wang.fang": signer.public})
+
+
+def test_status_shows_the_stage_what_it_waits_for_and_what_is_owed(call: Call) -> None:
+    shown = call("status").output
+    for part in ("APPROVED since 2023-11-14", "waits for: the source's lease, 12.0 s", "li.wei, takeover order 4", "review owed"):
+        assert part in shown
