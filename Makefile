@@ -19,7 +19,7 @@ EDITABLE_STAMP := .venv/.editable-$(call sum,pyproject.toml hatch_build.py)
 # Two `make setup` at once take turns.
 ONE_AT_A_TIME := $(shell command -v flock >/dev/null 2>&1 && echo "flock .venv/.turn")
 
-.PHONY: help setup proto demo test check conformance bench bench-scale fuzz soak faults faults-root lock image clean
+.PHONY: help setup proto demo test check conformance bench bench-scale fuzz soak faults faults-root drills drills-root redproofs lock image clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -69,6 +69,15 @@ faults: setup ## faults on real processes, links through our own proxies, no roo
 
 faults-root: setup ## those that need root: power failure, dropped packets, memory limits
 	@$(PY) -m tests.faults.run --root $(ARGS)
+
+drills: setup ## every scenario on a stage of its own, judged from outside, left as signed evidence (ARGS="--quick")
+	@.venv/bin/zaibei drill run --all --yes $(ARGS)
+
+drills-root: setup ## scenarios that need root: those of the rigs, which leave no bundles yet
+	@$(PY) -m tests.faults.run --root $(ARGS)
+
+redproofs: setup ## each scenario with its planted bug: passed is who turns red
+	@.venv/bin/zaibei drill run --all --red --yes $(ARGS)
 
 lock: ## pin every dependency again (needs uv)
 	@command -v uv >/dev/null || { echo "lock: uv is needed once, for this target only (pip install uv)"; exit 1; }

@@ -17,6 +17,7 @@ DIFFERING_PPM_MAX = 1_000  # 0.1 % of mirrored answers
 MIRRORED_MIN = 1_000  # fewer are counted as so many: one odd answer among ten is no 10 %
 BLIND_MS_MAX = 700  # without a look; with LOOK_EVERY_MS and the heal it stays below the second that is promised
 LOOK_EVERY_MS = 100
+LATE_MS_MAX = 100  # a watch later than this discards the time it was late
 ABORT_MS_MAX = 1_000  # from a real incident to the begin of the heal
 NS_PER_MS = 1_000_000
 
@@ -58,6 +59,7 @@ class Watch:
     def __init__(self, began_ns: int, minutes_max: int) -> None:
         self.state, self.reason = AbortState.WATCHING, ""
         self._seen_ns, self._ends_ns = began_ns, began_ns + minutes_max * 60_000 * NS_PER_MS
+        self._ticked_ns = began_ns
 
     def saw(self, glimpse: Glimpse, now_ns: int) -> None:
         """A look came back; `now_ns`: when it was begun, so that an old one does not count as a new one."""
@@ -72,6 +74,10 @@ class Watch:
     def tick(self, now_ns: int) -> str:
         """The reason to stop, "" while there is none."""
         if self.state is AbortState.WATCHING:
+            late_ns = now_ns - self._ticked_ns - LOOK_EVERY_MS * NS_PER_MS
+            if late_ns > LATE_MS_MAX * NS_PER_MS:  # the watch itself stood still: that is not blindness, a look may just wait
+                self._seen_ns = min(now_ns, self._seen_ns + late_ns)
+            self._ticked_ns = now_ns
             blind_ms = (now_ns - self._seen_ns) // NS_PER_MS
             if now_ns >= self._ends_ns:
                 self._abort("its time is over")

@@ -39,6 +39,7 @@ COMMANDS = MappingProxyType(
         "status": Lazy("ops.cli.status:status", "Look", "Every source: position, lag, freshness, readiness."),
         "resolve": Lazy("ops.cli.resolve:resolve", "Look", "Look an identifier up, here or at any Handle server."),
         "metrics": Lazy("ops.cli.metrics:metrics", "Look", "Numbers of a running member."),
+        "drill": Lazy("ops.cli.drill:drill", "Decide", "Rehearse what can break; signed evidence of it."),
         "hold": Lazy("ops.cli.hold:hold", "Decide", "What the brake stopped: look, sign, release or discard."),
         "takeover": Lazy("ops.cli.takeover:takeover", "Decide", "Answer in a source's place, and give it back."),
         "failback": Lazy("ops.cli.failback:failback", "Decide", "Give registrations back, dropping nothing."),

@@ -175,8 +175,12 @@ def test_incident_blindness_and_time() -> None:
     watch.saw(Glimpse(), ms(20))
     assert watch.tick(ms(21)), "aborted is final"
     watch = Watch(0, 1)
-    assert not watch.tick(ms(BLIND_MS_MAX))
+    assert not any(watch.tick(ms(at)) for at in range(0, BLIND_MS_MAX + 1, 100))
     assert "nothing was seen" in watch.tick(ms(BLIND_MS_MAX + 1))
+    watch = Watch(0, 1)
+    assert not watch.tick(ms(2_000)), "the watch itself stood still: that is not blindness"
+    assert not watch.tick(ms(2_500)) and not watch.tick(ms(2_600))
+    assert any(watch.tick(ms(at)) for at in range(2_700, 3_600, 100))
     watch = Watch(0, 1)
     watch.saw(Glimpse(), ms(59_999))
     assert not watch.tick(ms(59_999)) and watch.tick(ms(60_000)) == "its time is over"

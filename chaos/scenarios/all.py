@@ -1,0 +1,39 @@
+"""All scenarios, in the order of their numbers."""
+
+from __future__ import annotations
+
+from chaos.scenarios import (
+    s11_flapping,
+    s26_lost_history,
+    s27_other_history,
+    s28_purged_gap,
+    s30_mass_delete,
+    s33_secondary_dies,
+    s34_cut_off,
+    s38_many_at_once,
+    s39_control_down,
+)
+from chaos.scenarios.scenario import Scenario
+from replica.model.errors import Code, ZaibeiError
+
+SCENARIOS: tuple[Scenario, ...] = (
+    s11_flapping.SCENARIO,
+    s26_lost_history.SCENARIO,
+    s27_other_history.SCENARIO,
+    s28_purged_gap.SCENARIO,
+    s30_mass_delete.SCENARIO,
+    s33_secondary_dies.SCENARIO,
+    s34_cut_off.SCENARIO,
+    s38_many_at_once.SCENARIO,
+    s39_control_down.SCENARIO,
+)
+BY_NAME = {one.name: one for one in SCENARIOS}
+
+
+def named(word: str) -> Scenario:
+    """By name, number, or the beginning of one name. Raises ZaibeiError(NOT_FOUND)."""
+    found = [one for one in SCENARIOS if word in (one.name, str(one.number), f"s{one.number}")]
+    found = found or [one for one in SCENARIOS if word and one.name.startswith(word)]
+    if len(found) != 1:
+        raise ZaibeiError(Code.NOT_FOUND, f"no scenario {word!r}. There are: {', '.join(BY_NAME)}. Next: zaibei drill list")
+    return found[0]

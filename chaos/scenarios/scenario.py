@@ -1,0 +1,124 @@
+"""A scenario as a value: faults in order, load, invariants, budgets, the planted bug that turns it red, what is said first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from chaos.drills.outside import Lane
+from chaos.rigs.capability import Capability
+
+
+class Act(StrEnum):
+    """What is done to the stage; each heals (ops/drills/acts.py)."""
+
+    NODES_DIE = "the nodes' host dies"  # SIGKILL of all of them at once; healed by a restart
+    NODES_HANG = "the nodes' host hangs"  # SIGSTOP; healed by SIGCONT
+    NODES_FLAP = "the nodes' host stalls again and again"  # 100 to 240 ms each time
+    CUT_FROM_US = "cut off from us"  # feed, beats and probes; its own clients reach it
+    OLD_DISK = "an old disk comes back"  # the node restarts from an image older than its receipts
+    OTHER_HISTORY = "another history"  # as OLD_DISK, and it goes on writing from there
+    OUR_OLD_DISK = "our old disk comes back"  # the member restarts from an image; the source has let go of what follows
+    MASS_DELETE = "90 % of a prefix removed"
+    MAJORITY_AND_NODES_DIE = "two of three members die, then the nodes"
+
+
+class Invariant(StrEnum):
+    """What must hold, read from what was seen outside (chaos/drills/judge.py)."""
+
+    NO_LIE = "no wrong answer"
+    HEDGED = "hedging clients lose nothing"
+    RECEIPTS = "receipts honoured"
+    EQUAL = "contents equal"
+    NO_TAKEOVER = "no takeover"
+    NO_SECOND_WRITER = "no second writer"
+    PORT_ANSWERS = "our address answers throughout"
+    FACTS = "facts"
+
+
+class Plant(StrEnum):
+    """Bugs that a red run plants in the member (ops/drills/planted.py)."""
+
+    NEVER_TAKES_OVER = "it never takes over"
+    TAKES_OVER_ON_SILENCE = "silence alone takes over"
+    NO_BRAKE = "the brake never trips"
+    REWINDS_ACCEPTED = "a head that went back is taken for fine"
+    UNPROVED_ACCEPTED = "content that does not prove our position is switched to"
+    MISSING_IS_SAID = "a missing name is not found, whatever is known"
+    NO_SNAPSHOT = "a gap is never loaded over"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One fault: `after_s` the step before it was healed, on for `for_s` seconds; `times`: of acts that repeat themselves."""
+
+    act: Act
+    for_s: float
+    after_s: float = 1.5
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What nodes hold and clients do.
+
+    Args:
+        sources: nodes, each a source; records: of each, to begin with.
+        every_ms: a new registration of each node; 0: none.
+        lanes: lookups a second of each source, by lane.
+    """
+
+    sources: int = 1
+    records: int = 300
+    every_ms: int = 100
+    lanes: tuple[tuple[Lane, float], ...] = ((Lane.RECURSIVE, 40.0), (Lane.HEDGED, 20.0), (Lane.PORT, 20.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Limits of a run.
+
+    Args:
+        lookups_min: fewer prove nothing: inconclusive.
+        rto_first_ms: through the recursive node with TTL 0, and at our address; rto_steady_ms: to the first steady window.
+        return_s: from the heal until the copy flows, equals its source, and the source answers again; 0: it does not return by
+            itself, and must not.
+    """
+
+    lookups_min: int = 300
+    rto_first_ms: int = 1_000
+    rto_steady_ms: int = 2_000
+    return_s: float = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One row of the table of scenarios.
+
+    Args:
+        name: of its file; number: of that table; story: one line of what happens.
+        lanes_judged: whose wrong answers count (a node that lost its own names lies to its clients; that is not ours).
+        facts: what acts look up and say, by name (ops/drills/acts.py).
+        red: the planted bug that must turn it red.
+        touches, clients_notice, how_to_stop, minutes_max: said before it begins.
+    """
+
+    name: str
+    number: int
+    story: str
+    steps: tuple[Step, ...]
+    invariants: tuple[Invariant, ...]
+    red: Plant
+    clients_notice: str
+    minutes_max: int
+    load: Load = Load()
+    budgets: Budgets = Budgets()
+    members: int = 1
+    lanes_judged: tuple[Lane, ...] = (Lane.RECURSIVE, Lane.HEDGED, Lane.PORT)
+    facts: tuple[str, ...] = ()
+    needs: frozenset[Capability] = frozenset()
+    layer: str = "loopback"
+    touches: str = (
+        "a stage of its own on this machine's loopback: member, nodes and clients of the drill; nothing of a running cluster"
+    )
+    how_to_stop: str = "Ctrl-C: every fault heals, every process of the stage ends"
