@@ -189,7 +189,7 @@ class Links(Protocol):
         ...
 
     def hello_changed(self) -> None:
-        """Tell our Hello again on all calls, if it differs from the one told last; with another boot number all calls begin anew."""
+        """Tell our Hello again on all calls, if it differs from the one told last; with another boot number calls begin anew."""
         ...
 
     def send(self, member: int, message: peer_pb2.GroupMessage) -> bool:
