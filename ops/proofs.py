@@ -1,19 +1,28 @@
-"""What a running member proves on request: the state it serves, signed; part of its admin calls."""
+"""What a running member proves on request, as sealed files: the state it serves, and what was decided."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from replica.cluster.state import CONTROL_NAME
 from replica.member.copy import SourceCopy
 from replica.member.member import Member
+from replica.model.audit import FORMAT as AUDIT_FORMAT
+from replica.model.audit import NO_CHAIN, AuditHead
 from replica.model.edge_identity import Identity, sync_folder
 from replica.model.errors import Code, ZaibeiError
+from replica.model.sealed import write_sealed
 from replica.model.serving_state import ServingState, write_state
+from replica.store.edge_audit import AuditPage
 from replica.store.edge_store import SourceStore
+
+PAGE_RECORDS_MAX = 1_000
 
 
 class MemberProofs:
@@ -33,6 +42,78 @@ class MemberProofs:
         identity, member = self._member.settings.identity, self._member.settings.name
         return await asyncio.to_thread(write_serving_state, copy.store, identity, member, Path(path))
 
+    # -- audit
+
+    def _audit(self, group: str, after: int, limit: int) -> AuditPage:
+        if group != CONTROL_NAME:
+            return self._copy_of(group).store.audit_page(after, limit)
+        if self._member.life is None:
+            raise ZaibeiError(Code.NOT_FOUND, "this member works alone: it has no control group")
+        state = self._member.life.side.machine.state
+        first = state.audit_head.first
+        lines = [line.encode() for line in state.audit[max(0, after + 1 - first) :][:limit]]
+        return AuditPage(state.audit_head, lines)
+
+    async def audit_page(self, group: str, after: int, limit: int) -> dict[str, Any]:
+        page = await asyncio.to_thread(self._audit, group, after, min(limit, PAGE_RECORDS_MAX))
+        head = page.head
+        records = [line.decode() for line in page.lines]
+        return {"group": group, "number": head.number, "chain": head.chain.hex(), "first": head.first, "records": records}
+
+    async def audit_export(self, group: str, path: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._write_audit, group, Path(path))
+
+    def _write_audit(self, group: str, path: Path) -> dict[str, Any]:
+        page = self._audit(group, 0, 1)
+        head, identity = page.head, self._member.settings.identity.latest()
+        before = before_of(page)
+        about = {
+            "group": group,
+            "first": head.first,
+            "before": before.hex(),
+            "last": str(head),
+            "stated_ms": time.time_ns() // 1_000_000,
+        }
+        lines = self._records(group, head)
+        name = self._member.settings.name
+        write_new(path, write_sealed(AUDIT_FORMAT, name, about, lines, identity.signer, identity.certificate_pem))
+        return {"group": group, "path": str(path), "head": str(head), "first": head.first}
+
+    def _records(self, group: str, head: AuditHead) -> Iterator[bytes]:
+        after = head.first - 1
+        while after < head.number:
+            page = self._audit(group, after, min(PAGE_RECORDS_MAX, head.number - after))
+            if not page.lines:
+                raise ZaibeiError(Code.CONFLICT, "the audit moved on while it was read out: try again", retry=True)
+            yield from page.lines
+            after += len(page.lines)
+
+
+def before_of(page: AuditPage) -> bytes:
+    """The chain before the first record of a page that begins with the oldest one kept."""
+    if page.head.first == 1 or not page.lines:
+        return NO_CHAIN
+    return bytes.fromhex(json.loads(page.lines[0])["before"])
+
+
+def write_new(path: Path, pieces: Iterable[bytes]) -> None:
+    """A new file, mode 0600, on the disk when it returns. Raises ZaibeiError(MALFORMED, CONFLICT), OSError."""
+    if not path.is_absolute():
+        raise ZaibeiError(Code.MALFORMED, f"{path}: name an absolute path: the member writes it, in its own folder")
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ZaibeiError(Code.CONFLICT, f"{path} is there already: name another file") from None
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.writelines(pieces)
+            out.flush()
+            os.fsync(out.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
 
 def write_serving_state(store: SourceStore, identity: Identity, member: str, path: Path) -> dict[str, Any]:
     """Write what this store serves to a new file. Blocks; any thread.
@@ -40,10 +121,7 @@ def write_serving_state(store: SourceStore, identity: Identity, member: str, pat
     Raises:
         ZaibeiError(CONFLICT): the file is there already. Errors of the store and of the system.
     """
-    if not path.is_absolute():
-        raise ZaibeiError(Code.MALFORMED, f"{path}: name an absolute path: the member writes it, in its own folder")
     head, boundaries = store.boundaries()
-    group = store.state()
     digest = store.digest_at(head)
     state = ServingState(
         store.source,
@@ -51,18 +129,10 @@ def write_serving_state(store: SourceStore, identity: Identity, member: str, pat
         head,
         {},
         time.time_ns() // 1_000_000,
-        group.verified,
+        store.state().verified,
         0 if digest is None else digest.records,
         "" if digest is None else f"{digest.total:032x}",
     )
     mine = identity.latest()
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise ZaibeiError(Code.CONFLICT, f"{path} is there already: name another file") from None
-    with os.fdopen(handle, "wb") as out:
-        out.writelines(write_state(state, boundaries, mine.signer, mine.certificate_pem))
-        out.flush()
-        os.fsync(out.fileno())
-    sync_folder(path.parent)
+    write_new(path, write_state(state, boundaries, mine.signer, mine.certificate_pem))
     return {"source": store.source, "path": str(path), "position": str(head), "boundaries": len(boundaries)}

@@ -14,10 +14,20 @@ class ProofCalls(Protocol):
         """Write what is served for a source, signed, to a new file of this absolute path; NOT_FOUND, CONFLICT."""
         ...
 
+    async def audit_page(self, group: str, after: int, limit: int) -> dict[str, Any]:
+        """Records of a group's audit behind a number, and its head as this member has it; NOT_FOUND."""
+        ...
+
+    async def audit_export(self, group: str, path: str) -> dict[str, Any]:
+        """Write a group's audit, sealed, to a new file of this absolute path; NOT_FOUND, CONFLICT."""
+        ...
+
 
 PROOF_SIGNATURES: MappingProxyType[str, tuple[Any, bool, dict[str, Any]]] = MappingProxyType(
     {
         "serving_state": (dict[str, Any], True, {"source": str, "path": str}),
+        "audit_page": (dict[str, Any], False, {"group": str, "after": int, "limit": int}),
+        "audit_export": (dict[str, Any], True, {"group": str, "path": str}),
     }
 )
 """Call -> type of its result, whether it may change something or take long, its parameters."""
@@ -33,6 +43,14 @@ class ProofClient(ABC):
         answer: dict[str, Any] = self.call("serving_state", source=source, path=path)
         return answer
 
+    def audit_page(self, group: str, after: int, limit: int) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call("audit_page", group=group, after=after, limit=limit)
+        return answer
+
+    def audit_export(self, group: str, path: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call("audit_export", group=group, path=path)
+        return answer
+
 
 class MemoryProofs:
     """Memory twin of them, over answers it was given; part of MemoryMember."""
@@ -41,3 +59,10 @@ class MemoryProofs:
 
     async def serving_state(self, source: str, path: str) -> dict[str, Any]:
         return dict(self.proofs["serving_state"], source=source, path=path)
+
+    async def audit_page(self, group: str, after: int, limit: int) -> dict[str, Any]:
+        page: dict[str, Any] = self.proofs["audit_page"]
+        return dict(page, group=group, records=page["records"][after : after + limit])
+
+    async def audit_export(self, group: str, path: str) -> dict[str, Any]:
+        return dict(self.proofs["audit_export"], group=group, path=path)

@@ -38,6 +38,7 @@ COMMANDS = MappingProxyType(
         "register": Lazy("ops.cli.register:register", "Run", "Identifiers of a source that is hosted here."),
         "status": Lazy("ops.cli.status:status", "Look", "Every source: position, lag, freshness, readiness."),
         "resolve": Lazy("ops.cli.resolve:resolve", "Look", "Look an identifier up, here or at any Handle server."),
+        "audit": Lazy("ops.cli.audit:audit", "Look", "What was decided, by whom, when and why; verified offline."),
         "metrics": Lazy("ops.cli.metrics:metrics", "Look", "Numbers of a running member."),
         "drill": Lazy("ops.cli.drill:drill", "Decide", "Rehearse what can break; signed evidence of it."),
         "hold": Lazy("ops.cli.hold:hold", "Decide", "What the brake stopped: look, sign, release or discard."),

@@ -12,8 +12,8 @@ A receipt is refused by name when it is no promise of ours:
 
 A receipt of at least the promised level is honoured when the serving state has its boundary with the same chain; implied when the
 state no longer knows that boundary, and a later receipt of the same book, which follows it in the source's own log, is honoured;
-dishonoured when the state ends before it, has another chain there, or went on in a later epoch from an earlier place. RPO_receipts
-counts the dishonoured ones. What cannot be told makes the verdict UNKNOWN, and so does a refused one: an octet that flipped in a
+dishonoured when the state ends before it, has another chain there, or a later epoch went on from an earlier place. RPO_receipts
+is how many are. What cannot be told makes the verdict UNKNOWN, and so does a refused one: an octet that flipped in a
 broken promise must not turn FAIL into PASS.
 """
 
@@ -142,7 +142,7 @@ class Replay:
 
     Args:
         promises: of at least the promised level; honoured, implied, dishonoured, untold: what became of each.
-        lost_changes: from the state's position to the farthest dishonoured one, where both lie in one epoch; None: not to be told.
+        lost_changes: from the state's position to the farthest dishonoured one, where both lie in one epoch; None: unknown.
         left_out: receipts that are no longer in the book, each covered by a newer one in it.
     """
 

@@ -1,6 +1,6 @@
 """Receipts a source keeps as its proof: the octets of their book, and what may be left out of it. Pure.
 
-The book is a run of frames as in log.py. Kinds: H head (JSON: format, source), K who signs (JSON: member, key, certificate chain),
+The book is a run of frames as in log.py. Kinds: H head (JSON: format, source), K who signs (JSON: member, key, certificates),
 R a serialized replica.v1.Receipt, F how many receipts were left out so far (JSON).
 
 Which receipts must stay? A receipt names a position, and its chain binds everything before it: a newer one of the same epoch and

@@ -16,7 +16,8 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from replica.cluster.rules import apply_entry
-from replica.cluster.state import ControlState
+from replica.cluster.state import CONTROL_NAME, ControlState
+from replica.model.audit import Where, record
 from replica.model.errors import Code, ZaibeiError, require
 from replica.model.outcome import EntryKind, LogEntry, Outcome, OutcomeKind
 from replica.v1 import entry_pb2
@@ -194,10 +195,18 @@ def _apply(state: ControlState, entry: LogEntry) -> tuple[ControlState, Outcome]
         case "no_op":
             return state, Outcome(OutcomeKind.APPLIED)
         case "control":
-            return apply_entry(state, parsed.control)
+            after, outcome = apply_entry(state, parsed.control)
+            return (state if after is state else _audited(after, entry, parsed)), outcome
         case None:
             raise ZaibeiError(
                 Code.REFUSED, "the control group holds an entry this version does not know. Next: update this member"
             )
         case other:
             return state, Outcome(OutcomeKind.CONFLICT, detail=f"an entry of kind {other} does not belong to the control group")
+
+
+def _audited(state: ControlState, entry: LogEntry, parsed: entry_pb2.Entry) -> ControlState:
+    """With the record of what was decided, in the same value as the decision."""
+    where = Where(CONTROL_NAME, entry.index, entry.term, parsed.admitted_ms)
+    made = record(where, state.audit_head, "control", parsed.control, entry.data, effect=True)
+    return state if made is None else state.audited(*made)

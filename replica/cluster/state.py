@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from replica.model.audit import NO_CHAIN, AuditHead
 from replica.model.errors import require
 
 CONTROL_ID = 1
 CONTROL_NAME = "control"
 FIRST_MEMBER = 1
 ID_OCTETS = 16  # of a cluster, a lineage, a journal
+AUDIT_KEPT = 2_000  # newest records; older ones lie in the files that were exported
 ACTS_KEPT = 4_096  # an act is known again for so many acts; the rules below hold without that memory too
 REPLICAS = (3, 5)
 
@@ -101,6 +103,7 @@ class ControlState:
         replicas: voters a group shall have where there are members enough.
         members, groups: ascending by number and id.
         acts: (act, number or id it gave, 0 where it gave none), newest last, at most ACTS_KEPT.
+        audit: the newest records of what was decided, at most AUDIT_KEPT; audit_number, audit_chain: of the newest (hex).
     """
 
     cluster: bytes = b""
@@ -111,8 +114,21 @@ class ControlState:
     next_member: int = FIRST_MEMBER
     next_group: int = CONTROL_ID
     acts: tuple[tuple[str, int], ...] = ()
+    audit: tuple[str, ...] = ()
+    audit_number: int = 0
+    audit_chain: str = ""
     index: int = 0
     term: int = 0
+
+    def audited(self, line: bytes, head: AuditHead) -> ControlState:
+        """With one more record."""
+        kept = (*self.audit, line.decode())[-AUDIT_KEPT:]
+        return replace(self, audit=kept, audit_number=head.number, audit_chain=head.chain.hex())
+
+    @property
+    def audit_head(self) -> AuditHead:
+        number = self.audit_number
+        return AuditHead(number, bytes.fromhex(self.audit_chain) or NO_CHAIN, number - len(self.audit) + 1)
 
     def member(self, number: int) -> MemberRecord | None:
         return next((one for one in self.members if one.number == number), None)

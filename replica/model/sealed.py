@@ -1,6 +1,6 @@
 """A sealed file: lines that a member wrote out and signed, so that a stranger can check them without us. Pure.
 
-Lines, UTF-8: first a JSON object `{"head": …}` with format, algorithm, suite and what the file is about; then the content, one line
+Lines, UTF-8: first a JSON object `{"head": …}` with format, algorithm, suite and what the file is about; then the content, a line
 each; last a JSON object `{"seal": …}` with the number of content lines, SHA-256 over all octets before that line, the member's
 certificate, and its signature over
     canonical("zaibei-sealed-1", format, member, SHA-256)

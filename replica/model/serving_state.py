@@ -82,5 +82,7 @@ def read_state(octets: bytes) -> tuple[ServingState, Seal]:
         raise ZaibeiError(Code.MALFORMED, f"not a serving state: {exc}") from exc
     places = [one.place for one in boundaries]
     if places != sorted(set(places)) or state.boundaries.get(state.position.place) != state.position:
-        raise ZaibeiError(Code.VERIFICATION_FAILED, "the serving state contradicts itself: boundaries out of order, or none of it")
+        raise ZaibeiError(
+            Code.VERIFICATION_FAILED, "the serving state contradicts itself: boundaries out of order, or none of it"
+        )
     return state, found.seal

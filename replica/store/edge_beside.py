@@ -7,6 +7,7 @@ from pathlib import Path
 
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import SideGeneration
+from replica.model.position import Position
 from replica.store.edge_checkpoint import (
     Checkpoint,
     FileHashes,
@@ -22,7 +23,7 @@ from replica.store.edge_disk import remove_tree
 from replica.store.edge_folder import discard, fetch_folder, fetch_side_folder
 from replica.store.edge_generation import Generation, generation_folder
 from replica.store.edge_install import adopt
-from replica.store.edge_loader import Staged
+from replica.store.edge_loader import GenerationLoader, Staged
 from replica.store.edge_manifest import read_load
 from replica.store.edge_reads import StoreReads
 from replica.store.edge_rocks import StoreBudget
@@ -42,6 +43,25 @@ class StoreBeside(StoreReads):
         self._turn = threading.Lock()  # of the apply thread at a commit, or of whoever needs the content to stand still
         self._naming = threading.Lock()
         self._hashes = FileHashes()
+
+    def loader(self, side: int, position: Position, records_estimate: int = 0) -> GenerationLoader:
+        """Build the generation that a committed LoadBegin named, in a process of its own.
+
+        Args:
+            side, position: as in the entry.
+            records_estimate: from the snapshot's header; 0 where unknown.
+        Raises:
+            ZaibeiError: CONFLICT (no such load), DISK_FULL (no room: nothing was started).
+        """
+        begun = self._stored.group.side
+        if begun is None or begun.number != side:
+            raise ZaibeiError(Code.CONFLICT, f"generation {side} is not being loaded")
+        earlier = self._reapers.get(generation_folder(self._folder, side))
+        if earlier is not None:  # a load of the same number that was given up
+            earlier.join()
+        return GenerationLoader.start(
+            self._folder, self.source, side, position, begun.first_index, self._budget, records_estimate
+        )
 
     # ------------------------------------------------------------------------------------------------- members
     @property

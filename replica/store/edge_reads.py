@@ -11,6 +11,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.ledger import Line
 from replica.model.position import Position
+from replica.store.edge_audit import AuditPage, read_page
 from replica.store.edge_generation import Generation
 from replica.store.edge_ledger import read_lines
 from replica.store.edge_readout import Pinned, SnapshotReader, read_range
@@ -126,6 +127,11 @@ class StoreReads:
             head = live.row.position
             rows = live.rocks.rows(Kind.HISTORY, placed(Kind.HISTORY, head.epoch, head.seq))
             return head, [*(history_of(key, value)[0] for key, value in rows), head]
+
+    def audit_page(self, after: int, limit: int) -> AuditPage:
+        """Records of the audit behind a number, ascending, and its head. Any thread. Raises ZaibeiError."""
+        with self._reading() as live:
+            return read_page(live, after, limit)
 
     def floor(self) -> Position:
         """The oldest boundary from which `changes_after` goes on."""

@@ -22,15 +22,16 @@ from replica.model.outcome import LogEntry, Outcome, OutcomeKind
 from replica.model.position import Position
 from replica.model.states import FeedState
 from replica.model.transfer import TransferKind
+from replica.store.edge_audit import AuditTrail, copy_audit
 from replica.store.edge_beside import StoreBeside
 from replica.store.edge_checkpoint import Throttle, no_throttle
 from replica.store.edge_compare import Difference
 from replica.store.edge_disk import write_current
 from replica.store.edge_folder import find_live, remove_leftovers
-from replica.store.edge_generation import Change, Generation, generation_folder
+from replica.store.edge_generation import Change, Generation
 from replica.store.edge_install import name_live, open_beside, read_fetched, undo_beside
 from replica.store.edge_ledger import apply_ledger, copy_ledgers
-from replica.store.edge_loader import GenerationLoader, Staged
+from replica.store.edge_loader import Staged
 from replica.store.edge_metrics import StoreMetrics
 from replica.store.edge_readout import Pinned
 from replica.store.edge_rocks import StoreBudget
@@ -62,6 +63,8 @@ class SourceStore(StoreBeside):
         self._metrics = metrics
         self._earlier: dict[int, Outcome] = {}  # of an `apply` call that ended early
         self._failed: ZaibeiError | None = None
+        self._trail = AuditTrail(live)
+        self._deciding: tuple[str, entry_pb2.Entry] = ("", entry_pb2.Entry())
         self._sweeping = True  # rows of a load that was given up may be left
         self._durable = live.row.index
         self.fed = False  # True in a cluster: another member loads, and files come here by themselves
@@ -190,6 +193,9 @@ class SourceStore(StoreBeside):
             raise ZaibeiError(
                 Code.DAMAGED, f"entry {entry.index} has format {message.format}, kind {kind}: a newer version wrote it"
             )
+        self._deciding = (kind, message)
+        if self._trail.of is not live:
+            self._trail = AuditTrail(live)
         match kind:
             case "append" | "hold" if self._stored.group.ladder.closed:
                 outcome = self._nothing(entry, OutcomeKind.FENCED, "the source's epoch is closed: it is taken over")
@@ -373,9 +379,16 @@ class SourceStore(StoreBeside):
 
     def _commit(self, entry: LogEntry, change: Change, stored: Stored) -> None:
         octets = put_state(self._stored, self._state_octets, stored, change)
+        audit = self._trail.add(self.source, change, entry, *self._deciding, effect=self._has_effect(stored))
         with self._turn:
             self._live.commit(change, entry.index, entry.term)
         self._stored, self._state_octets = stored, octets
+        self._trail.wrote(audit)
+
+    def _has_effect(self, stored: Stored) -> bool:
+        """A certificate moves what was compared last each time; what it decides is whether the feed goes on."""
+        checked = self._deciding[0] == "check"
+        return stored.group.feed != self._stored.group.feed if checked else stored is not self._stored
 
     # ------------------------------------------------------------------------------------------------- side generation
     def _catch_up_side(self) -> None:
@@ -411,14 +424,18 @@ class SourceStore(StoreBeside):
             lines = [(line.prefix, line.removed, line.rewritten) for line in body.brake]
             stored = stored.with_group(brake=group.brake.add(lines, message.admitted_ms, old.counts))
         fresh.copy_history(old, side.load.digest.position)
+        copy_audit(old, fresh)
         copy_ledgers(old, fresh)
         change = fresh.begin()
         change.wb.put(Kind.STATE, pack_state(stored))
         put_brake(change, BrakeWindows(), stored.group.brake)
+        trail = AuditTrail(fresh)
+        trail.wrote(trail.add(self.source, change, entry, "load_switch", message, effect=True))
         fresh.commit(change, entry.index, entry.term)
         fresh.rocks.flush()
         write_current(self._folder, self.source, body.side)
         self._go_live(fresh, stored, pack_state(stored))
+        self._trail = trail
         with self._side_lock:
             self._side = None
         return Outcome(OutcomeKind.APPLIED, fresh.row.position)
@@ -465,25 +482,6 @@ class SourceStore(StoreBeside):
             self._drop_side(delete=True, begun=before.first_index, number=before.number)
         self._publish()
         return self.applied()
-
-    def loader(self, side: int, position: Position, records_estimate: int = 0) -> GenerationLoader:
-        """Build the generation that a committed LoadBegin named, in a process of its own.
-
-        Args:
-            side, position: as in the entry.
-            records_estimate: from the snapshot's header; 0 where unknown.
-        Raises:
-            ZaibeiError: CONFLICT (no such load), DISK_FULL (no room: nothing was started).
-        """
-        begun = self._stored.group.side
-        if begun is None or begun.number != side:
-            raise ZaibeiError(Code.CONFLICT, f"generation {side} is not being loaded")
-        earlier = self._reapers.get(generation_folder(self._folder, side))
-        if earlier is not None:  # a load of the same number that was given up
-            earlier.join()
-        return GenerationLoader.start(
-            self._folder, self.source, side, position, begun.first_index, self._budget, records_estimate
-        )
 
     def _publish(self) -> None:
         live = self._live

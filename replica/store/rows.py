@@ -47,6 +47,7 @@ class Kind:
     HISTORY = _OURS + b"H"  # + u64 epoch, u64 seq: lineage, chain, octets of the batch; kept longer than LOG
     LEDGER = _OURS + b"R"  # + u64 epoch, u64 seq of the common position, 16 octets of the line's ident: a ledger line
     SIDE_LOG = _OURS + b"X"  # + u64 index: an entry for the side generation
+    AUDIT = _OURS + b"A"  # + u64 number: a record of the audit; without a number: its head (edge_audit.py)
     SIDE_HISTORY = _OURS + b"Y"  # + u64 epoch, u64 seq: boundaries of the side generation
 
 
