@@ -144,6 +144,8 @@ def read_config(root: Mapping[str, Any], origin: str, folder: Path) -> SourceCon
     except ZaibeiError as exc:
         source.fault("prefixes", exc.trouble.message)
     inputs = tuple(_input(table, folder) for table in top.many("input"))
+    if inputs and nature.fence != source_pb2.Description.FENCE_NONE:  # SEMANTICS 5.1
+        source.fault("fence", 'is "write-path": the writers of files cannot be fenced; use a Publisher and its guard')
     rest_s = files.whole("rest_ms", 2_000, 50, 600_000) / 1_000
     listen, metrics = _addresses(serve, "listen"), _addresses(serve, "metrics")
     pki = top.inner("pki")
@@ -174,13 +176,13 @@ def _nature(source: Table, resolution: tuple[tuple[str, str, int], ...]) -> Natu
                 prefix_key(prefix)
             except ZaibeiError as exc:
                 source.fault(key, exc.trouble.message)
-    fence = source.choice("fence", "none", "none")  # a file agent cannot fence its registry (SEMANTICS 5.1)
+    fence = source.choice("fence", "none", "none", "write-path")
     return Nature(
         name,
         tuple(prefix for prefix in prefixes),
         source.take("title", str, name, "a text"),
         _MODES[source.choice("mode", "records", *_MODES)],
-        fence=source_pb2.Description.FENCE_NONE if fence == "none" else source_pb2.Description.FENCE_UNSPECIFIED,
+        fence=source_pb2.Description.FENCE_NONE if fence == "none" else source_pb2.Description.FENCE_WRITE_PATH,
         case_sensitive=case_sensitive,
         resolution=resolution,
         beat_interval_ms=source.whole("beat_ms", BEAT_INTERVAL_MS, 10, 5_000),

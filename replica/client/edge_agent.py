@@ -30,6 +30,7 @@ from replica.agent.edge_receipts import ReceiptBook
 from replica.feed.edge_pusher import Pusher
 from replica.feed.edge_source_server import SourceService, add_source_service
 from replica.feed.edge_tls import SERVER_OPTIONS, server_credentials
+from replica.feed.source_port import LeaseHolder
 from replica.model.edge_identity import Identity, ensure_identity
 from replica.model.edge_trust import LiveTrust
 from replica.model.errors import Code, ZaibeiError
@@ -101,6 +102,7 @@ class Source:
         self.addresses: tuple[Address, ...] = ()
         self.pushers: list[Pusher] = []
         self.reader: FileReader | None = None
+        self.holder: LeaseHolder | None = None  # the guard of the registry's write path, where one was opened
         self._lock = lock
         self._thread: threading.Thread | None = None
         self._health = health.aio.HealthServicer()
@@ -154,7 +156,7 @@ class Source:
             tasks.append(asyncio.create_task(self._housekeeping()))
             for name, address in self.config.push:
                 peer = next(peer for peer in self.config.pins.peers if peer.name == name)
-                self.pushers.append(Pusher(self.agent, address, self.identity, peer, self.trusts, self.book.met))
+                self.pushers.append(Pusher(self.agent, address, self.identity, peer, self.trusts, self.book.met, self._holder))
             tasks += [asyncio.create_task(self._push(pusher)) for pusher in self.pushers]
             if self.reader is not None:
                 self._thread = threading.Thread(target=self.reader.run, name="input", daemon=True)
@@ -194,7 +196,7 @@ class Source:
             log.warning("no [[member]] is pinned: the feed is not offered yet", extra={"source": config.nature.source})
             return None
         server = grpc.aio.server(options=list(SERVER_OPTIONS))
-        add_source_service(server, SourceService(self._log_for, lambda: self.trusts))
+        add_source_service(server, SourceService(self._log_for, lambda: self.trusts, self._holder))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         bound = []
@@ -227,6 +229,9 @@ class Source:
             raise ZaibeiError(Code.UNREACHABLE, f"{what} ({state}: {why})" if why else f"{what} ({state})", retry=True)
         self.book.met(peer)
         return self.agent
+
+    def _holder(self) -> LeaseHolder | None:
+        return self.holder
 
     async def _push(self, pusher: Pusher) -> None:
         while not self.offered:  # noqa: ASYNC110 - set by the reader's thread, once in a life

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -18,13 +18,16 @@ from replica.agent.edge_follow import Taken
 from replica.agent.edge_log import AgentLog
 from replica.agent.nature import Transaction
 from replica.agent.records import document_of, record_of, site_from_json, value_from_json
+from replica.agent.write_lease import LeaseTimes
 from replica.client.edge_agent import Address, Source, load_source_config
 from replica.client.edge_follow import Follower, Way, ways_of
+from replica.client.guard import Guard, LeaseRow
 from replica.model.batch import OP_DELETE, OP_PUT, Change
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.values import HandleValue
 from replica.model.identifier import document_key
 from replica.model.position import Position
+from replica.v1 import source_pb2
 
 PENDING_OCTETS_MAX = 256 * 1024 * 1024  # not yet committed
 ROOM_WAIT_S = 1.0
@@ -82,6 +85,7 @@ class Publisher:
         self._started = threading.Event()
         self._failures: list[ZaibeiError] = []
         self._closed = False
+        self._guard: Guard | None = None
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
         if not self._started.wait(START_S_MAX):
@@ -209,6 +213,29 @@ class Publisher:
             text = f"not given back within {timeout_s} s: call again"
             raise ZaibeiError(Code.UNKNOWN, text, definite=False, retry=True) from None
 
+    # --------------------------------------------------------------------------------------------------------- guard
+
+    def guard(
+        self,
+        times: LeaseTimes | None = None,
+        *,
+        rows: Sequence[LeaseRow] = (),
+        on_alarm: Callable[[str], None] | None = None,
+        strict: bool = False,
+    ) -> Guard:
+        """Open the guard of the registry's write path (replica/client/guard.py); closed with the publisher.
+
+        Raises:
+            ZaibeiError(INVALID_CONFIG): the source's file does not say `fence = "write-path"`. CONFLICT: one is open already.
+        """
+        if self._config.nature.fence != source_pb2.Description.FENCE_WRITE_PATH:
+            raise ZaibeiError(Code.INVALID_CONFIG, 'a guard needs fence = "write-path" in [source], so that the copy knows of it')
+        if self._source.holder is not None:
+            raise ZaibeiError(Code.CONFLICT, "this publisher has a guard already")
+        guard = Guard(lambda: self.head.epoch, times, rows=rows, on_alarm=on_alarm, strict=strict)
+        self._source.holder = self._guard = guard
+        return guard
+
     # --------------------------------------------------------------------------------------------------------- state
 
     @property
@@ -235,6 +262,8 @@ class Publisher:
             if self._closed:
                 return
             self._closed = True
+        if self._guard is not None:
+            self._guard.close()
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()

@@ -13,7 +13,7 @@ from replica.feed.commands import fault, trouble_of
 from replica.feed.edge_puller import LASTED_S, PAUSE_S_MAX, PAUSE_S_MIN
 from replica.feed.edge_source_driver import SourceDriver
 from replica.feed.edge_tls import callee_stands, end_of, find_peer, open_channel, standing, translate
-from replica.feed.source_port import SourceLog
+from replica.feed.source_port import LeaseHolder, SourceLog
 from replica.model.edge_identity import Identity
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.identity import Peer, Trusts
@@ -66,6 +66,7 @@ class Pusher:
         address: `host:port` of the replica; replica: its pin.
         trusts: who may answer where the replica is not pinned; None: pins alone count.
         met: told who answers, before its first word.
+        holder: the guard that asks for write-path leases, where there is one by now.
     """
 
     def __init__(
@@ -76,8 +77,9 @@ class Pusher:
         replica: Peer,
         trusts: Trusts | None = None,
         met: Callable[[Peer], None] | None = None,
+        holder: Callable[[], LeaseHolder | None] = lambda: None,
     ) -> None:
-        self._trusts, self._met = trusts, met
+        self._trusts, self._met, self._holder = trusts, met, holder
         self._log, self._address, self._identity, self._replica = log, address, identity, replica
         self._random = SystemRandom()
         self.last_trouble: Trouble | None = None
@@ -118,7 +120,7 @@ class Pusher:
             answering = asyncio.get_running_loop().create_task(self._answer(stub))
             link = self._link = PushedLink(stub, self._replica.name)
             try:
-                driver = SourceDriver(self._log, link, replica.signing_key, lambda: self._push_snapshot(stub))
+                driver = SourceDriver(self._log, link, replica.signing_key, lambda: self._push_snapshot(stub), self._holder)
                 async with standing(still):
                     return await driver.run()
             except ZaibeiError as exc:

@@ -10,12 +10,13 @@ from typing import Protocol
 from replica.feed.commands import Alarm, Close
 from replica.feed.edge_beats import BeatSender
 from replica.feed.edge_clock import now
-from replica.feed.source_port import SourceLog
+from replica.feed.source_port import LeaseHolder, SourceLog
 from replica.feed.source_session import (
     Arm,
     Certify,
     Cut,
     Deliver,
+    Leased,
     PushSnapshot,
     Read,
     Retain,
@@ -51,6 +52,7 @@ class SourceDriver:
     Args:
         replica_key: signing key of the replica's member.
         push_snapshot: carries out PushSnapshot; None where the replica fetches itself.
+        holder: the guard that asks for write-path leases, where there is one by now.
     """
 
     def __init__(
@@ -59,8 +61,9 @@ class SourceDriver:
         link: SourceLink,
         replica_key: bytes,
         push_snapshot: Callable[[], Awaitable[None]] | None = None,
+        holder: Callable[[], LeaseHolder | None] = lambda: None,
     ) -> None:
-        self.log, self.link = log, link
+        self.log, self.link, self._holder = log, link, holder
         self.session = SourceSession(log.describe(), log.epoch_wanted(), replica_key)
         self._push_snapshot = push_snapshot
         self._ended = asyncio.Event()
@@ -158,6 +161,9 @@ class SourceDriver:
         while True:
             await asyncio.sleep(min(TICK_S_MAX, self.session.beat_interval_s / 2))
             self._do(self.session.tick(now()))
+            holder = self._holder()
+            if holder is not None and (ask := holder.wanted()) is not None:
+                self._do(self.session.ask_lease(ask, now()))
 
     # -- commands
 
@@ -177,6 +183,8 @@ class SourceDriver:
                     self.log.receipt(receipt)
                 case Retain(position, duration_ms):
                     self.log.retain(position, duration_ms)
+                case Leased(lease):
+                    self._leased(lease)
                 case PushSnapshot():
                     self._push()
                 case Arm():
@@ -204,6 +212,13 @@ class SourceDriver:
             self._do(self.session.grant_refused(exc.trouble, self.log.head(), now()))
             return
         self._do(self.session.grant_taken(position, now()))
+
+    def _leased(self, lease: source_pb2.Lease) -> None:
+        holder = self._holder()
+        if holder is not None and lease.duration_ms:
+            holder.given(lease.number, lease.epoch, lease.duration_ms)
+        elif holder is not None:
+            holder.denied(lease.number, lease.reason)
 
     def _push(self) -> None:
         if self._push_snapshot is not None and (self._pushing is None or self._pushing.done()):

@@ -9,7 +9,7 @@ import grpc
 
 from replica.feed.edge_source_driver import SourceDriver
 from replica.feed.edge_tls import Context, caller_stands, identify, standing, status_of
-from replica.feed.source_port import SourceLog
+from replica.feed.source_port import LeaseHolder, SourceLog
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identity import Peer, Trusts
 from replica.model.position import Position
@@ -56,10 +56,13 @@ class SourceService(source_pb2_grpc.RegistrySourceServicer):
     Args:
         log_for: the log this peer may read, by the name it asks for ("" when it names none); None: it may not.
         trusts: who may come in at all, by now; looked at again as long as a stream runs.
+        holder: the guard that asks for write-path leases, where there is one by now.
     """
 
-    def __init__(self, log_for: LogFor, trusts: Callable[[], Trusts]) -> None:
-        self._log_for, self._trusts = log_for, trusts
+    def __init__(
+        self, log_for: LogFor, trusts: Callable[[], Trusts], holder: Callable[[], LeaseHolder | None] = lambda: None
+    ) -> None:
+        self._log_for, self._trusts, self._holder = log_for, trusts, holder
 
     async def _open(self, context: Context) -> tuple[Peer, SourceLog]:
         try:
@@ -103,7 +106,8 @@ class SourceService(source_pb2_grpc.RegistrySourceServicer):
         peer, log = await self._open(context)
         try:
             async with standing(caller_stands(context, self._trusts)):
-                trouble = await SourceDriver(log, WatchedLink(context), peer.signing_key).run()
+                driver = SourceDriver(log, WatchedLink(context), peer.signing_key, holder=self._holder)
+                trouble = await driver.run()
         except ZaibeiError as exc:
             trouble = exc.trouble
         if trouble is not None:

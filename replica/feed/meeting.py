@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from replica.feed.commands import Prove
 from replica.feed.desk import Desk
+from replica.feed.leases import Leases
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.outcome import Outcome, OutcomeKind
@@ -62,7 +63,9 @@ class Meeting:
     """The part of a session before batches flow. `on_begin`: an epoch is being granted; `on_met`: the source is in the granted
     epoch; `on_refused`: it is not, and why; `on_broken`: the stream must end."""
 
-    __slots__ = ("_asked", "_desk", "_grants", "_on_begin", "_on_broken", "_on_met", "_on_refused", "_parent", "since_ns")
+    __slots__ = (
+        "_asked", "_desk", "_grants", "_on_begin", "_on_broken", "_on_met", "_on_refused", "_parent", "leases", "since_ns",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class Meeting:
         on_broken: Callable[[Trouble], None],
     ) -> None:
         self._desk = desk
+        self.leases = Leases(desk)
         self._on_begin, self._on_met, self._on_refused, self._on_broken = on_begin, on_met, on_refused, on_broken
         self._grants = 0
         self._parent: Position | None = None  # head whose proof or grant is under way

@@ -80,6 +80,7 @@ class MemoryStore:
         self.quarantined: dict[bytes, str] = {}
         self.side: Side | None = None
         self.chains: dict[tuple[int, int], Position] = {}
+        self.no_lease = ""  # why no write-path lease is given
         self._held_counts: list[Count] = []
         self._state = GroupState(source)
 
@@ -207,6 +208,12 @@ class MemoryStore:
         feed = FeedState(mark.state)
         check_feed_move(self._state.feed, feed)
         self._set(feed=feed, feed_code=mark.code, feed_reason=mark.reason)
+        return self._done()
+
+    def _apply_lease(self, lease: entry_pb2.LeaseRenewal, _: int) -> Outcome:
+        granted = self.state().granted
+        if self.no_lease or granted is None or lease.epoch != granted.epoch:
+            return self._no(OutcomeKind.FENCED, self.no_lease or f"epoch {lease.epoch} is not the one that was granted")
         return self._done()
 
     def _apply_hold(self, hold: entry_pb2.HoldBatch, at_ms: int) -> Outcome:

@@ -41,12 +41,10 @@ class ReplicaSession:
         )  # fmt: skip
         self.meeting = Meeting(self.desk, self._on_meeting, self._on_met, self._block, self._break)
         self.head: Position | None = None
-        self._resumed = False
         self.echoes = Echoes(self.desk)
-        self._refetches = 0
         self._paused_until_ns: int | None = None
-        self._skipped = False  # batches were let go by while a side generation was compared: resume afterwards
-        self._lost = ""  # why the log alone cannot bring us on
+        self._resumed = self._skipped = False  # skipped: batches were let go by while a side generation was compared
+        self._refetches, self._lost = 0, ""  # lost: why the log alone cannot bring us on
 
     def _make_intake(self) -> Intake:
         return Intake(self.desk, self._upset)
@@ -207,6 +205,8 @@ class ReplicaSession:
                 self.meeting.accepted(Position.from_wire(message.grant_accepted.position))
             case "fault":
                 self._fault(message.fault)
+            case "lease_ask":
+                self.meeting.leases.asked(message.lease_ask)
             case _:
                 raise ZaibeiError(Code.MALFORMED, "a message without a body we know")
 

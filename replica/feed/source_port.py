@@ -7,6 +7,7 @@ named. Calls without `async` answer from memory or one bounded read (below 10 ms
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from replica.model.position import Position
@@ -87,4 +88,29 @@ class SourceLog(Protocol):
 
     def digest(self, request: source_pb2.DigestRequest) -> source_pb2.DigestResponse:
         """Sums of the content at a pinned certificate's position; `pinned` False when they are no longer held. Any thread."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAsk:
+    """A question for a write-path lease, as it goes out on every stream. `number` rises."""
+
+    number: int
+    epoch: int
+    duration_ms: int
+
+
+class LeaseHolder(Protocol):
+    """The guard of a source's write path, as the streams see it; called on the loop of the feed."""
+
+    def wanted(self) -> WriteAsk | None:
+        """The newest question; None: nothing is asked for."""
+        ...
+
+    def given(self, number: int, epoch: int, duration_ms: int) -> None:
+        """The replica's group committed it."""
+        ...
+
+    def denied(self, number: int, why: str) -> None:
+        """The replica's group gives none."""
         ...

@@ -16,6 +16,7 @@ from enum import Enum
 
 from replica.feed.commands import Alarm, Close, Now, fault, trouble_of
 from replica.feed.limits import MS, NONCE_OCTETS
+from replica.feed.source_port import WriteAsk
 from replica.model.errors import Code, Trouble, ZaibeiError, require
 from replica.model.position import Position
 from replica.model.signing import grant_octets, receipt_octets, verify
@@ -93,6 +94,13 @@ class Retain:
 
 
 @dataclass(frozen=True, slots=True)
+class Leased:
+    """The replica's answer to a question for a write-path lease; 0 ms: none is given."""
+
+    lease: source_pb2.Lease
+
+
+@dataclass(frozen=True, slots=True)
 class PushSnapshot:
     """The replica wants the full content, and cannot call us to fetch it."""
 
@@ -106,7 +114,7 @@ class Arm:
     interval_ms: int
 
 
-SourceCommand = Say | Read | Certify | TakeGrant | Deliver | Retain | PushSnapshot | Arm | Alarm | Close
+SourceCommand = Say | Read | Certify | TakeGrant | Deliver | Retain | Leased | PushSnapshot | Arm | Alarm | Close
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +150,7 @@ class SourceSession:
         self._dry: Position | None = None  # head at which the log had nothing behind the cursor
         self._beat_ns = self._batch_ns = self._certificate_ns = 0
         self._certified: Position | None = None
+        self._asked = 0  # number of the newest question for a lease that went out here
         self._backlog: list[Cut] = []
         self._out: list[SourceCommand] = []
         self._now = Now(0, 0)
@@ -238,6 +247,15 @@ class SourceSession:
         self._go_on()
         return self._take()
 
+    def ask_lease(self, ask: WriteAsk, now: Now) -> list[SourceCommand]:
+        """Put the guard's question on the stream, once, where the replica is in our epoch."""
+        self._now = now
+        if self.phase is SourcePhase.STREAMING and ask.number > self._asked and ask.epoch == self.head.epoch:
+            self._asked = ask.number
+            lease_ask = source_pb2.LeaseAsk(number=ask.number, epoch=ask.epoch, duration_ms=ask.duration_ms)
+            self._say(source_pb2.SourceMessage(lease_ask=lease_ask))
+        return self._take()
+
     # -- dispatch
 
     def _receive(self, message: source_pb2.ReplicaMessage) -> None:
@@ -259,6 +277,8 @@ class SourceSession:
                 if message.lease.kind == source_pb2.Lease.KIND_RETENTION:
                     position = Position.from_wire(getattr(message.lease, "from"))
                     self._out.append(Retain(position, min(message.lease.duration_ms, LEASE_MS_MAX)))
+                elif message.lease.kind == source_pb2.Lease.KIND_WRITE:
+                    self._out.append(Leased(message.lease))
             case "fault":
                 self._fault(message.fault)
             case _:
