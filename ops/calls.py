@@ -125,7 +125,7 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders):
         if copy is None:
             return SourceStatus(name, feed="OUT_OF_SERVICE", feed_reason=str(trouble or "not opened"))
         state, lag, view = copy.store.state(), copy.driver.lag(), copy.answers.view()
-        takeover = copy.runner.status(boottime_ns())
+        takeover, (lagging, digest) = copy.runner.status(boottime_ns()), copy.driver.findings()
         ready = {"pass": True, "fail": False}.get(str(takeover["ready"]))
         return SourceStatus(
             source=name,
@@ -144,7 +144,15 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders):
             records=state.records,
             quarantined=state.quarantined,
             held=int(state.hold is not None),
-            detail={"stream": copy.driver.phase.value, "generation": state.generation, "digest": _digest(copy)},
+            detail={
+                "stream": copy.driver.phase.value,
+                "generation": state.generation,
+                "digest": _digest(copy),
+                "lag_check": lagging.detail,
+                "digest_check": digest.detail,
+            },
+            lag_check=None if copy.settings.hosted else lagging.result.value,  # it lives here: nothing can lag
+            digest_check=None if copy.settings.hosted else digest.result.value,
         )
 
     async def readiness(self, source: str) -> list[Readiness]:

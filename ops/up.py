@@ -35,6 +35,7 @@ from ops.registering import registration_port
 from ops.seat import Seat
 from replica.cluster.edge_card import read_card
 from replica.enrol.port import Centre
+from replica.feed.findings import RpoTarget
 from replica.member.member import Member
 from replica.member.settings import MB, ClusterSettings, MemberSettings, SourceSettings
 from replica.model.catalog import Catalog
@@ -278,6 +279,7 @@ def _source(source: Source) -> SourceSettings:
         mode=source.mode,
         pull=tuple(str(address) for address in source.pull),
         horizon_ms=source.horizon_s * 1_000,
+        rpo=RpoTarget(source.rpo_s * 1_000, source.rpo_changes),
         armed=source.armed,
         automatic=source.takeover is TakeoverPolicy.AUTOMATIC,
         operable=source.takeover is not TakeoverPolicy.NEVER,

@@ -18,6 +18,7 @@ class SourceStatus:
         connected: a stream of the source is open.
         position: as Position prints; lag_entries: changes it has stated beyond our position; lag_s: age of the position.
         verified: the last certificate compared equal.
+        lag_check, digest_check: "pass", "fail" or "unknown", each true at this moment; None: this member does not say.
         takeover_ready: every readiness check passes.
     """
 
@@ -38,6 +39,8 @@ class SourceStatus:
     quarantined: int = 0
     held: int = 0
     detail: dict[str, Any] = field(default_factory=dict)
+    lag_check: str | None = None
+    digest_check: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

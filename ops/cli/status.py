@@ -27,6 +27,7 @@ COLUMNS = (
     "position",
     "lag",
     "age",
+    "rpo",
     "freshness",
     "verified",
     "answers",
@@ -54,7 +55,8 @@ def status(console: Console, source: str, watch: bool, every: float, check: bool
     \b
     lag         changes the source stated that we have not applied
     age         seconds since our position was known to be the newest
-    verified    the last certificate of the source compared equal with our content
+    rpo         lag and age are within the source's target; UNKNOWN 2 s after nothing is heard of it
+    verified    a certificate of the source compared equal with our content, at most 7 s ago
     answers     who answers for it: itself, or we in its place
     takeover-ready   a takeover now would be found by clients
 
@@ -132,14 +134,20 @@ def verdict(sources: Sequence[SourceStatus]) -> Exit:
         one
         for one in sources
         if one.feed in ("FORKED", "FENCED", "DIVERGED", "HELD")
-        or one.verified is False
+        or _equal(one) is False
+        or one.lag_check == "fail"
         or one.takeover_ready is False
         or not one.ready
     ]
     if wrong:
         return Exit.VERIFICATION_FAILED
-    unknown = [one for one in sources if None in (one.lag_entries, one.lag_s, one.verified, one.takeover_ready)]
+    unknown = [one for one in sources if None in (one.lag_entries, one.lag_s, _equal(one), one.takeover_ready)]
     return Exit.UNKNOWN if unknown or not sources else Exit.DONE
+
+
+def _equal(one: SourceStatus) -> bool | None:
+    """Equal with the source as far as that is known now; of a member that does not say, as it last was."""
+    return one.verified if one.digest_check is None else {"pass": True, "fail": False}.get(one.digest_check)
 
 
 def render(found: Status) -> Group:
@@ -154,6 +162,8 @@ def render(found: Status) -> Group:
     for one in found.sources:
         if one.feed_reason:
             parts.append(Text(printable(f"{one.source}: {one.feed}: {one.feed_reason}"), style="yellow"))
+        if one.lag_check == "fail":
+            parts.append(Text(printable(f"{one.source}: lag: {one.detail.get('lag_check', '')}"), style="red"))
         if one.held:
             parts.append(Text(f"{one.source}: waits for two people. Next: zaibei hold list", style="yellow"))
         elif one.feed in ("FORKED", "FENCED"):
@@ -171,8 +181,9 @@ def _row(one: SourceStatus) -> list[object]:
         _position(one),
         one.lag_entries,
         None if one.lag_s is None else f"{one.lag_s:.1f} s",
+        None if one.lag_check in (None, "unknown") else Text(one.lag_check, style=RESULT_STYLE.get(one.lag_check, "")),
         Text(one.freshness, style=FRESHNESS_STYLE.get(one.freshness, "")),
-        one.verified,
+        _equal(one),
         {"SOURCE": "itself", "RESOLUTION": "we resolve", "REGISTRATION": "we are authority"}.get(one.authority, one.authority),
         one.takeover_ready,
         one.records,

@@ -260,8 +260,8 @@ def _registrar(reading: Reading, at: str, one: Registrar) -> Peer | None:
 
 def _source_value(table: Table, peer: Peer | None, registrars: tuple[Peer, ...] = ()) -> Source | None:
     plain = (
-        "name", "prefixes", "case_sensitive", "pull", "horizon_s", "armed", "probe_name", "probes", "registration_probes",
-        "unavailable_s",
+        "name", "prefixes", "case_sensitive", "pull", "horizon_s", "rpo_s", "rpo_changes", "armed", "probe_name", "probes",
+        "registration_probes", "unavailable_s",
     )  # fmt: skip
     if not {*plain, "mode", "takeover"} <= table.keys():
         return None  # a fault is already told

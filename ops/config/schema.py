@@ -215,6 +215,8 @@ SOURCE = Section(
             '["node-a.example:2643"]',
         ),
         Key("horizon_s", read.whole(2, 86_400), 300, "Without a takeover, a copy older than this is no longer answered."),
+        Key("rpo_s", read.whole(0, 86_400), 5, "RPO target: our position may be so old before it is an alarm; 0: never."),
+        Key("rpo_changes", read.whole(0, 10**12), 0, "Likewise: so many changes may be missing; 0: not limited."),
         Key("armed", read.flag, True, "Beats every 50 ms, so that its death is seen at once; false: every 500 ms."),
         Key(
             "takeover",

@@ -56,6 +56,8 @@ def document(config: MemberConfig) -> dict[str, Any]:
                 "mode": source.mode.name.lower(),
                 "pull": [str(address) for address in source.pull],
                 "horizon_s": source.horizon_s,
+                "rpo_s": source.rpo_s,
+                "rpo_changes": source.rpo_changes,
                 "armed": source.armed,
                 "takeover": str(source.takeover),
                 "probe_name": source.probe_name,

@@ -108,6 +108,7 @@ class Source:
         case_sensitive: prefixes below which suffixes keep their case.
         pull: where to pull from; empty: it pushes to us.
         horizon_s: how old a copy may be and still be answered before a takeover.
+        rpo_s, rpo_changes: how far we may be behind it before that is an alarm; 0: not limited.
         armed: beats every 50 ms instead of 500.
         probes: empty: those of its own Description.
         registration_probes: where its node registers; empty: that is not probed.
@@ -128,6 +129,8 @@ class Source:
     probes: tuple[Probe, ...]
     hosted: bool = False
     registrars: tuple[Peer, ...] = ()
+    rpo_s: int = 5
+    rpo_changes: int = 0
     registration_probes: tuple[Probe, ...] = ()
     unavailable_s: int = 300
 

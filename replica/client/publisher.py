@@ -14,10 +14,12 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from replica.agent.config import SourceConfig
+from replica.agent.edge_clocks import boottime_s
 from replica.agent.edge_follow import Taken
 from replica.agent.edge_log import AgentLog
 from replica.agent.nature import Transaction
 from replica.agent.records import document_of, record_of, site_from_json, value_from_json
+from replica.agent.rpo import RpoWindow
 from replica.agent.write_lease import LeaseTimes
 from replica.client.edge_agent import Address, Source, load_source_config
 from replica.client.edge_follow import Follower, Way, ways_of
@@ -31,8 +33,10 @@ from replica.v1 import source_pb2
 
 PENDING_OCTETS_MAX = 256 * 1024 * 1024  # not yet committed
 ROOM_WAIT_S = 1.0
+RPO_LOOK_S = 0.01
 START_S_MAX = 30.0
 
+When = Literal["block", "raise"]
 Values = Mapping[str, str] | Sequence[HandleValue | Mapping[str, Any]]
 
 
@@ -64,17 +68,29 @@ class Publisher:
 
     Args:
         when_full: "block" until the copy has caught up when the spool is full, or "raise" ZaibeiError(BUSY).
+        rpo_s: with it, `commit` does not return while an earlier commit waits longer than this for its receipt (0: for its
+            own); the registry's acknowledgement waits with it.
+        when_behind: "block", or "raise" ZaibeiError(BUSY) for what *is* on disk.
     Raises:
         ZaibeiError: the configuration, the folder or an address cannot be used; nothing is running then.
     """
 
-    def __init__(self, config: str | Path | SourceConfig, *, when_full: Literal["block", "raise"] = "block") -> None:
+    def __init__(
+        self,
+        config: str | Path | SourceConfig,
+        *,
+        when_full: When = "block",
+        rpo_s: float | None = None,
+        when_behind: When = "block",
+    ) -> None:
         self._config = config if isinstance(config, SourceConfig) else load_source_config(Path(config))
         if self._config.inputs:
             raise ZaibeiError(
                 Code.INVALID_CONFIG, "a source has [[input]] files or a Publisher, not both: their changes would fight"
             )
-        self._when_full = when_full
+        self._when_full, self._when_behind = when_full, when_behind
+        self._rpo = None if rpo_s is None else RpoWindow(rpo_s)
+        self._ended = threading.Event()
         self._pending: list[Change] = []
         self._octets = 0
         self._lock = threading.Lock()
@@ -172,11 +188,41 @@ class Publisher:
                 changes, octets = self._pending, self._octets
                 self._pending, self._octets = [], 0
             try:
-                return Receipt(self._append(changes), self._source.agent, self._loop)
+                position = self._append(changes)
             except ZaibeiError:
                 with self._lock:
                     self._pending, self._octets = changes + self._pending, octets + self._octets
                 raise
+            receipt = Receipt(position, self._source.agent, self._loop)
+            self._hold_back(receipt)
+            return receipt
+
+    def _hold_back(self, receipt: Receipt) -> None:
+        """Back-pressure: the copy is too far behind, or silent, for another acknowledgement."""
+        if self._rpo is None:
+            return
+        with self._lock:
+            self._rpo.committed(receipt.position, boottime_s())
+        while not self._closed:
+            with self._lock:
+                self._rpo.covered(self._source.agent.receipted)
+                oldest, age_s = self._rpo.waits_for(boottime_s()), self._rpo.age_s(boottime_s())
+            if oldest is None:
+                return
+            if self._when_behind == "raise":
+                text = f"on disk, but the copy lacks changes for {age_s:.1f} s: do not acknowledge yet"
+                raise ZaibeiError(Code.BUSY, text, retry=True)
+            self._ended.wait(RPO_LOOK_S)
+        raise ZaibeiError(Code.STOPPING, "the publisher was closed while the copy was behind")
+
+    @property
+    def rpo_age_s(self) -> float | None:
+        """How long the oldest commit waits for its receipt; None: no `rpo_s` was given."""
+        if self._rpo is None:
+            return None
+        with self._lock:
+            self._rpo.covered(self._source.agent.receipted)
+            return self._rpo.age_s(boottime_s())
 
     def _append(self, changes: Sequence[Change]) -> Position:
         while True:
@@ -262,6 +308,7 @@ class Publisher:
             if self._closed:
                 return
             self._closed = True
+            self._ended.set()
         if self._guard is not None:
             self._guard.close()
         if self._thread.is_alive():

@@ -87,6 +87,8 @@ class HostTold:
         if heard is not None:
             row.head.CopyFrom(heard[0].to_wire())
             row.age_ms, row.known = -(-max(0, now_ns - heard[1]) // NS_IN_MS), True  # rounded up: never younger than it is
+        if (compared_ns := hosted.heard.compared()) is not None:
+            row.compared_ms, row.compared = -(-max(0, now_ns - compared_ns) // NS_IN_MS), True
         return row
 
     def take(self, groups: Mapping[int, Hosted], sender: int, table: peer_pb2.FreshnessTable, now_ns: int) -> None:
@@ -107,6 +109,8 @@ class HostTold:
                 except ZaibeiError:
                     continue
                 hosted.heard.told(head, now_ns - int((row.age_ms + rtt_ms) * NS_IN_MS))
+                if row.compared:
+                    hosted.heard.compared_told(now_ns - int((row.compared_ms + rtt_ms) * NS_IN_MS))
 
     def stands(self, ident: int, hosted: Hosted | None, now_ns: int) -> Told | None:
         """How a group's log stands: as its leader says, or as we lead it; None: nobody said so lately."""

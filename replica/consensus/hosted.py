@@ -77,6 +77,8 @@ class Heard:
 
     newest: Callable[[], tuple[Position, int] | None] = lambda: None
     told: Callable[[Position, int], None] = lambda _head, _base_ns: None
+    compared: Callable[[], int | None] = lambda: None  # when content was last found equal to the source's certificate
+    compared_told: Callable[[int | None], None] = lambda _base_ns: None
 
 
 @dataclass(slots=True)

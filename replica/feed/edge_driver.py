@@ -19,6 +19,7 @@ from replica.feed.commands import Propose as ProposeCommand
 from replica.feed.desk import Setup
 from replica.feed.edge_clock import now
 from replica.feed.edge_metrics import SourceMetrics
+from replica.feed.findings import Finding, RpoTarget, Watch, digest_finding, lag_finding
 from replica.feed.freshness import CopyAge, Lag
 from replica.feed.limits import BEAT_KEY_OCTETS
 from replica.feed.phases import Phase
@@ -68,6 +69,7 @@ class FeedDriver:
     Args:
         setup: who is who; group: the source's group; metrics: None for none; report: progress of loads.
         beats: where datagram beats are let in; None: nowhere.
+        target: how much of the source may be lost with it, beyond which somebody is told; None: nobody is.
     """
 
     def __init__(
@@ -77,8 +79,11 @@ class FeedDriver:
         metrics: SourceMetrics | None = None,
         report: Report = silent,
         beats: BeatGate | None = None,
+        target: RpoTarget | None = None,
     ) -> None:
         self.setup, self.group, self.beats = setup, group, beats
+        self.target = target
+        self._watches = (Watch(), Watch())
         self.age = CopyAge()
         self.description: source_pb2.Description | None = None  # what the source last said of itself
         self._metrics, self._report = metrics, report
@@ -105,9 +110,19 @@ class FeedDriver:
         """Lag at this moment; UNKNOWN within 2 s of losing its input."""
         return self.age.lag(now().boot_ns)
 
+    def findings(self) -> tuple[Finding, Finding]:
+        """Lag and digest at this moment, each in three values."""
+        age_ms = self.age.compared_age_ms(now().boot_ns)
+        return lag_finding(self.lag(), self.target or RpoTarget()), digest_finding(self.group.state().verified, age_ms)
+
     def observe(self) -> None:
-        """Bring the gauges up to date, also without a stream."""
+        """Bring the gauges up to date, also without a stream; tell what passed its target, or is not known any more."""
+        findings = self.findings() if self.target is not None else ()
+        for watch, finding in zip(self._watches, findings, strict=False):
+            if told := watch.look(finding):
+                LOGGER.warning(told, extra={"source": self.source})
         if self._metrics is not None:
+            self._metrics.findings(findings, self.target or RpoTarget(0))
             if self._stream is not None:
                 self._metrics.observe(self._stream.session, self.group.state().feed, self.lag())
             else:

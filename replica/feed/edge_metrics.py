@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from replica.feed.findings import Finding, RpoTarget
 from replica.feed.freshness import Lag
 from replica.feed.phases import Phase
 from replica.feed.session import ReplicaSession
 from replica.model.errors import Code
-from replica.model.states import FeedState
+from replica.model.states import FeedState, Result
 
+NUMBERS = {Result.PASS: 1, Result.FAIL: 0, Result.UNKNOWN: -1}
 UNKNOWN = -1  # a gauge cannot be empty: below zero is UNKNOWN, and the alert rules say so
 
 
@@ -28,6 +32,9 @@ class FeedMetrics:
         self.state = Gauge("zaibei_feed_state", "Named state by number (FeedMark.State)", label, registry=registry)
         self.lag_changes = Gauge("zaibei_feed_lag_changes", "Changes behind the source; -1: UNKNOWN", label, registry=registry)
         self.age = Gauge("zaibei_feed_age_seconds", "Age of the copy; -1: UNKNOWN", label, registry=registry)
+
+        self.checks = Gauge("zaibei_feed_check_state", "1: PASS, 0: FAIL, -1: UNKNOWN", [*label, "check"], registry=registry)
+        self.target = Gauge("zaibei_feed_rpo_target_seconds", "RPO target; 0: none", label, registry=registry)
 
     def of(self, source: str) -> SourceMetrics:
         """Those of one source."""
@@ -68,3 +75,9 @@ class SourceMetrics:
     def lag(self, lag: Lag) -> None:
         self._all.lag_changes.labels(self._source).set(UNKNOWN if lag.changes is None else lag.changes)
         self._all.age.labels(self._source).set(UNKNOWN if lag.age_ms is None else lag.age_ms / 1_000)
+
+    def findings(self, findings: Sequence[Finding], target: RpoTarget) -> None:
+        """Checks in three values; an alert rule fires on 0 and on -1 alike."""
+        for one in findings:
+            self._all.checks.labels(self._source, one.name).set(NUMBERS[one.result])
+        self._all.target.labels(self._source).set(target.age_ms / 1_000)

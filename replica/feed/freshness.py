@@ -30,7 +30,7 @@ class Lag:
 class CopyAge:
     """Keeps what age and lag need. Times are CLOCK_BOOTTIME nanoseconds."""
 
-    __slots__ = ("_applied", "_base_ns", "_heads", "_heard_ns", "_newest", "_nonces")
+    __slots__ = ("_applied", "_base_ns", "_compared_ns", "_heads", "_heard_ns", "_newest", "_nonces")
 
     def __init__(self) -> None:
         self._nonces: dict[bytes, int] = {}
@@ -39,6 +39,7 @@ class CopyAge:
         self._base_ns: int | None = None
         self._newest: Position | None = None
         self._heard_ns: int | None = None  # when we sent the nonce of the newest beat
+        self._compared_ns: int | None = None  # a certificate that compared equal was made later than this
 
     def stream_opened(self) -> None:
         """Nonces of an earlier stream count no more; what they proved stands."""
@@ -76,6 +77,23 @@ class CopyAge:
             self._newest, self._heard_ns = head, base_ns
             self._heads.append((head, base_ns))
             self._settle()
+
+    def compared(self) -> None:
+        """A certificate of this stream equals our content; it came behind the newest beat, so it is younger than its nonce."""
+        self.compared_told(self._heard_ns)
+
+    def compared_told(self, base_ns: int | None) -> None:
+        """What another member compared; the moment on our clock, never later than the true one."""
+        if base_ns is not None:
+            self._compared_ns = max(base_ns, self._compared_ns or base_ns)
+
+    @property
+    def compared_ns(self) -> int | None:
+        return self._compared_ns
+
+    def compared_age_ms(self, boot_ns: int) -> int | None:
+        """None: nothing was compared here."""
+        return None if self._compared_ns is None else max(0, boot_ns - self._compared_ns) // 1_000_000
 
     def applied(self, position: Position) -> None:
         """The live generation's applied position, after each apply."""

@@ -70,7 +70,10 @@ class Checks:
         if certificate.source != setup.source or not verify(setup.source_key, octets, certificate.signature):
             raise ZaibeiError(Code.NOT_AUTHORISED, "a digest certificate that the source's key did not sign")
         state = self._desk.state
-        if digest.position != live or self._flying or (state.verified and state.certificate == digest):
+        if digest.position == live and state.verified and state.certificate == digest:
+            self._desk.age.compared()  # once more: nothing has to be committed
+            return
+        if digest.position != live or self._flying:
             return
         self._flying = True
         check = entry_pb2.Entry(check=entry_pb2.CheckResult(certificate=certificate))
@@ -81,6 +84,8 @@ class Checks:
         if isinstance(outcome, Trouble):
             return
         feed = self._desk.state.feed
+        if outcome.detail == "equal":
+            self._desk.age.compared()
         if outcome.detail == "different":
             text = f"at {digest.position.short()} our content differs from the source's; the source publishes the difference"
             self._desk.alarm(Code.DIVERGED, text)

@@ -126,7 +126,7 @@ class SourceCopy:
         self.hosted = self._hosted()
         self._node = NodeFile(member.data / "nodes" / f"{settings.name}.json")
         metrics = around.feed_metrics.of(settings.name) if around.feed_metrics is not None else None
-        self.driver = FeedDriver(self._setup(), self.group, metrics, beats=self)
+        self.driver = FeedDriver(self._setup(), self.group, metrics, beats=self, target=None if settings.hosted else settings.rpo)
         self.answers = SourceAnswers(
             store,
             self.driver.age,

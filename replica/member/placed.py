@@ -50,7 +50,7 @@ class Placed:
     def add(self, copy: Copy) -> None:
         """Before the log starts."""
         age = copy.driver.age
-        heard = Heard(newest=lambda: age.heard, told=age.told)
+        heard = Heard(lambda: age.heard, age.told, lambda: age.compared_ns, age.compared_told)
         self.side.host.add(self.ident, copy.log, self.files, heard)
 
     def started(self) -> None:

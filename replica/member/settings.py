@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from replica.cluster.card import Card
+from replica.feed.findings import RpoTarget
 from replica.model.edge_identity import Identity
 from replica.model.edge_trust import TrustFiles
 from replica.model.errors import require
@@ -19,6 +20,7 @@ from replica.takeover.publish import Publisher
 
 MB = 1024 * 1024
 Address = tuple[str, int]
+RPO = RpoTarget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class SourceSettings:
         pull: addresses `host:port` we fetch from; empty: it pushes.
         armed: beats every 50 ms, otherwise every 500; automatic: the detector may start a resolution takeover.
         operable: False: nobody may take it over.
+        rpo: how much of it may be lost with it, before that is an alarm.
         hosted: the name of a source that lives here: nobody feeds it, its changes are registered with us.
         probe_name: what probes ask for; empty: its first prefix. probes: where; empty: what its description says.
         registration_probes: where its node registers; unavailable_ms: how long probes must fail before they count as a threshold.
@@ -42,6 +45,7 @@ class SourceSettings:
     mode: Mode = Mode.RECORDS
     pull: tuple[str, ...] = ()
     horizon_ms: int = STALE_HORIZON_MS
+    rpo: RpoTarget = RPO
     armed: bool = True
     automatic: bool = False
     operable: bool = True

@@ -78,3 +78,17 @@ async def test_an_age_is_rounded_up(three: HostWorld) -> None:
     told = leader.host.stands(GROUP)
     assert told is not None and told.row.age_ms == 2
     leader.host._now_ns = time.monotonic_ns
+
+
+async def test_when_content_was_compared_travels_with_the_head_and_gets_no_younger(three: HostWorld) -> None:
+    leader = await three.led()
+    follower = next(one for one in three.members.values() if one is not leader)
+    head, compared_ns = Position(ORIGIN.lineage, 1, 1, bytes(32)), time.monotonic_ns() - 3 * S
+    bases: list[int | None] = []
+    follower.host.groups[GROUP].heard = Heard(compared_told=bases.append)
+    leader.host.groups[GROUP].heard = Heard(newest=lambda: (head, time.monotonic_ns()))
+    await asyncio.sleep(0.5)
+    assert bases == [], "nothing was compared yet"
+    leader.host.groups[GROUP].heard = Heard(newest=lambda: (head, time.monotonic_ns()), compared=lambda: compared_ns)
+    await until(lambda: bool(bases))
+    assert all(base is not None and compared_ns - 1 * S < base <= compared_ns for base in bases)
