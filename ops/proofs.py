@@ -11,18 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from replica.cluster.state import CONTROL_NAME
+from replica.feed.difference import KeyDifference
+from replica.feed.edge_difference import Located
 from replica.member.copy import SourceCopy
+from replica.member.differences import locate, told
 from replica.member.member import Member
 from replica.model.audit import FORMAT as AUDIT_FORMAT
 from replica.model.audit import NO_CHAIN, AuditHead
 from replica.model.edge_identity import Identity, sync_folder
 from replica.model.errors import Code, ZaibeiError
+from replica.model.identifier import key_text
 from replica.model.sealed import write_sealed
 from replica.model.serving_state import ServingState, write_state
 from replica.store.edge_audit import AuditPage
 from replica.store.edge_store import SourceStore
 
 PAGE_RECORDS_MAX = 1_000
+KEYS_SHOWN_MAX = 1_000  # of each side
+DIFFERENCE_ATTEMPTS, DIFFERENCE_PAUSE_S = 5, 2.0
 
 
 class MemberProofs:
@@ -41,6 +47,19 @@ class MemberProofs:
         copy = self._copy_of(source)
         identity, member = self._member.settings.identity, self._member.settings.name
         return await asyncio.to_thread(write_serving_state, copy.store, identity, member, Path(path))
+
+    # -- equality
+
+    async def difference(self, source: str) -> dict[str, Any]:
+        copy = self._copy_of(source)
+        for _ in range(DIFFERENCE_ATTEMPTS - 1):
+            try:
+                return _difference(source, await locate(copy))
+            except ZaibeiError as exc:
+                if exc.code is not Code.UNKNOWN:
+                    raise
+            await asyncio.sleep(DIFFERENCE_PAUSE_S)  # the content moved on: the next certificate is compared soon
+        return _difference(source, await locate(copy))
 
     # -- audit
 
@@ -87,6 +106,27 @@ class MemberProofs:
                 raise ZaibeiError(Code.CONFLICT, "the audit moved on while it was read out: try again", retry=True)
             yield from page.lines
             after += len(page.lines)
+
+
+def _difference(source: str, located: Located) -> dict[str, Any]:
+    found = located.found
+    return {
+        "source": source,
+        "position": str(located.position),
+        "equal": found.complete and not len(found),
+        "complete": found.complete,
+        "buckets": found.buckets,
+        "told": told(found),
+        "counts": {name: len(keys) for name, keys in _sides(found).items()},
+        **{name: [key_text(key) for key in keys[:KEYS_SHOWN_MAX]] for name, keys in _sides(found).items()},
+        "round_trips": located.round_trips,
+        "octets": located.octets,
+        "took_ms": located.took_ms,
+    }
+
+
+def _sides(found: KeyDifference) -> dict[str, list[bytes]]:
+    return {"only_ours": found.only_ours, "only_theirs": found.only_theirs, "other_value": found.other_value}
 
 
 def before_of(page: AuditPage) -> bytes:

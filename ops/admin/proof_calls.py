@@ -22,12 +22,17 @@ class ProofCalls(Protocol):
         """Write a group's audit, sealed, to a new file of this absolute path; NOT_FOUND, CONFLICT."""
         ...
 
+    async def difference(self, source: str) -> dict[str, Any]:
+        """Which keys differ from the source's, at the newest certificate; UNKNOWN, UNREACHABLE."""
+        ...
+
 
 PROOF_SIGNATURES: MappingProxyType[str, tuple[Any, bool, dict[str, Any]]] = MappingProxyType(
     {
         "serving_state": (dict[str, Any], True, {"source": str, "path": str}),
         "audit_page": (dict[str, Any], False, {"group": str, "after": int, "limit": int}),
         "audit_export": (dict[str, Any], True, {"group": str, "path": str}),
+        "difference": (dict[str, Any], True, {"source": str}),
     }
 )
 """Call -> type of its result, whether it may change something or take long, its parameters."""
@@ -51,6 +56,10 @@ class ProofClient(ABC):
         answer: dict[str, Any] = self.call("audit_export", group=group, path=path)
         return answer
 
+    def difference(self, source: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call("difference", source=source)
+        return answer
+
 
 class MemoryProofs:
     """Memory twin of them, over answers it was given; part of MemoryMember."""
@@ -66,3 +75,6 @@ class MemoryProofs:
 
     async def audit_export(self, group: str, path: str) -> dict[str, Any]:
         return dict(self.proofs["audit_export"], group=group, path=path)
+
+    async def difference(self, source: str) -> dict[str, Any]:
+        return dict(self.proofs["difference"], source=source)

@@ -1,12 +1,13 @@
 """Finding which keys differ between a copy and its source at one pinned position, by bisection of sums (SEMANTICS 10). Pure.
 
-256 sums, then 256 sums below each bucket that differs, then the keys and hashes of each small bucket that differs.
+256 sums, then 256 sums below each bucket that differs, then the keys and hashes of each small bucket that differs: three rounds,
+whatever differs, because the questions of one round are asked together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 
 from replica.model.digest import LEVEL1_BUCKETS, SUM_OCTETS
 from replica.model.errors import Code, ZaibeiError
@@ -14,40 +15,58 @@ from replica.model.position import Position
 from replica.v1 import source_pb2
 
 KEYS_MAX = 10_000  # keys of a difference that are listed; beyond it the copy is loaded anew instead
+BUCKETS_MAX = 4_096  # small buckets that are asked for: of 65,536, so a sixteenth of the content may differ
 
 Pair = tuple[source_pb2.DigestResponse, source_pb2.DigestResponse]
+Round = list[source_pb2.DigestRequest]
 
 
 @dataclass(frozen=True, slots=True)
 class KeyDifference:
-    """Keys that differ, ascending; `complete` False: more than KEYS_MAX do."""
+    """Keys that differ, ascending; `complete` False: more do, and of those nothing is listed.
 
-    only_ours: list[bytes]
-    only_theirs: list[bytes]
-    other_value: list[bytes]
+    Args:
+        buckets: small buckets (of 65,536) whose sums differ.
+    """
+
+    only_ours: list[bytes] = field(default_factory=list)
+    only_theirs: list[bytes] = field(default_factory=list)
+    other_value: list[bytes] = field(default_factory=list)
     complete: bool = True
+    buckets: int = 0
 
     def __len__(self) -> int:
         return len(self.only_ours) + len(self.only_theirs) + len(self.other_value)
 
 
-def find_difference(position: Position) -> Generator[source_pb2.DigestRequest, Pair, KeyDifference]:
-    """A generator of questions: send in the pair (our answer, the source's answer) to each.
+def find_difference(position: Position) -> Generator[Round, Sequence[Pair], KeyDifference]:
+    """A generator of rounds: send in the pairs (our answer, the source's answer), one for each question, in order.
 
     Raises:
         ZaibeiError(UNKNOWN): one side no longer holds the sums of that position: the question is open, not answered.
         ZaibeiError(MALFORMED): an answer of another shape.
     """
-    found = KeyDifference([], [], [])
-    ours, theirs = _sums((yield _request(position, 1, 0)))
-    for upper in _unequal(ours, theirs):
-        ours, theirs = _sums((yield _request(position, 2, upper)))
-        for lower in _unequal(ours, theirs):
-            bucket = upper * LEVEL1_BUCKETS + lower
-            _compare(_check((yield _request(position, 3, bucket))), found)
-            if len(found) > KEYS_MAX:
-                return KeyDifference(found.only_ours, found.only_theirs, found.other_value, complete=False)
-    return KeyDifference(sorted(found.only_ours), sorted(found.only_theirs), sorted(found.other_value))
+    [pair] = yield [_request(position, 1, 0)]
+    uppers = _unequal(*_sums(pair))
+    if not uppers:
+        return KeyDifference()
+    pairs = yield [_request(position, 2, upper) for upper in uppers]
+    buckets = [
+        upper * LEVEL1_BUCKETS + lower for upper, pair in zip(uppers, pairs, strict=True) for lower in _unequal(*_sums(pair))
+    ]
+    if len(buckets) > BUCKETS_MAX:
+        return KeyDifference(complete=False, buckets=len(buckets))
+    found = KeyDifference(buckets=len(buckets))
+    if buckets:
+        for pair in (yield [_request(position, 3, bucket) for bucket in buckets]):
+            _compare(_check(pair), found)
+    return KeyDifference(
+        sorted(found.only_ours)[:KEYS_MAX],
+        sorted(found.only_theirs)[:KEYS_MAX],
+        sorted(found.other_value)[:KEYS_MAX],
+        max(map(len, (found.only_ours, found.only_theirs, found.other_value))) <= KEYS_MAX,
+        len(buckets),
+    )
 
 
 def _request(position: Position, level: int, bucket: int) -> source_pb2.DigestRequest:

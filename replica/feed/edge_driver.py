@@ -18,6 +18,7 @@ from replica.feed.commands import Alarm, Close, Command, Compare, DropSnapshot, 
 from replica.feed.commands import Propose as ProposeCommand
 from replica.feed.desk import Setup
 from replica.feed.edge_clock import now
+from replica.feed.edge_difference import Located, Ours, locate
 from replica.feed.edge_metrics import SourceMetrics
 from replica.feed.findings import Finding, RpoTarget, Watch, digest_finding, lag_finding
 from replica.feed.freshness import CopyAge, Lag
@@ -114,6 +115,17 @@ class FeedDriver:
         """Lag and digest at this moment, each in three values."""
         age_ms = self.age.compared_age_ms(now().boot_ns)
         return lag_finding(self.lag(), self.target or RpoTarget()), digest_finding(self.group.state().verified, age_ms)
+
+    async def difference(self, position: Position, ours: Ours) -> Located:
+        """Which keys differ from the source's at a position both sides pinned; asks the source of the present stream.
+
+        Raises:
+            ZaibeiError(UNREACHABLE): no stream of the source ends here. See also edge_difference.locate.
+        """
+        if self._stream is None:
+            text = f"no stream of {self.source} ends at this member: ask the one that leads"
+            raise ZaibeiError(Code.UNREACHABLE, text, retry=True)
+        return await locate(position, ours, self._stream.link.digest)
 
     def observe(self) -> None:
         """Bring the gauges up to date, also without a stream; tell what passed its target, or is not known any more."""

@@ -10,6 +10,7 @@ from replica.feed.edge_puller import Puller
 from replica.feed.edge_push_server import PushService
 from replica.feed.edge_source_server import SourceService
 from replica.member.copy import SourceCopy
+from replica.member.differences import Differences
 from replica.member.edge_feed_port import FeedPort
 from replica.member.reads import MemberReads
 from replica.member.settings import SourceSettings
@@ -100,12 +101,17 @@ class MemberFeeds(MemberReads):
     async def _observe(self) -> None:
         """Without a stream too: a gauge that stands still would tell yesterday's lag for today's."""
         waiting: dict[str, ZaibeiError] = {}
-        while True:
-            await asyncio.sleep(OBSERVE_S)
-            for name, copy in self.copies.items():
-                copy.driver.observe()
-                self._tell_waiting(name, copy, waiting)
-            await self._tell_health()
+        differences = Differences(self.warnings)
+        try:
+            while True:
+                await asyncio.sleep(OBSERVE_S)
+                for name, copy in self.copies.items():
+                    copy.driver.observe()
+                    differences.look(copy)
+                    self._tell_waiting(name, copy, waiting)
+                await self._tell_health()
+        finally:
+            await differences.stop()
 
     def _tell_waiting(self, name: str, copy: SourceCopy, told: dict[str, ZaibeiError]) -> None:
         """Say once that intake waits for room on a disk, and once that it goes on."""

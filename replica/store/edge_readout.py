@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
@@ -13,7 +13,7 @@ from rocksdict import RdictIter
 
 from replica import native
 from replica.model.batch import BATCH_COLUMNS_OCTETS_MAX
-from replica.model.digest import LEVEL1_BUCKETS, SUM_OCTETS, ContentDigest
+from replica.model.digest import LEVEL1_BUCKETS, MODULUS, SUM_OCTETS, ContentDigest
 from replica.model.errors import Code, ZaibeiError, require
 from replica.model.position import Position
 from replica.store.edge_generation import Generation
@@ -62,8 +62,27 @@ class Pinned:
                     hashes.append(native.record_hash(key, value))
         return keys, hashes
 
-    def answer(self, generation: Generation, request: source_pb2.DigestRequest) -> source_pb2.DigestResponse:
-        """See DigestRequest.level. Raises ZaibeiError(MALFORMED)."""
+    def named_keys(self, generation: Generation, bucket: int, named: Sequence[bytes]) -> tuple[list[bytes], list[bytes]] | None:
+        """Keys and hashes of a bucket where it holds no other keys than `named`; None: it does, and must be looked for.
+
+        Costs a seek a key, while `bucket_keys` reads the whole content. The bucket's pinned sum says whether these are all.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        with self.lock:
+            for key in sorted(set(named)):
+                stored = stored_key(key)
+                for at, value in generation.rocks.rows(stored, stored + b"\0", self.content):
+                    found.extend([(key, native.record_hash(key, value))] if at == stored else [])
+        total = sum(int.from_bytes(octets, "little") for _, octets in found) % MODULUS
+        stated = self.sums[bucket * SUM_OCTETS : (bucket + 1) * SUM_OCTETS]
+        if stated != len(found).to_bytes(8, "little") + total.to_bytes(16, "little"):
+            return None
+        return [key for key, _ in found], [octets for _, octets in found]
+
+    def answer(
+        self, generation: Generation, request: source_pb2.DigestRequest, named: Sequence[bytes] = ()
+    ) -> source_pb2.DigestResponse:
+        """See DigestRequest.level; `named`: keys the other side has in that bucket. Raises ZaibeiError(MALFORMED)."""
         response = source_pb2.DigestResponse(digest=self.digest.to_wire(), pinned=True)
         width = LEVEL1_BUCKETS * SUM_OCTETS
         if request.level == 1:
@@ -71,7 +90,8 @@ class Pinned:
         elif request.level == 2 and request.bucket < LEVEL1_BUCKETS:
             response.sums = self.sums[request.bucket * width : (request.bucket + 1) * width]
         elif request.level == 3 and request.bucket < LEVEL1_BUCKETS**2:
-            keys, hashes = self.bucket_keys(generation, request.bucket)
+            few = self.named_keys(generation, request.bucket, named) if named else None
+            keys, hashes = few or self.bucket_keys(generation, request.bucket)
             response.keys.extend(keys)
             response.hashes.extend(hashes)
         elif request.level:

@@ -155,18 +155,28 @@ class StoreReads:
             return digest
         return pinned.digest if pinned is not None and pinned.digest.position == position else None
 
+    @property
+    def pinned_at(self) -> Position | None:
+        """Boundary of the newest certificate, whose content is held; None: none is."""
+        pinned = self._pinned
+        return None if pinned is None else pinned.digest.position
+
     def pinned_sums(self, position: Position) -> bytes | None:
         """65,536 sums of 24 octets of the last certificate's position; None: not held any more."""
         pinned = self._pinned
         return pinned.sums if pinned is not None and pinned.digest.position == position else None
 
-    def answer_digest(self, request: source_pb2.DigestRequest) -> source_pb2.DigestResponse:
-        """Sums at the pinned position; `pinned` False when that is another one. Raises ZaibeiError(MALFORMED, DAMAGED)."""
+    def answer_digest(self, request: source_pb2.DigestRequest, named: Sequence[bytes] = ()) -> source_pb2.DigestResponse:
+        """Sums at the pinned position; `pinned` False when that is another one. Raises ZaibeiError(MALFORMED, DAMAGED).
+
+        Args:
+            named: keys the other side has in the bucket that is asked for: most often ours are the same.
+        """
         with self._reading() as live:
             pinned = self._pinned
             if pinned is None or pinned.digest.position != Position.from_wire(request.position):
                 return source_pb2.DigestResponse(pinned=False)
-            return pinned.answer(live, request)
+            return pinned.answer(live, request, named)
 
     def bucket_keys(self, bucket: int, position: Position) -> tuple[list[bytes], list[bytes]] | None:
         """Keys and record hashes of one of 65,536 buckets at the pinned position (a full scan: seconds a million records)."""
