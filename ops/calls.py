@@ -26,6 +26,7 @@ from ops.config import MemberConfig
 from ops.failbacks import MemberFailbacks
 from ops.ladders import MemberLadders, runners_of
 from ops.metrics import samples
+from ops.mirror import Sampler
 from ops.operators.edge_book import BookFile
 from ops.operators.holds import HeldGroup, HoldDesk
 from ops.operators.takeovers import TakeoverDesk
@@ -81,7 +82,15 @@ class CopyHolds:
 class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders):
     """Satisfies ops.admin.calls.AdminCalls."""
 
-    def __init__(self, config: MemberConfig, member: Member, seat: Seat, bound: Callable[[], Bound]) -> None:
+    def __init__(
+        self,
+        config: MemberConfig,
+        member: Member,
+        seat: Seat,
+        bound: Callable[[], Bound],
+        sampler: Sampler | None = None,
+    ) -> None:
+        self._sampler = sampler or Sampler(lambda: member.copies)
         self._config, self._member, self._seat, self._bound = config, member, seat, bound
         book = BookFile(config.member.data)
         pages = book.load()

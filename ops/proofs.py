@@ -7,9 +7,11 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ops.mirror import Sampler
 from replica.cluster.state import CONTROL_NAME
 from replica.feed.difference import KeyDifference
 from replica.feed.edge_difference import Located
@@ -35,6 +37,7 @@ class MemberProofs:
     """Part of MemberCalls."""
 
     _member: Member
+    _sampler: Sampler
 
     def _copy_of(self, source: str) -> SourceCopy:
         copy = self._member.copies.get(source)
@@ -60,6 +63,11 @@ class MemberProofs:
                     raise
             await asyncio.sleep(DIFFERENCE_PAUSE_S)  # the content moved on: the next certificate is compared soon
         return _difference(source, await locate(copy))
+
+    async def comparison(self, source: str) -> dict[str, Any]:
+        self._copy_of(source)
+        found = self._sampler.comparison(source)
+        return {"source": source, **asdict(found), "result": found.result.value}
 
     # -- audit
 

@@ -30,6 +30,7 @@ from ops.config.values import Source, TakeoverPolicy
 from ops.enrolling import Enrolment
 from ops.fronts import FrontProcesses
 from ops.metrics import MetricsServer, watch_loop
+from ops.mirror import Sampler
 from ops.pki.edge_own import ALONE, ca_of, trust_files
 from ops.registering import registration_port
 from ops.seat import Seat
@@ -119,13 +120,16 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         metrics = MetricsServer(seat.registry, config.listen.metrics, lambda: health_of(member))
         bound["metrics"] = await metrics.start()
         stack.push_async_callback(metrics.stop)
+        sampler = Sampler(lambda: member.copies)
         admin = AdminServer(
             config.member.admin_socket,
-            MemberCalls(config, member, seat, lambda: bound),
+            MemberCalls(config, member, seat, lambda: bound, sampler),
             None if running is None else ClusterDesk(running, LateInviter(config, lambda: bound.get("enrol", ()))),
         )
         await admin.start()
         stack.push_async_callback(admin.stop)
+        sampling = asyncio.create_task(sampler.run())
+        stack.callback(sampling.cancel)
         watcher = asyncio.create_task(watch_loop(seat.registry))
         stack.callback(watcher.cancel)
         seat.ready(bound)

@@ -26,6 +26,10 @@ class ProofCalls(Protocol):
         """Which keys differ from the source's, at the newest certificate; UNKNOWN, UNREACHABLE."""
         ...
 
+    async def comparison(self, source: str) -> dict[str, Any]:
+        """What samples of the node's own answers say about ours: ppm that would differ, by cause."""
+        ...
+
 
 PROOF_SIGNATURES: MappingProxyType[str, tuple[Any, bool, dict[str, Any]]] = MappingProxyType(
     {
@@ -33,6 +37,7 @@ PROOF_SIGNATURES: MappingProxyType[str, tuple[Any, bool, dict[str, Any]]] = Mapp
         "audit_page": (dict[str, Any], False, {"group": str, "after": int, "limit": int}),
         "audit_export": (dict[str, Any], True, {"group": str, "path": str}),
         "difference": (dict[str, Any], True, {"source": str}),
+        "comparison": (dict[str, Any], False, {"source": str}),
     }
 )
 """Call -> type of its result, whether it may change something or take long, its parameters."""
@@ -60,6 +65,10 @@ class ProofClient(ABC):
         answer: dict[str, Any] = self.call("difference", source=source)
         return answer
 
+    def comparison(self, source: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call("comparison", source=source)
+        return answer
+
 
 class MemoryProofs:
     """Memory twin of them, over answers it was given; part of MemoryMember."""
@@ -78,3 +87,6 @@ class MemoryProofs:
 
     async def difference(self, source: str) -> dict[str, Any]:
         return dict(self.proofs["difference"], source=source)
+
+    async def comparison(self, source: str) -> dict[str, Any]:
+        return dict(self.proofs["comparison"], source=source)

@@ -40,3 +40,32 @@ def diff(console: Console, name: str) -> int:
     listed = [table(["key", "how"], lines[:SHOWN_MAX])] if lines else []
     console.answer({"difference": {**found, "result": result.value}}, pairs(rows), *listed)
     return VERDICTS[result]
+
+
+@click.command()
+@click.argument("name")
+@target_options
+@styled
+def mirror(console: Console, name: str) -> int:
+    """At the centre: if we took over the source NAME now, how many answers would differ from its own, and why?
+
+    The member asks the node itself for a random record every two seconds, as any client would, and compares with what it holds. A
+    difference that goes away once the copy has caught up is lag; one that stays is content.
+    Exit 0: no content differs; 9: some does; 11: too few samples, or the node does not answer.
+
+    \b
+    Example:
+      zaibei source mirror node-a
+    """
+    found = admin().comparison(name)
+    rows: list[tuple[str, object]] = [
+        ("verdict", found["result"]),
+        ("says", found["detail"]),
+        ("ppm because of lag", found["lag_ppm"]),
+        ("ppm because of content", found["content_ppm"]),
+        ("samples", found["samples"]),
+        ("not answered", found["untold"]),
+    ]
+    listed = [table(["differs in content"], [[key] for key in found["examples"]])] if found["examples"] else []
+    console.answer({"mirror": found}, pairs(rows), *listed)
+    return VERDICTS[Result(found["result"])]

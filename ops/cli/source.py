@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from rich.text import Text
 
-from ops.cli.diff import diff
+from ops.cli.diff import diff, mirror
 from ops.cli.enroll import enroll, join
 from ops.cli.exits import VERDICTS, Exit
 from ops.cli.follow import follow
@@ -352,6 +352,7 @@ source.add_command(enroll)
 source.add_command(join)
 source.add_command(receipts)
 source.add_command(diff)
+source.add_command(mirror)
 source.add_command(follow)
 
 if __name__ == "__main__":
