@@ -13,11 +13,12 @@ from tests.unit.docs.planting import Plant
 from tests.unit.docs.rows_answers import ANSWERING
 from tests.unit.docs.rows_authority import AUTHORITY
 from tests.unit.docs.rows_copy import COPY
+from tests.unit.docs.rows_failback import FAILBACK
 from tests.unit.docs.rows_ground import GROUND
 
 PAGE = Path(__file__).resolve().parents[3] / "ops" / "docs" / "rules.md"
 BEGIN, END = "<!-- table: written by `python -m tests.unit.docs.rules` -->", "<!-- end of table -->"
-ROWS = [*COPY, *ANSWERING, *AUTHORITY, *GROUND]
+ROWS = [*COPY, *ANSWERING, *AUTHORITY, *FAILBACK, *GROUND]
 
 
 def table() -> str:
