@@ -1,12 +1,13 @@
 """What must hold after every step, checked where something changed and nowhere else.
 
 election safety          one leader a term
-one vote a term          a member asks for or grants one vote a term, over all its lives
+one vote a term          a member grants one vote a term, or leads with its own, over all its lives
 log matching             entries of one index and term are the same entry, behind the same term, in every log
 leader completeness      a leader's log holds all that was committed in lower terms
 state-machine safety     nobody applies another entry at an index, skips one, or stands at another digest there
 commit never goes back   in one life
 acknowledged writes      what a client was told is committed is what is committed there
+refused writes           what a client was told had failed is nowhere at the end
 linearizable reads       a read shows all that had been acknowledged or read before it was asked
 one change at a time     a leader begins no change of membership over an unapplied one
 membership               the same at the same index everywhere; without a joint one, at most one voter changes

@@ -36,6 +36,7 @@ class Member:
         self.ticks = 0
         self.clock_stands = False
         self.full = False
+        self.apply_stands = False
         self.flushing = False
         self.fsync_fails = False
         self.seats: dict[int, Seat] = {}
@@ -55,7 +56,7 @@ class Member:
         self.boot = found.boot + 1
         self.disk.flushed.append(Boot(self.boot))
         self.alive, self.frozen, self.full, self.flushing, self.fsync_fails = True, False, False, False, False
-        self.clock_stands = False
+        self.clock_stands = self.apply_stands = False
         self.heard, self.links, self.unheard, self.backlog = {}, {}, set(), []
         self.seats = {
             group: self.seat_type(self, group, self.boot, found.views[group], found.images[group]) for group in found.views
@@ -185,6 +186,15 @@ class Member:
         seat.core.step(message)
         seat.pump()
 
+    def hear_stranger(self, sender: int, life: int, group: int, message: Message) -> None:
+        """A message of another cluster."""
+        if self._is_of_our_cluster(False):
+            self.deliver(sender, life, 0, group, message, (), None)
+
+    def _is_of_our_cluster(self, same: bool) -> bool:
+        """The cluster that a link was made for must be this one."""
+        return same
+
     def _is_forged(self, sender: int, message: Message) -> bool:
         """The member a message names must be the one the link was made with."""
         return message.sender != sender
@@ -194,6 +204,17 @@ class Member:
             return
         seat.apply()
         seat.pump()
+
+    def fetched(self, life: int, seat: Seat, seat_life: int, first: int) -> None:
+        if life == self.life and seat_life == seat.life and not self._wait(self.fetched, life, seat, seat_life, first):
+            seat.fetched(first)
+
+    def set_apply_stands(self, stands: bool) -> None:
+        """The state machines take nothing, or what waited for them."""
+        self.apply_stands = stands
+        if self.alive and not stands:
+            for seat in self.seats.values():
+                self.world.later(0.0, self.apply, self.life, seat)
 
     def transfer_ended(self, life: int, group: int, to: int, ok: bool) -> None:
         if life == self.life and not self._wait(self.transfer_ended, life, group, to, ok):

@@ -1,6 +1,7 @@
 """Named schedules: for each fault of raftos 0.2.6 and PySyncObj 0.3.17 one in which that library lost data or stood still.
 
-Each is a setting and events like any story; the seed still decides delays, so that a schedule is tried with several.
+Each is a setting and events like any story; the seed still decides delays, so that a schedule is tried with several. Those for
+single rules of the design are in named_rules.py and named_amnesia.py.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from tests.simulation.raft.world import Event, Setting
+from tests.simulation.raft import named_amnesia, named_rules
+from tests.simulation.raft.setting import PLAIN, Event, Setting
 
-PLAIN = Setting(seed=0, voters=[[1, 2, 3]], ticks=90.0, write_every=1.0, read_every=4.0)
 Schedule = Callable[[], tuple[Setting, list[Event]]]
 
 
@@ -50,34 +51,6 @@ def _votes() -> tuple[Setting, list[Event]]:
             {"at": at + 18.2, "do": "campaign", "group": 1, "member": 3},
         ]
     return replace(PLAIN, pre_vote=False, flush_spread=0.1, weather={"delay_spread": 0.2}), events
-
-
-def _stepped_down() -> tuple[Setting, list[Event]]:
-    """A leader that lost its quorum is asked for a vote in its own term, by one who never heard of it."""
-    events: list[Event] = [
-        {"at": 14.0, "do": "lead", "group": 1, "to": 1},
-        *[{"at": 18.9, "do": "clock_stands", "member": member, "ticks": 60.0} for member in (2, 3)],
-        {"at": 19.0, "do": "crash", "member": 1, "back": 5.0},
-        {"at": 29.4, "do": "cut", "source": 1, "to": 3, "ticks": 40.0},
-        {"at": 29.4, "do": "cut", "source": 2, "to": 3, "ticks": 40.0},
-        {"at": 29.6, "do": "campaign", "group": 1, "member": 1},
-        {"at": 31.5, "do": "partition", "side": [2], "ticks": 35.0},
-        {"at": 47.5, "do": "campaign", "group": 1, "member": 3},
-    ]
-    return replace(PLAIN, pre_vote=False, flush_spread=0.1, weather={"delay_spread": 0.2}), events
-
-
-def _old_grants() -> tuple[Setting, list[Event]]:
-    """A leader of the last term, cut off, stands again and hears the votes of that term once more."""
-    events: list[Event] = []
-    for at in (14.0, 62.0):
-        events += [
-            {"at": at, "do": "lead", "group": 1, "to": 1},
-            {"at": at + 4, "do": "partition", "side": [1], "ticks": 36.0},
-            *[{"at": at + 26 + 0.7 * place, "do": "campaign", "group": 1, "member": 1} for place in range(2)],
-            *[{"at": at + 26.3 + 0.7 * place, "do": "replay", "count": 60, "kind": "VOTE_REPLY"} for place in range(2)],
-        ]
-    return replace(PLAIN, pre_vote=False, ticks=110.0), events
 
 
 def _four() -> tuple[Setting, list[Event]]:
@@ -134,95 +107,6 @@ def _tails() -> tuple[Setting, list[Event]]:
         if at > 20:
             events += [{"at": at + 38, "do": "store", "member": member, "keep": 0} for member in (1, 2, 3)]
     return replace(PLAIN, ticks=140.0, write_every=7.0, store_every=500.0, append_octets=1), events
-
-
-def _full_leader() -> tuple[Setting, list[Event]]:
-    """A leader whose disk is full goes on sending; one follower has it all; both are gone, and the third is behind."""
-    events: list[Event] = []
-    for at in (15.0, 60.0):
-        events += [
-            {"at": at, "do": "lead", "group": 1, "to": 1},
-            {"at": at + 5, "do": "partition", "side": [3], "ticks": 4.0},
-            {"at": at + 5.1, "do": "disk_full", "member": 1, "ticks": 20.0},
-            {"at": at + 5.2, "do": "write", "group": 1, "count": 6},
-            {"at": at + 8.8, "do": "crash", "member": 1, "back": 0.5},
-            {"at": at + 8.8, "do": "partition", "side": [2], "ticks": 30.0},
-        ]
-    return replace(PLAIN, ticks=105.0), events
-
-
-def _full_candidate() -> tuple[Setting, list[Event]]:
-    """A candidate with a full disk is elected, forgets it, and is elected once more in the same term."""
-    events: list[Event] = []
-    for place in range(4):
-        at = 15.0 + 30 * place
-        events += [
-            {"at": at - 4, "do": "lead", "group": 1, "to": 1},
-            {"at": at, "do": "crash", "member": 1, "back": 22.0},
-            {"at": at + 9.8, "do": "disk_full", "member": 2, "ticks": 9.0},
-            {"at": at + 10.2, "do": "campaign", "group": 1, "member": 2},
-            {"at": at + 10.6, "do": "cut", "source": 2, "to": 3, "ticks": 1.6},
-            {"at": at + 11.5, "do": "write", "group": 1, "count": 2},
-            {"at": at + 12.0, "do": "crash", "member": 2, "back": 0.2},
-            {"at": at + 13.5, "do": "campaign", "group": 1, "member": 2},
-            {"at": at + 15.0, "do": "write", "group": 1, "count": 2},
-        ]
-    return replace(PLAIN, ticks=135.0, pre_vote=False, flush_spread=0.05, weather={"delay_spread": 0.2}), events
-
-
-def _long_old_tail() -> tuple[Setting, list[Event]]:
-    """A leader's long tail is overwritten by a short end; then the last flushed writes of that member are lost."""
-    events: list[Event] = []
-    for at, share in ((16.0, 0.02), (76.0, 0.05), (136.0, 0.08)):
-        events += [
-            {"at": at, "do": "behead", "group": 1, "ticks": 30.0, "count": 30},
-            *[{"at": at + 50, "do": "lost_tail", "member": member, "share": share, "back": 0.4} for member in (1, 2, 3)],
-        ]
-    return replace(PLAIN, ticks=200.0, write_every=25.0, read_every=50.0, store_every=500.0, pre_vote=False), events
-
-
-def _hole() -> tuple[Setting, list[Event]]:
-    """Entries of which only a dead leader knows that they were acknowledged are unreadable; the other member is behind."""
-    events: list[Event] = []
-    for at in (15.0, 65.0):
-        events += [
-            {"at": at, "do": "lead", "group": 1, "to": 1},
-            {"at": at + 6, "do": "partition", "side": [3], "ticks": 4.0},
-            {"at": at + 8.6, "do": "write", "group": 1, "count": 9},
-            {"at": at + 9.6, "do": "crash", "member": 1, "back": 35.0},
-            {"at": at + 9.7, "do": "hole", "member": 2, "group": 1, "depth": 6, "back": 0.3},
-        ]
-    return replace(PLAIN, ticks=110.0, write_every=30.0, store_every=500.0, flush_spread=0.05), events
-
-
-def _hole_twice() -> tuple[Setting, list[Event]]:
-    """As `hole`, with a store beyond the hole, and the member restarts once more before anybody fed it."""
-    setting, events = _hole()
-    more: list[Event] = []
-    for at in (15.0, 65.0):
-        more.append({"at": at + 9.3, "do": "store", "member": 2, "keep": 9})
-        more.append({"at": at + 10.6, "do": "crash", "member": 2, "back": 0.3})
-    return setting, [*events, *more]
-
-
-def _lost_vote() -> tuple[Setting, list[Event]]:
-    """A voter saves a term, then its vote in it; that record is lost; the request of another candidate arrives once more."""
-    events: list[Event] = [
-        {"at": 14.0, "do": "lead", "group": 1, "to": 5},
-        {"at": 20.0, "do": "partition", "side": [4], "ticks": 21.0},
-        {"at": 22.0, "do": "write", "group": 1, "count": 4},
-        {"at": 30.0, "do": "crash", "member": 5, "back": 50.0},
-        {"at": 40.5, "do": "cut", "source": 4, "to": 1, "ticks": 4.0},
-        {"at": 40.5, "do": "cut", "source": 4, "to": 3, "ticks": 4.0},
-        {"at": 41.1, "do": "campaign", "group": 1, "member": 4},
-        {"at": 41.9, "do": "campaign", "group": 1, "member": 3},
-        {"at": 40.5, "do": "cut", "source": 3, "to": 1, "ticks": 9.0},
-        {"at": 43.2, "do": "lost_tail", "member": 2, "share": 0.001, "back": 0.2},
-        {"at": 45.0, "do": "campaign", "group": 1, "member": 1},
-    ]
-    return replace(
-        PLAIN, members=5, voters=[[1, 2, 3, 4, 5]], pre_vote=False, store_every=500.0, weather={"delay_spread": 0.2}
-    ), events
 
 
 def _figure_8() -> tuple[Setting, list[Event]]:
@@ -283,40 +167,21 @@ def _stale_leader() -> tuple[Setting, list[Event]]:
     return replace(PLAIN, read_every=0.7, ticks=95.0), events
 
 
-def _forged() -> tuple[Setting, list[Event]]:
-    """Somebody on the network speaks in a member's name."""
-    events: list[Event] = []
-    for place in range(15):
-        at = 15.0 + 4 * place
-        source, name = place % 3 + 1, (place + 1) % 3 + 1
-        events.append({"at": at, "do": "partition", "side": [(place + 2) % 3 + 1], "ticks": 3.0})
-        events.append({"at": at + 0.4, "do": "write", "group": 1, "count": 3})
-        events.append({"at": at + 0.6, "do": "forge", "group": 1, "source": source, "name": name})
-    return PLAIN, events
-
-
 SCHEDULES: dict[str, Schedule] = {
+    **named_rules.SCHEDULES,
+    **named_amnesia.SCHEDULES,
     "restarts": _restarts,
     "compactions": _compactions,
     "votes": _votes,
-    "stepped down": _stepped_down,
-    "old grants": _old_grants,
     "four members": _four,
     "doubled votes": _doubled_votes,
     "doubled appends": _doubled_appends,
     "concurrent commands": _concurrent,
     "long entries": _long_entries,
     "tails": _tails,
-    "full leader": _full_leader,
-    "full candidate": _full_candidate,
-    "long old tail": _long_old_tail,
-    "hole": _hole,
-    "hole twice": _hole_twice,
-    "lost vote": _lost_vote,
     "figure 8": _figure_8,
     "joint": _joint,
     "stale leader": _stale_leader,
-    "forged": _forged,
 }
 
 

@@ -87,15 +87,27 @@ class CutsWithoutConflict(RaftCore):
             self.log.append(message.entries)
 
 
-class ProbesLower(RaftCore):
-    """A leader that looks a little lower for where logs meet, which Raft allows; no bug by itself."""
+class GoesOn(RaftCore):
+    """A member that hears of a commit beyond its log does not stop, so that what led there does its harm. No bug by itself."""
 
-    def _step_back(self, message: Message, progress: Any) -> None:
-        hint, _ = self.log.hint_below(message.hint, message.log_term)
-        super()._step_back(replace(message, hint=max(0, hint - 2), log_term=0), progress)
+    def _commit_to(self, index: int) -> bool:
+        return super()._commit_to(min(index, self.log.last))
 
 
-class CommitsBeyondMessage(ProbesLower):
+class CutsAndGoesOn(CutsWithoutConflict, GoesOn):
+    """Acknowledged entries are erased, and nobody notices."""
+
+
+class CutsBelowCommit(CutsAndGoesOn):
+    """Committed ones too: nothing is compared below commit."""
+
+    def _check_committed(self, message: Message) -> None:
+        before = self.log.term(message.index)
+        if before is not None and before == message.log_term:
+            self._take_entries(message)
+
+
+class CommitsBeyondMessage(RaftCore):
     def _clamp_commit(self, message: Message, last_new: int) -> int:
         return min(message.commit, self.log.last)
 

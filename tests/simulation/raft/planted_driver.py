@@ -1,18 +1,17 @@
-"""Planted bugs of what drives a core, of disks and of the libraries: each a subclass without one rule. Table: planted.py."""
+"""Planted bugs of what drives a core, of disks and of the libraries: each lacks one rule. Table: planted.py."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from replica.consensus.hello import Memory, Promise, Recall, Saved, Standing
 from replica.consensus.port import HardState
-from replica.consensus.raft.values import Kind, Message, SnapshotMeta
+from replica.consensus.raft.values import Message, SnapshotMeta
 from replica.model.outcome import LogEntry
 from tests.simulation.raft.disk import Disk, Found, Image, Save, Truncate, View
 from tests.simulation.raft.member import Member
-from tests.simulation.raft.seat import CALM, Seat
+from tests.simulation.raft.planted_amnesia import VoteRecordForgotten
+from tests.simulation.raft.seat import Seat
 from tests.simulation.raft.world import World
 
 # -- rule 4: one future a proposal, by index and term; unknown on step-down
@@ -36,6 +35,15 @@ class OneFuture(Seat):
         self.proposals.clear()
 
 
+class FailedOnStepDown(Seat):
+    """What a leader proposed and did not see committed is said to have failed; its successor may commit it."""
+
+    def _stepped_down(self) -> None:
+        for number, _ in self.proposals.values():
+            self.world.clients.done(number, False, 0)
+        super()._stepped_down()
+
+
 class AcknowledgesWhenAppended(Seat):
     def propose(self, number: int, data: bytes) -> None:
         before = self.log.last_index()
@@ -44,7 +52,7 @@ class AcknowledgesWhenAppended(Seat):
             self.truth.confirmed(self.log.last_index(), data)
 
 
-# -- rule 6: applied index with the state; amnesia
+# -- rule 6: applied index with the state (amnesia: planted_amnesia.py)
 
 
 class IndexApart(Seat):
@@ -55,105 +63,6 @@ class IndexApart(Seat):
         return (
             replace(image, index=image.index - 1) if image.index > 2 and image.term == self.log.term(image.index - 1) else image
         )
-
-
-class NotJudged(Seat):
-    class Blind(Recall):
-        def _judge(self, saved: Saved) -> None:
-            pass
-
-    def _recall(self, boot: int, start: Saved, memory: Memory, lost: str, *, alone: bool) -> Recall:
-        return self.Blind(self.me, boot, start, memory, alone=alone)
-
-
-class JudgedByLengthAlone(Seat):
-    """The end of the log counts, whatever term it is of."""
-
-    class Longest(Recall):
-        def _judge(self, saved: Saved) -> None:
-            saved = self._start if self.standing is Standing.ASKING else saved
-            super()._judge(Saved(saved.term, saved.last, saved.term))
-
-    def _recall(self, boot: int, start: Saved, memory: Memory, lost: str, *, alone: bool) -> Recall:
-        return self.Longest(self.me, boot, Saved(start.term, start.last, start.term), memory, lost=lost, alone=alone)
-
-
-class HoleForgiven(Seat):
-    def _recall(self, boot: int, start: Saved, memory: Memory, lost: str, *, alone: bool) -> Recall:
-        return Recall(self.me, boot, start, memory, alone=alone)
-
-
-class LossForgotten(Seat):
-    """The journal is begun anew behind the store, and with it goes the mark of what it had lost."""
-
-    def keep_memory(self) -> None:
-        self.recall.memory = Memory(row for row in self.recall.memory.rows() if row[0] != self.me)
-
-
-class AmnesiacTakesPart(Member):
-    takes_part = (*CALM, Standing.AMNESIAC)
-
-
-class NoHelloFirst(Seat):
-    def _recall(self, boot: int, start: Saved, memory: Memory, lost: str, *, alone: bool) -> Recall:
-        recall = Recall(self.me, boot, start, memory, lost=lost, alone=True)
-        recall.memory = Memory(row for row in recall.memory.rows() if row[0] != self.me)
-        return recall
-
-    def hello(self, sender: int, rows: Sequence[tuple[int, Promise]]) -> None:
-        """Heard, and not listened to: it is too late."""
-        self.recall.memory.merge(row for row in rows if row[0] != self.me)
-
-    def told(self, rows: Sequence[tuple[int, Promise]]) -> None:
-        self.recall.memory.merge(row for row in rows if row[0] != self.me)
-
-
-class VoteRecordForgotten(Seat):
-    def _hard_at_start(self, hard: HardState) -> HardState:
-        return hard
-
-
-class FedWithoutRaise(Seat):
-    """Fed anew, and free to vote in the terms that it has promised already."""
-
-    def _begin(self, view: View, image: Image, hard: HardState) -> None:
-        if self.life and hard.vote == self.me:
-            hard = HardState(image.term, 0, hard.boot)
-            view.hard = hard
-        super()._begin(view, image, hard)
-
-
-class FedWithAnything(Seat):
-    """Any old state heals, and the member stays a voter."""
-
-    class Easy(Recall):
-        def may_be_fed(self, index: int, term: int, *, learner: bool) -> bool:
-            return self.standing is Standing.AMNESIAC
-
-        def fed(self, hard: HardState) -> None:
-            super().fed(hard)
-            self.promoted()
-
-    def _recall(self, boot: int, start: Saved, memory: Memory, lost: str, *, alone: bool) -> Recall:
-        return self.Easy(self.me, boot, start, memory, lost=lost, flushed=self.flushed, alone=alone)
-
-    def chores(self) -> None:
-        """Feed it as it is, from the oldest state at hand."""
-        for member in sorted(self.amnesiacs):
-            kept = self.member.disk.images[self.group]
-            image = kept[len(kept) // 2][1]
-            message = Message(Kind.SNAPSHOT, member, self.me, self.core.term, snapshot=image.meta)
-            self.world.net.send(self.member, member, self.group, message, (), image)
-        self.amnesiacs.clear()
-
-
-class MatchKept(Seat):
-    def new_life(self, sender: int) -> None:
-        self.core.unreachable(sender)
-
-
-class LengthAndMatch(MatchKept, JudgedByLengthAlone):
-    """A member with a long old tail passes as sound, and its old match is believed."""
 
 
 # -- rule 7: a failed fsync stops the member; checksums
@@ -187,6 +96,11 @@ class NoChecksum(View):
 class BelievesNames(Member):
     def _is_forged(self, sender: int, message: Message) -> bool:
         return False
+
+
+class BelievesStrangers(Member):
+    def _is_of_our_cluster(self, same: bool) -> bool:
+        return True
 
 
 class ReadsLocally(Seat):

@@ -15,6 +15,10 @@ Events are values that JSON can carry: {"at": ticks, "do": name, ...}. The vocab
     forge group source name        messages under another name   replay count kind            old messages arrive once more
     strike group back ticks        its leader crashes and the member that is furthest is cut off
     behead group ticks count       its leader is cut off and gets a burst of writes
+    apply_stands member ticks      its state machines take nothing
+    lost_cut member group back     what was flushed since its log was last cut is missing
+    old_lives member lives back    the disk of so many openings ago
+    stranger group source          messages of another cluster
 
 A third of the seeds is of one of four kinds that press on one thing: elections (votes, slow disks, restarts), tails (leaders cut
 off with what nobody else has), membership (changes under cuts), disks (images of yesterday in the middle of elections).
@@ -66,7 +70,13 @@ def setting_of(seed: int) -> Setting:
         inflight_messages=rng.choice((1, 3, 64)),
         pre_vote=rng.random() < 0.8,
         weather=_some_weather(rng),
+        tail=_tail_of(seed),
     )
+
+
+def _tail_of(seed: int) -> int:
+    """In one seed of seven older entries are read from the disk before they are at hand."""
+    return 3 if seed % 7 == 4 else 0
 
 
 def _some_weather(rng: Random) -> dict[str, float]:
@@ -112,6 +122,7 @@ def _pressed(rng: Random, seed: int, profile: str) -> Setting:
             "late": rng.choice((0.0, 0.15)),
             "late_ticks": 15.0,
         },
+        tail=_tail_of(seed),
     )
 
 

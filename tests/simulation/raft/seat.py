@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.raft.member import Member
 
 FIRST_ENTRY = b"first"
+READ_TICKS = 1.0  # a reading of the journal takes up to so long
 Pending = tuple[int, bytes]  # client operation, data
 CALM = (Standing.SOUND, Standing.FED)
 
@@ -75,7 +76,10 @@ class Seat:
     def _begin(self, view: View, image: Image, hard: HardState) -> None:
         self.life += 1
         self.log = Log(view)
-        self.storage = Log(view) if self.world.late_storage else self.log
+        self.reading = False
+        tail = self.world.setting.tail
+        cold = tail > 0
+        self.storage = Log(view, tail, self._fetch if cold else None) if self.world.late_storage or cold else self.log
         if image.index:
             self.log.feed = self.storage.feed = image
         self.index, self.state_term, self.digest = image.index, image.term, image.digest
@@ -223,12 +227,30 @@ class Seat:
             if octets > self.world.setting.append_octets:
                 raise self.truth.wrong("limits", f"member {self.me} sends {len(message.entries)} entries in one message")
 
+    # -- entries that are no more in memory
+
+    def _fetch(self, first: int) -> None:
+        if not self.reading:
+            self.reading = True
+            self.world.count("readings")
+            self.world.later(self.world.rng.random() * READ_TICKS, self.member.fetched, self.member.life, self, self.life, first)
+
+    def fetched(self, first: int) -> None:
+        """A reading of the journal ended."""
+        self.reading = False
+        self.storage.fetched(first)
+        if self.recall.standing in self.member.takes_part:
+            self.core.entries_at_hand()
+            self.pump()
+
     # -- state machine
 
     def image(self) -> Image:
         return Image(self.index, self.state_term, self.digest, self.core.membership, dict(self.content))
 
     def _apply_soon(self) -> None:
+        if self.member.apply_stands:
+            return
         if not self.world.slow_apply:
             self.apply()
         elif not self.apply_due:
@@ -239,7 +261,7 @@ class Seat:
         """Apply what was handed out, and answer what waited for it."""
         self.apply_due = False
         queue, core = self.queue, self.core
-        if not queue:
+        if not queue or self.member.apply_stands:
             return
         while queue:
             entry = queue.popleft()

@@ -14,6 +14,7 @@ class Setting:
 
     Args:
         voters: of each group at the start; the other members may be added later.
+        tail: so many of the newest entries are in memory, older ones are read from the disk first; 0: all are.
     """
 
     seed: int
@@ -32,5 +33,9 @@ class Setting:
     store_keeps: int = 5
     append_octets: int = 1024
     inflight_messages: int = 16
+    tail: int = 0
     pre_vote: bool = True
     weather: dict[str, float] = field(default_factory=dict)
+
+
+PLAIN = Setting(seed=0, voters=[[1, 2, 3]], ticks=90.0, write_every=1.0, read_every=4.0)  # what named schedules start from

@@ -23,6 +23,8 @@ PAGE = Path(__file__).resolve().parents[3] / "ops" / "docs" / "simulation.md"
 BEGIN, END = "<!-- planted: written by `python -m tests.simulation.raft.table` -->", "<!-- end of planted -->"
 ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| (?:schedule `([^`]+)`, )?seed (\d+) \| ([^|]+) \|$")
 SEEDS_MAX = 100_000
+# A member that stops, or a group that stands still, is what often becomes of a bug that another rule caught: no proof by itself.
+STANDING_STILL = frozenset({"liveness", "core stopped"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,24 @@ def rows() -> list[Red]:
     return found
 
 
+def fault(name: str, story: str, seed: int) -> str:
+    """The invariant by which a planted bug shows itself in a run; "" when the run says nothing about it."""
+    plant = PLANTS[name]
+    found = verdict(*run_of(story, seed), plant.make())
+    if not found or found == "crashed" or (found in STANDING_STILL and not plant.stands_still):
+        return ""
+    if plant.beside is not None and verdict(*run_of(story, seed), plant.beside()):
+        return ""
+    return found
+
+
 def search(name: str, known: Red | None, seconds: float) -> Red | None:
     """The row of a plant: the known one when it still holds, else the first red seed."""
     plant, begun = PLANTS[name], time.process_time()
-    world = plant.make()
-    if known is not None and verdict(*run_of(known.story, known.seed), world) == known.invariant:
+    if known is not None and known.rule == plant.rule and fault(name, known.story, known.seed) == known.invariant:
         return known
     for seed in range(SEEDS_MAX):
-        invariant = verdict(*run_of(plant.story, seed), world)
+        invariant = fault(name, plant.story, seed)
         if invariant:
             return Red(plant.rule, name, plant.story, seed, invariant)
         if time.process_time() - begun > seconds:

@@ -130,6 +130,7 @@ class World(Faults):
             if member.frozen:
                 member.thaw()
             member.set_full(False)
+            member.set_apply_stands(False)
             member.start()
         last: dict[int, Operation] = {}
         end = self.now + HEAL_TICKS_MAX
@@ -169,11 +170,19 @@ class World(Faults):
                 truth.stands(number, seat.index, seat.digest)
                 values = [value for kept in seat.content.values() for value in kept]
                 have = set(values)
+                self._refused_stays_refused(group, number, have)
                 if len(have) != len(values):
                     raise truth.wrong("acknowledged writes", f"member {number} holds a write twice")
                 for index, data in truth.acknowledged.items():
                     if data.partition(b"=")[2] not in have:
                         raise truth.wrong("acknowledged writes", f"member {number} lacks {data!r} of {index}")
+
+    def _refused_stays_refused(self, group: int, number: int, have: set[bytes]) -> None:
+        for operation in self.clients.operations:
+            if operation.ok is False and operation.group == group and operation.op == "append" and operation.value in have:
+                raise self.truths[group].wrong(
+                    "refused writes", f"member {number} holds {operation.value!r}, which its client was told had failed"
+                )
 
     def alive(self) -> list[Member]:
         return [member for member in self.members.values() if member.alive and not member.frozen]
