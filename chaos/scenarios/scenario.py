@@ -65,12 +65,14 @@ class Load:
     Args:
         sources: nodes, each a source; records: of each, to begin with.
         every_ms: a new registration of each node; 0: none.
+        horizon_s: without a takeover a copy older than this is not answered (SEMANTICS 4).
         lanes: lookups a second of each source, by lane.
     """
 
     sources: int = 1
     records: int = 300
     every_ms: int = 100
+    horizon_s: int = 300
     lanes: tuple[tuple[Lane, float], ...] = ((Lane.RECURSIVE, 40.0), (Lane.HEDGED, 20.0), (Lane.PORT, 20.0))
 
 

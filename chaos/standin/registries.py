@@ -5,6 +5,7 @@ lines of JSON on standard input, each answered by one line:
 
     {"do": "put", "node": N, "first": 0, "count": 10, "text": "v1"}   register PREFIX/N-0 ... in commits; {"position": ...}
     {"do": "delete", "node": N, "first": 0, "count": 10}
+    {"do": "put", ..., "pad": 200000}                                 each record longer by so many octets, at the copy alone
     {"do": "look", "node": N}                                         {"position", "records", "sum", "receipted"}
     {"do": "pause", "on": true}                                       registering of new names stops
     {"do": "mute", "on": true}                                        datagram beats are lost
@@ -81,11 +82,13 @@ class RegistryNode:
         if items:
             self.publisher.commit()
 
-    def _publish(self, name: str, text: str | None) -> None:
+    def _publish(self, name: str, text: str | None, pad: int = 0) -> None:
         if text is None:
             self.publisher.delete(name)
-        else:
-            self.publisher.put(name, [{"index": 1, "type": "URL", "data": url_of(name, text), "ttl": 60}])
+            return
+        values: list[dict[str, Any]] = [{"index": 1, "type": "URL", "data": url_of(name, text), "ttl": 60}]
+        values += [{"index": 2, "type": "PAD", "data": "x" * pad, "ttl": 60}] if pad else []
+        self.publisher.put(name, values)
 
     def _keep(self, name: str, text: str | None) -> None:
         key = Identifier.parse(name).key()
@@ -94,7 +97,7 @@ class RegistryNode:
         else:
             self._live[key] = encode_record([HandleValue(1, b"URL", url_of(name, text).encode(), ttl=60)])
 
-    def change(self, numbers: Iterable[int], text: str | None) -> Receipt | None:
+    def change(self, numbers: Iterable[int], text: str | None, pad: int = 0) -> Receipt | None:
         """Register, rewrite (text) or remove (None) names: own file first, then the answers, then the copy."""
         chosen, receipt = [f"{self.prefix}/N-{number}" for number in numbers], None
         for first in range(0, len(chosen), COMMIT_NAMES_MAX):
@@ -104,7 +107,7 @@ class RegistryNode:
                 self._tell(names, text)  # before it answers so: whoever compares never knows less than our clients
             for name in names:
                 self._keep(name, text)
-                self._publish(name, text)
+                self._publish(name, text, pad)
             if text is not None:
                 self._tell(names, text)
             receipt = self.publisher.commit()
@@ -178,7 +181,8 @@ class Registries:
                 return self.nodes[asked["node"]].look()
             case "put" | "delete":
                 numbers = range(asked["first"], asked["first"] + asked["count"])
-                receipt = self.nodes[asked["node"]].change(numbers, asked["text"] if asked["do"] == "put" else None)
+                text = asked["text"] if asked["do"] == "put" else None
+                receipt = self.nodes[asked["node"]].change(numbers, text, int(asked.get("pad", 0)))
                 return {"position": str(receipt.position) if receipt is not None else None}
         raise ZaibeiError(Code.MALFORMED, f"no such command: {asked['do']!r}")
 

@@ -28,6 +28,7 @@ from ops.drills.cluster_stage import ClusterStage
 from ops.drills.stage import HOST, Stage
 from replica.model.errors import ZaibeiError
 
+SNAPSHOT_S_MAX = 30.0
 STATE_S_MAX = 20.0  # until the member has said what must be said
 LOOK_S = 0.05
 LOSE_S = 1.0  # of registrations that an old disk does not know
@@ -37,6 +38,7 @@ ASKED_AT_ONCE = 32
 ABSENT, TRY_ANOTHER = 100, 2
 OTHER_FIRST = 500_000  # numbers of names in another history
 UNRECEIPTED_MAX = 2_000
+PAD_OCTETS, PADDED, PADDED_TIMES = 200_000, 30, 4  # 24 MB; a segment has 16
 
 
 class Acts:
@@ -266,14 +268,24 @@ class Acts:
         stage, image = self.stage, self.stage.folder / "our-image"
         folder = stage.folder / "member"
         await asyncio.to_thread(edge_image.take, folder, image, stage.pid("member"))
+        for pad in (*[PAD_OCTETS] * PADDED_TIMES, 0):  # more than a segment of the source's log: receipted, it is let go of
+            for source in stage.sources:
+                await stage.ask(do="put", node=source, first=0, count=PADDED, text="v1" if not pad else "v2", pad=pad)
         await asyncio.sleep(LOSE_S)
         await self._settled()
+
+        generations = {source: row.detail.get("generation", 0) for source, row in (await stage.rows()).items()}
 
         async def begin() -> None:
             os.kill(stage.pid("member"), signal.SIGKILL)
             await stage.gone("member")
             await asyncio.to_thread(edge_image.put_back, image, folder)
             await stage.start("member")
+            rows = await self._until(lambda row: row.detail.get("generation", 0) > generations[row.source], SNAPSHOT_S_MAX)
+            now = {source: row.detail.get("generation") for source, row in rows.items()}
+            loaded = bool(now) and all(now[source] != generations[source] for source in now)
+            # Not loaded says nothing against the copy: the source had then kept what was missing. That the gap closed is "back".
+            self.fact("loaded by snapshot", True if loaded else None, f"generations before {generations}, after {now}")
 
         async def heal() -> None:
             await asyncio.to_thread(shutil.rmtree, image, True)

@@ -173,7 +173,7 @@ class Stage:
             [
                 "[[source]]", f'name = "{source}"', f'fingerprint = "{identity.fingerprint}"',
                 f"certificate = '''{identity.certificate_pem.decode()}'''", f'prefixes = ["{prefix}"]',
-                f'takeover = "{takeover}"',
+                f'takeover = "{takeover}"', f"horizon_s = {self.scenario.load.horizon_s}",
                 f'probes = [{{ protocol = "tcp", address = "{HOST}", port = {self.ports["probe"]} }}]',
             ]
         )  # fmt: skip
