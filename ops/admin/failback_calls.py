@@ -83,9 +83,7 @@ class FailbackClient(ABC):
         return row
 
     def failback_decide(self, source: str, lines: list[str], accept: bool, reason: str, approval: Approval) -> Row:
-        row: Row = self.call(
-            "failback_decide", source=source, lines=lines, accept=accept, reason=reason, approval=approval
-        )
+        row: Row = self.call("failback_decide", source=source, lines=lines, accept=accept, reason=reason, approval=approval)
         return row
 
 

@@ -94,9 +94,7 @@ def _policy_options(function: Any) -> Any:
 @_policy_options
 @target_options
 @styled
-def plan(
-    console: Console, source: str, abort: bool, transfer: bool, policy: str, pairs_given: tuple[str, ...]
-) -> int:
+def plan(console: Console, source: str, abort: bool, transfer: bool, policy: str, pairs_given: tuple[str, ...]) -> int:
     """Show what would happen, change nothing; prints the token that `run` needs.
 
     \b
@@ -323,4 +321,3 @@ def _shown(value: Row | None) -> str:
         return "(none)"
     text = "".join(letter if letter.isprintable() else " " for letter in value["text"]).split()
     return " ".join(text)[:SHOWN_CHARS]
-

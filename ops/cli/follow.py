@@ -124,4 +124,3 @@ def _export(opened: Source, path: Path) -> int:
         os.fsync(file.fileno())
     beside.replace(path)
     return records
-

@@ -74,4 +74,3 @@ def failback_of(copy: Copy, source: str, folder: Path) -> FailbackRunner:
         subscribe=copy.store.subscribe,
         commit=commit,
     )
-

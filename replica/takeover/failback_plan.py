@@ -173,4 +173,3 @@ def decision_text(source: str, ledger: Ledger, lines: tuple[str, ...], accept: b
     word = "the source's value enters" if accept else "what we hold stays"
     rows = [f"{PLAN_VERSION} decision", f"source {source}", f"ledger {ledger.common}", word, f"reason {reason}", *sorted(lines)]
     return "\n".join(rows) + "\n"
-
