@@ -167,7 +167,7 @@ class Faults(DiskFaults):
                 continue
             for kind, index in ((Kind.APPEND_REPLY, seat.log.last_index()), (Kind.VOTE_REPLY, 0)):
                 forged = Message(kind, machine.number, name, seat.core.term, 0, index)
-                self.later(0.1, machine.deliver, source, machine.life, 0, group, forged, (), None)
+                self.later(0.1, machine.deliver, source, (self.members[source].life, machine.life), 0, group, forged, (), None)
 
     def _do_stranger(self: World, group: int, source: int) -> None:
         """The leader of another cluster, whose members have the same numbers, speaks to the members of this one."""
@@ -178,7 +178,7 @@ class Faults(DiskFaults):
             last = log.last_index()
             entry = LogEntry(last + 1, term, b"k0=stranger")
             message = Message(Kind.APPEND, machine.number, source, term, log.term(last) or 0, last, (entry,), commit=last + 1)
-            self.later(0.1, machine.hear_stranger, source, machine.life, group, message)
+            self.later(0.1, machine.hear_stranger, source, (self.members[source].life, machine.life), group, message)
 
     def _do_write(self: World, group: int, count: int) -> None:
         for _ in range(count):

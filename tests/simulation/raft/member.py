@@ -145,16 +145,19 @@ class Member:
     def deliver(
         self,
         sender: int,
-        to_life: int,
+        lives: tuple[int, int],
         boot: int,
         group: int,
         message: Message,
         rows: tuple[tuple[int, Promise], ...],
         image: Image | None,
     ) -> None:
-        if not self.alive or self._wait(self.deliver, sender, to_life, boot, group, message, rows, image):
+        """`lives`: of the sender as it sent this, and of ours that it meant; a link belongs to one life of either side."""
+        if not self.alive or self._wait(self.deliver, sender, lives, boot, group, message, rows, image):
             return
-        if to_life != self.life or boot > self.heard.get(sender, -1):
+        if lives[0] < self.links.get(sender, 0):
+            return  # its sender's life has ended, and the next one's Hello closed that link
+        if lives[1] != self.life or boot > self.heard.get(sender, -1):
             self.unheard.add(sender)
             return  # sent to a life that has ended, or from one whose Hello was not heard
         if self._is_forged(sender, message):
@@ -186,10 +189,10 @@ class Member:
         seat.core.step(message)
         seat.pump()
 
-    def hear_stranger(self, sender: int, life: int, group: int, message: Message) -> None:
+    def hear_stranger(self, sender: int, lives: tuple[int, int], group: int, message: Message) -> None:
         """A message of another cluster."""
         if self._is_of_our_cluster(False):
-            self.deliver(sender, life, 0, group, message, (), None)
+            self.deliver(sender, lives, 0, group, message, (), None)
 
     def _is_of_our_cluster(self, same: bool) -> bool:
         """The cluster that a link was made for must be this one."""

@@ -53,13 +53,13 @@ class Net:
         if message.kind is Kind.SNAPSHOT:
             self._transfer(source, target, group, message, image)
             return
-        number = source.number
+        number, ends = source.number, (source.life, source.links.get(to, 0))
         if self.holds and self._held(number, to, group, message):
             return
         if self.world.keeps_messages:
-            self.kept.append((target, message.kind, number, source.links.get(to, 0), source.boot, group, message, (), None))
+            self.kept.append((target, message.kind, number, ends, source.boot, group, message, (), None))
         for delay in self._ways(number, to):
-            self.world.later(delay, target.deliver, number, source.links.get(to, 0), source.boot, group, message, rows, image)
+            self.world.later(delay, target.deliver, number, ends, source.boot, group, message, rows, image)
 
     def _held(self, source: int, to: int, group: int, message: Message) -> bool:
         return any(hold(source, to, group, message) for hold in self.holds)
@@ -105,5 +105,5 @@ class Net:
         target = self.world.members[to]
         ok = not broken and (source.number, to) not in self.cut and target.alive and source.alive and source.life == life
         if ok:
-            target.deliver(source.number, target.life, boot, group, message, (), image)
+            target.deliver(source.number, (life, target.life), boot, group, message, (), image)
         source.transfer_ended(life, group, to, ok)

@@ -86,7 +86,7 @@ class AmnesiacTakesPart(Member):
     def deliver(
         self,
         sender: int,
-        to_life: int,
+        lives: tuple[int, int],
         boot: int,
         group: int,
         message: Message,
@@ -95,11 +95,11 @@ class AmnesiacTakesPart(Member):
     ) -> None:
         if self.alive and not self.frozen and self.seats[group].recall.standing is Standing.AMNESIAC:
             if image is not None:
-                if to_life == self.life:
+                if lives[1] == self.life:
                     self.seats[group].feed(image)
                 return
             self.seats[group].core.allow_elections(True)
-        super().deliver(sender, to_life, boot, group, message, rows, image)
+        super().deliver(sender, lives, boot, group, message, rows, image)
 
     def one_tick(self) -> None:
         super().one_tick()
