@@ -208,6 +208,8 @@ class GroupHost:
     def _rest(self, hosted: Hosted, now_ns: int) -> None:
         """A group with nothing to do sleeps when all voters hold and applied all of it (SEMANTICS 6)."""
         group = hosted.log
+        if group.leader:
+            self._tellings.silent_ms(hosted, now_ns)  # remembers when a majority last heard us lead
         if hosted.asleep or not group.leader or now_ns - hosted.busy_ns < self._limits.sleep_after_ms * 1_000_000:
             return
         others = group.membership.members - {self.member}
@@ -272,6 +274,8 @@ class GroupHost:
         for hosted in self.groups.values():
             hosted.pinned.pop(member, None)  # nothing says that it is being fed still; it says so itself when it is back
             if member in hosted.log.membership.members:
+                if hosted.asleep and hosted.log.leader_id == member:
+                    hosted.contacts.led(self._now_ns())  # that it was connected until now was all there was to hear
                 hosted.asleep = False
             if hosted.log.leader_id == member:
                 hosted.log.suspect()
@@ -359,7 +363,7 @@ class GroupHost:
         """Who was heard, and what it promised."""
         now_ns = self._now_ns()
         if message.term == hosted.log.term and self._tellings.prompt(now_ns):
-            hosted.contacts.heard(sender, now_ns)
+            hosted.contacts.heard(sender, now_ns, leads=sender == hosted.log.leader_id)
         recall = hosted.recall
         if recall is None or message.reject:
             return

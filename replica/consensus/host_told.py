@@ -47,7 +47,7 @@ class HostTold:
         return self._links.connected if self._links is not None else frozenset()
 
     def silent_ms(self, hosted: Hosted | None, now_ns: int) -> int:
-        """How long a group's leader was not heard; on the leader, how long a majority was not."""
+        """How long a group's leader was not heard; on the leader, a majority; without one, since somebody led."""
         if hosted is None:
             return NEVER_MS
         group = hosted.log
@@ -57,8 +57,14 @@ class HostTold:
         if hosted.asleep and self.prompt(now_ns):
             hosted.contacts.heard_all(self._connected, now_ns)
         if group.core_role is Role.LEADER:
-            return hosted.contacts.quorum_silent_ms(self._member, voters, now_ns)
-        return hosted.contacts.silent_ms(group.leader_id, now_ns)
+            silent_ms = hosted.contacts.quorum_silent_ms(self._member, voters, now_ns)
+        elif group.leader_id:
+            silent_ms = hosted.contacts.silent_ms(group.leader_id, now_ns)
+        else:
+            return hosted.contacts.leaderless_ms(now_ns)
+        if silent_ms < NEVER_MS:
+            hosted.contacts.led(now_ns - silent_ms * NS_IN_MS)
+        return silent_ms
 
     def tell(self, groups: Iterable[Hosted], now_ns: int) -> None:
         """How our groups' logs stand and what they hear of their sources, for all members; of sleeping groups less often."""

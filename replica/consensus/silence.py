@@ -13,23 +13,38 @@ class Contacts:
     """Times are CLOCK_BOOTTIME nanoseconds."""
 
     _heard_ns: dict[int, int] = field(default_factory=dict)
+    _led_ns: int | None = None
 
-    def heard(self, member: int, now_ns: int) -> None:
+    def heard(self, member: int, now_ns: int, *, leads: bool = False) -> None:
+        """`leads`: it leads the group."""
         self._heard_ns[member] = now_ns
+        if leads:
+            self.led(now_ns)
+
+    def led(self, at_ns: int) -> None:
+        """Somebody led the group then: a leader was heard, or a majority heard us lead."""
+        self._led_ns = at_ns if self._led_ns is None else max(at_ns, self._led_ns)
 
     def heard_all(self, members: Iterable[int], now_ns: int) -> None:
         for member in members:
             self._heard_ns[member] = now_ns
 
     def silent_ms(self, member: int, now_ns: int) -> int:
-        """Since the member was heard; NEVER_MS: never, or nobody (0) leads."""
-        at_ns = self._heard_ns.get(member)
-        return NEVER_MS if at_ns is None else max(0, now_ns - at_ns) // 1_000_000
+        """Since the member was heard; NEVER_MS: never."""
+        return _since_ms(self._heard_ns.get(member), now_ns)
+
+    def leaderless_ms(self, now_ns: int) -> int:
+        """Since anybody led the group, as far as we know; NEVER_MS: nobody ever did."""
+        return _since_ms(self._led_ns, now_ns)
 
     def quorum_silent_ms(self, me: int, voters: frozenset[int], now_ns: int) -> int:
         """How long ago a majority of the voters, ourselves included, had been heard."""
         silent = sorted(0 if voter == me else self.silent_ms(voter, now_ns) for voter in voters)
         return silent[len(voters) // 2] if voters else NEVER_MS
+
+
+def _since_ms(at_ns: int | None, now_ns: int) -> int:
+    return NEVER_MS if at_ns is None else max(0, now_ns - at_ns) // 1_000_000
 
 
 class Promptness:
