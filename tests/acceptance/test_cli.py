@@ -134,7 +134,7 @@ def test_a_changed_world_is_refused(running: MemoryMember, terminal: Terminal, k
 def test_status_says_what_is_unknown(running: MemoryMember, terminal: Terminal) -> None:
     result = terminal.at("status")
     line = next(line for line in result.stdout.splitlines() if line.startswith(" node-b"))
-    assert line.count("UNKNOWN") == 4
+    assert line.count("UNKNOWN") == 5
     assert "disk is filling" in result.stdout and "Next: zaibei hold list" in result.stdout
     document = terminal.document("status", "node-b")
     assert [one["source"] for one in document["sources"]] == ["node-b"] and document["sources"][0]["lag_s"] is None
