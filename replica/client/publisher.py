@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -34,6 +35,7 @@ from replica.v1 import source_pb2
 PENDING_OCTETS_MAX = 256 * 1024 * 1024  # not yet committed
 ROOM_WAIT_S = 1.0
 RPO_LOOK_S = 0.01
+CLOSE_S = 1.0  # for what still waited when the loop closed
 START_S_MAX = 30.0
 
 When = Literal["block", "raise"]
@@ -53,11 +55,14 @@ class Receipt:
         return self._agent.covered(self.position)
 
     def wait(self, timeout_s: float) -> bool:
-        """Block until `done`. False: not within the time; it may still come."""
-        if self.done:
-            return True
+        """Block until `done`. False: not within the time, or the publisher was closed; it may still come."""
+        if self.done or self._loop.is_closed():
+            return self.done
         waiting = asyncio.run_coroutine_threadsafe(self._agent.wait_receipt(self.position, timeout_s), self._loop)
-        return waiting.result()
+        try:
+            return waiting.result(timeout_s + CLOSE_S)
+        except (CancelledError, TimeoutError):
+            return self.done
 
     def __repr__(self) -> str:
         return f"Receipt({self.position.short()}, {'on a majority' if self.done else 'waiting'})"
@@ -118,7 +123,15 @@ class Publisher:
             self._failures.append(exc)
         finally:
             self._started.set()
+            self._end_calls()
             self._loop.close()
+
+    def _end_calls(self) -> None:
+        """Whoever still waits for this loop on another thread is told that it ended."""
+        waiting = asyncio.all_tasks(self._loop)
+        for task in waiting:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
 
     async def _serve(self) -> None:
         async with self._source.running():
@@ -247,17 +260,22 @@ class Publisher:
         Returns:
             First position of the epoch we write in from now on.
         Raises:
-            ZaibeiError(UNKNOWN): not given back within the time; call again to go on.
+            ZaibeiError: UNKNOWN (not given back within the time; call again to go on), STOPPING (closed meanwhile).
         """
         source = self._source
-        work = Follower(source.agent, source.identity, ways or ways_of(self._config), source.trusts, take).run()
-        running = asyncio.run_coroutine_threadsafe(work, self._loop)
+        follower = Follower(source.agent, source.identity, ways or ways_of(self._config), source.trusts, take)
+        with self._lock:  # `close` comes before or after this, never between
+            if self._closed:
+                raise ZaibeiError(Code.STOPPING, "the publisher is closed")
+            running = asyncio.run_coroutine_threadsafe(follower.run(), self._loop)
         try:
             return running.result(timeout_s)
         except TimeoutError:
             running.cancel()
             text = f"not given back within {timeout_s} s: call again"
             raise ZaibeiError(Code.UNKNOWN, text, definite=False, retry=True) from None
+        except CancelledError:
+            raise ZaibeiError(Code.STOPPING, "the publisher was closed before it was given back", retry=True) from None
 
     # --------------------------------------------------------------------------------------------------------- guard
 

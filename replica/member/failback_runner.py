@@ -153,9 +153,11 @@ class FailbackRunner:
             case Fetch(common, until):
                 await self._keeper.fetch(common, until)
             case Settle(common):
-                self.failback.rejudge = True  # should it fail
-                await self._keeper.settle(common)
-                self.failback.rejudge = False
+                try:
+                    await self._keeper.settle(common)
+                except ZaibeiError:
+                    self.failback.rejudge = True
+                    raise
             case Certify(position):
                 await self._certify(position)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from replica.client.edge_follow import Follower, Way
 from replica.member.copy import SourceCopy
+from replica.member.failback_ledger import LedgerKeeper
 from replica.member.settings import MemberSettings, SourceSettings
 from replica.model.batch import Change, columns_of, cut_batch
 from replica.model.edge_identity import Identity, ensure_identity
@@ -21,7 +23,7 @@ from replica.model.identity import Peer
 from replica.model.ladder import Stage
 from replica.model.ledger import Kind, Line, Verdict
 from replica.model.outcome import OutcomeKind
-from replica.model.position import epoch_start
+from replica.model.position import Position, epoch_start
 from replica.model.precondition import NOTHING
 from replica.model.states import Authority, FeedState
 from replica.v1 import entry_pb2, position_pb2, source_pb2
@@ -47,7 +49,7 @@ def settings_of(folder: Path, identity: Identity, sources: Sequence[SourceSettin
 
 
 async def propose(copy: SourceCopy, entry: entry_pb2.Entry) -> None:
-    entry.format, entry.admitted_ms = 1, 1_700_000_000_000
+    entry.format, entry.admitted_ms = 1, time.time_ns() // 1_000_000
     outcome = await copy.group.propose(entry).applied
     assert outcome.kind is OutcomeKind.APPLIED, outcome
 
@@ -65,15 +67,20 @@ async def take_over(copy: SourceCopy) -> None:
         (Stage.SERVING, {}),
     ):
         state = copy.store.state()
+        if state.ladder.stage >= stage:  # the member's own desk was faster
+            continue
         if stage is Stage.PROMOTED:
             start = epoch_start(state.position, copy.lineage, state.position.epoch + 1)
             grant = source_pb2.Grant(
                 source=state.source, parent=state.position.to_wire(), start=start.to_wire(), reason="act", holder="copy"
             )
             parts = {"grant": grant}
-        body = S(stage=S.Stage.ValueType(int(stage)), act="act", reason="a typed reason", decided_ms=1, **parts)  # type: ignore[arg-type]
+        body = S(stage=S.Stage.ValueType(int(stage)), act="act", reason="a typed reason", **parts)  # type: ignore[arg-type]
         setattr(body, "from", int(state.ladder.stage))
-        await propose(copy, entry_pb2.Entry(ladder=body))
+        body.decided_ms = time.time_ns() // 1_000_000  # an old proposal would be given up
+        entry = entry_pb2.Entry(format=1, admitted_ms=body.decided_ms, ladder=body)
+        outcome = await copy.group.propose(entry).applied
+        assert outcome.kind is OutcomeKind.APPLIED or copy.store.state().ladder.stage >= stage, outcome
 
 
 async def register(copy: SourceCopy, *changes: Change) -> None:
@@ -260,16 +267,35 @@ async def test_a_transfer_that_would_lose_the_nodes_writes_is_refused(tmp_path: 
             assert refused.value.code is Code.WOULD_LOSE_DATA
 
 
-async def test_another_policy_judges_again_what_waits_for_a_person(tmp_path: Path, me: Identity) -> None:
+def hold_after_settling(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """Judging returns only when the second event is set; the first says that it has judged."""
+    judged, go_on = asyncio.Event(), asyncio.Event()
+    real = LedgerKeeper.settle
+
+    async def settle(keeper: LedgerKeeper, common: Position) -> None:
+        await real(keeper, common)
+        judged.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(LedgerKeeper, "settle", settle)
+    return judged, go_on
+
+
+async def test_another_policy_judges_again_what_waits_for_a_person(
+    tmp_path: Path, me: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
     node = Node(tmp_path, "node-a", "88.118", me)
     async with node.serving():
         own, ours = [put(NAMES[0], "https://both.cn/own")], [put(NAMES[0], "https://both.cn/ours")]
         await diverged(tmp_path, me, node, own, ours)
         async with running(settings_of(tmp_path, me, [node.settings()])) as world, following(node, world):
             copy = world.copy("node-a")
+            judged, go_on = hold_after_settling(monkeypatch)
             await run_failback(world)
-            await until(lambda: (ledger := copy.store.state().ledger) and ledger.counts.held == 1)
-            await run_failback(world, "source-wins")
+            await judged.wait()
+            assert (ledger := copy.store.state().ledger) and ledger.counts.held == 1
+            await run_failback(world, "source-wins")  # while the former order's judging has not returned yet
+            go_on.set()
             await until(lambda: stage_of(copy) is Stage.NORMAL)
             [line] = lines_of(copy)
             assert (line.by, line.verdict) == ("source-wins", Verdict.ENTERED)

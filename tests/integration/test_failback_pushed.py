@@ -95,6 +95,30 @@ async def test_it_hands_in_its_own_writes_over_push_and_takes_ours(tmp_path: Pat
             assert all(values)
 
 
+async def test_closing_ends_what_waits_on_other_threads(tmp_path: Path, me: Identity) -> None:
+    folder = tmp_path / "node"
+    folder.mkdir()
+    node = ensure_identity(folder / "data" / "identity", "node-a")
+    source = SourceSettings(Peer("node-a", node.certificate_pem, (prefix_key("88.118"),)), ("88.118",), operable=False)
+    async with running(settings_of(tmp_path, me, [source])) as world:
+        registry = Registry(folder, me, world)
+        with registry.open(push=False) as publisher:
+            publisher.put("88.118/1", {"URL": "x"})
+            receipt = await asyncio.to_thread(publisher.commit)
+            waiting = asyncio.ensure_future(asyncio.to_thread(receipt.wait, 60))
+            await asyncio.sleep(0.1)
+        assert await waiting is False
+        with registry.open() as publisher:
+            following = asyncio.ensure_future(asyncio.to_thread(publisher.follow, registry.take))
+            await asyncio.sleep(0.1)
+        with pytest.raises(ZaibeiError) as closed:
+            await following
+        assert closed.value.code is Code.STOPPING
+        with pytest.raises(ZaibeiError) as ended:
+            await asyncio.to_thread(publisher.follow, registry.take)
+        assert ended.value.code is Code.STOPPING and receipt.wait(60) is False
+
+
 async def test_following_ends_when_the_time_is_over_and_may_be_called_again(tmp_path: Path, me: Identity) -> None:
     folder = tmp_path / "node"
     folder.mkdir()
