@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from typing import ClassVar
 
 from ops.bench.synthetic import columns
 from replica import native
@@ -86,6 +87,76 @@ def chances(seed: int, count: int) -> Iterator[bytes]:
     return (octets[at : at + RANDOM_OCTETS] for at in range(0, len(octets), RANDOM_OCTETS))
 
 
+def _places(sample: bytes, changed: bytes) -> list[int]:
+    return [place for place, (one, other) in enumerate(zip(sample, changed, strict=True)) if one != other]
+
+
+class Press:
+    """Makes parts of PART_RECORDS records column by column, several times as fast as record after record.
+
+    All records have one length: each octet of a field lies at one distance from the same octet of the next record.
+    """
+
+    _OTHER: ClassVar = {field: b"\xff" * len(one) if isinstance(one, bytes) else 111_111 for field, one in _SAMPLE.items()}
+    _OTHER |= {b"model": 111, b"make": 111, b"desk": 111}
+    _HEX = tuple(bytes(ord(f"{octet:02x}"[digit]) for octet in range(256)) for digit in range(2))
+    _DECIMAL = tuple(bytes(ord(f"{octet:03d}"[digit]) for octet in range(256)) for digit in range(3))
+
+    def __init__(self) -> None:
+        pairs = [record(rank, bytes(RANDOM_OCTETS)) for rank in range(PART_RECORDS)]
+        self._part = columns(pairs)
+        key, value = pairs[0]
+        self.key_octets, self.value_octets = len(key), len(value)
+        self.keys_at, self.values_at = self._part.index(key), self._part.index(value)
+        self.key_step = self._part.index(pairs[1][0]) - self.keys_at
+        self.value_step = self._part.index(pairs[1][1]) - self.values_at
+        template = _TEMPLATES[0]
+        sample = {**_SAMPLE, b"enterprise": 0}
+        places = {field: _places(template % sample, template % {**sample, field: other}) for field, other in self._OTHER.items()}
+        self._places = {field: [self.values_at + place for place in found] for field, found in places.items()}
+        enterprise_at = self.keys_at + key.index(b"%d" % FIRST_ENTERPRISE)
+        self._key_enterprise = range(enterprise_at, enterprise_at + 6)
+        self._key_name = range(self.keys_at + len(key) - 15, self.keys_at + len(key))
+
+    def part(self, first: int) -> bytes:
+        """Columns of the records from this rank on; a multiple of PART_RECORDS."""
+        made = bytearray(self._part)
+        names = b"".join([key_of(rank)[-15:] for rank in range(first, first + PART_RECORDS)])
+        name = [names[place::15] for place in range(15)]
+        enterprise = [bytes((digit,)) * PART_RECORDS for digit in b"%06d" % (FIRST_ENTERPRISE + first // PREFIX_RECORDS)]
+        self._put(made, self._key_enterprise, enterprise, self.key_step)
+        self._put(made, self._key_name, name, self.key_step)
+        octets = random.Random(first).randbytes(PART_RECORDS * RANDOM_OCTETS)
+        chance = [octets[place::RANDOM_OCTETS] for place in range(RANDOM_OCTETS)]
+        for field, found in (
+            (b"enterprise", enterprise * (len(self._places[b"enterprise"]) // 6)),
+            (b"name", name),
+            (b"token", self._spelled(chance[:10], self._HEX)),
+            (b"model", self._spelled(chance[10:11], self._DECIMAL)),
+            (b"make", self._spelled(chance[11:12], self._DECIMAL)),
+            (b"serial", self._spelled(chance[12:24], self._HEX)),
+            (b"desk", self._spelled(chance[24:25], self._DECIMAL)),
+            (b"hash", chance[25:57]),
+        ):
+            self._put(made, self._places[field], found, self.value_step)
+        return bytes(made)
+
+    @staticmethod
+    def _spelled(chance: Sequence[bytes], digits: Sequence[bytes]) -> list[bytes]:
+        return [column.translate(digit) for column in chance for digit in digits]
+
+    @staticmethod
+    def _put(made: bytearray, places: Sequence[int], found: Sequence[bytes], step: int) -> None:
+        for place, column in zip(places, found, strict=True):
+            made[place : place + PART_RECORDS * step - step + 1 : step] = column
+
+    def split(self, part: bytes) -> tuple[list[bytes], list[bytes]]:
+        """Its keys and values."""
+        keys = range(self.keys_at, self.keys_at + PART_RECORDS * self.key_step, self.key_step)
+        values = range(self.values_at, self.values_at + PART_RECORDS * self.value_step, self.value_step)
+        return [part[at : at + self.key_octets] for at in keys], [part[at : at + self.value_octets] for at in values]
+
+
 class Registry:
     """The content of a source; `parts` must be read to its end before `end` is asked."""
 
@@ -95,12 +166,11 @@ class Registry:
     def parts(self, records: int) -> Iterator[bytes]:
         """The first records; a multiple of PART_RECORDS. Each reading begins anew."""
         self._total, self._hash = 0, sha256()
+        press = Press()
         for first in range(0, records, PART_RECORDS):
-            ranks = range(first, first + PART_RECORDS)
-            pairs = [record(rank, chance) for rank, chance in zip(ranks, chances(first, PART_RECORDS), strict=True)]
-            keys, values = [key for key, _ in pairs], [value for _, value in pairs]
-            part = columns(pairs)
-            _, _, added = native.delta(keys, b"\x01" * len(pairs), values, [None] * len(pairs))
+            part = press.part(first)
+            keys, values = press.split(part)
+            _, _, added = native.delta(keys, b"\x01" * len(keys), values, [None] * len(keys))
             self._total = (self._total + added) % MODULUS
             self._hash.update(part)
             yield part

@@ -5,7 +5,10 @@ from __future__ import annotations
 from hashlib import sha256
 from itertools import islice
 
+import pytest
+
 from ops.bench import registry
+from ops.bench.synthetic import columns
 from replica import native
 from replica.model.digest import MODULUS
 from replica.model.handle.values import decode_values
@@ -24,6 +27,16 @@ def test_records_are_sound_and_of_one_size() -> None:
     for _, value in made:
         values = decode_values(value[1:])
         assert [one.index for one in values] == [1, 2, 3, 4, 5, 100] and values[-1].type == b"HS_ADMIN"
+
+
+@pytest.mark.parametrize("first", [0, 99_000, 100_000, 99_999_000])
+def test_a_part_made_at_once_is_what_its_records_are(first: int) -> None:
+    ranks = range(first, first + registry.PART_RECORDS)
+    pairs = [registry.record(rank, chance) for rank, chance in zip(ranks, registry.chances(first, len(ranks)), strict=True)]
+    press = registry.Press()
+    part = press.part(first)
+    assert part == columns(pairs)
+    assert press.split(part) == ([key for key, _ in pairs], [value for _, value in pairs])
 
 
 def test_the_end_states_what_was_read_each_time_anew() -> None:
