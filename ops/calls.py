@@ -127,7 +127,11 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders):
         )
 
     async def sources(self) -> list[SourceStatus]:
-        return [self._source(source.name) for source in self._member.settings.sources]
+        rows = list[SourceStatus]()
+        for source in self._member.settings.sources:
+            rows.append(self._source(source.name))
+            await asyncio.sleep(0)  # of many sources: a detector that is late discards what it saw
+        return rows
 
     def _source(self, name: str) -> SourceStatus:
         copy, trouble = self._member.copies.get(name), self._member.broken.get(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol
 
@@ -22,6 +23,7 @@ SIGNING_KEY_OID = x509.ObjectIdentifier("2.25.2075338462532133471132792140876237
 TLS_NAME = "zaibei.internal"  # every certificate carries it; the pin, not the name, says who it is
 FINGERPRINT_PREFIX = "sha256:"
 CHAIN_CERTIFICATES_MAX = 8
+ENDS_KEPT_MAX = 64  # certificates whose end is remembered
 
 
 def fingerprint(certificate_pem: bytes) -> str:
@@ -50,8 +52,9 @@ def name_of(certificate_pem: bytes) -> str:
     return str(names[0].value)
 
 
+@lru_cache(maxsize=ENDS_KEPT_MAX)
 def ends_s_of(certificate_pem: bytes) -> int:
-    """Unix seconds at which the certificate ends. Raises ZaibeiError(MALFORMED)."""
+    """Unix seconds at which the certificate ends; asked of the same few again and again. Raises ZaibeiError(MALFORMED)."""
     return int(_load(certificate_pem).not_valid_after_utc.timestamp())
 
 

@@ -11,6 +11,7 @@ import asyncio
 import http.client
 import json
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -20,6 +21,7 @@ from replica.takeover.publish import Confirmation, Publication
 
 CALL_S_MAX = 2.0
 ANSWER_OCTETS_MAX = 1024 * 1024
+AT_ONCE_MAX = 8  # publications under way at one node; a node that does not answer holds up nothing but its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,14 @@ class RecursivePublisher:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ZaibeiError(Code.INVALID_CONFIG, f"{config.url!r} is not the address of a control API: http(s)://host:port")
         self._config, self._parts = config, parts
+        self._threads = ThreadPoolExecutor(AT_ONCE_MAX, thread_name_prefix=f"recursive {config.name}")
 
     @property
     def name(self) -> str:
         return self._config.name
 
     async def publish(self, publication: Publication) -> Confirmation:
-        return await asyncio.to_thread(self._publish, publication)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._publish, publication)
 
     def _publish(self, publication: Publication) -> Confirmation:
         connection = self._connect()

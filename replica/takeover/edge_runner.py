@@ -94,7 +94,8 @@ class TakeoverRunner:
         self._rehearsal: tuple[bool, str, int] | None = None
         self._rehearsing = asyncio.Lock()
         self._publishing: set[tuple[str, str]] = set()
-        self._alarms: dict[str, tuple[int, str]] = {}
+        self._alarms: dict[str, str] = {}
+        self._told_ns: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop_task: asyncio.Task[None] | None = None
         self._committing = False
@@ -188,7 +189,7 @@ class TakeoverRunner:
     @property
     def alarms(self) -> list[str]:
         """What people should be told now."""
-        return [text for _, text in self._alarms.values()]
+        return list(self._alarms.values())
 
     def readiness(self, now_ns: int) -> tuple[Check, ...]:
         """`takeover-ready`, check by check."""
@@ -434,13 +435,11 @@ class TakeoverRunner:
             self._metrics.phase(source, phase.value)
 
     def _say_alarms(self, alarms: Sequence[Alarm], now_ns: int) -> None:
-        codes = {alarm.code for alarm in alarms}
-        for code in [code for code in self._alarms if code not in codes]:
-            del self._alarms[code]
-        for alarm in alarms:
-            told = self._alarms.get(alarm.code)
-            if told is None or now_ns - told[0] >= ALARMS_REPEAT_NS:
-                self._alarms[alarm.code] = (now_ns, alarm.text)
+        self._alarms = {alarm.code: alarm.text for alarm in alarms}
+        for alarm in alarms:  # one that comes and goes is told as seldom as one that stays
+            told_ns = self._told_ns.get(alarm.code)
+            if told_ns is None or now_ns - told_ns >= ALARMS_REPEAT_NS:
+                self._told_ns[alarm.code] = now_ns
                 log.error("takeover alarm", extra={"code": alarm.code, "text": alarm.text})
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
