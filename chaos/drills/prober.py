@@ -42,6 +42,8 @@ class Tail:
 
     def read(self) -> list[dict[str, Any]]:
         try:
+            if self._path.stat().st_size == self._at:
+                return []
             with self._path.open("rb") as file:
                 file.seek(self._at)
                 octets = file.read()

@@ -27,6 +27,7 @@ from ops.admin.values import SourceStatus
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.stage import HOST, Stage
 from replica.model.errors import ZaibeiError
+from replica.model.position import Position
 
 SNAPSHOT_S_MAX = 30.0
 STATE_S_MAX = 20.0  # until the member has said what must be said
@@ -268,30 +269,45 @@ class Acts:
         stage, image = self.stage, self.stage.folder / "our-image"
         folder = stage.folder / "member"
         await asyncio.to_thread(edge_image.take, folder, image, stage.pid("member"))
-        for pad in (*[PAD_OCTETS] * PADDED_TIMES, 0):  # more than a segment of the source's log: receipted, it is let go of
-            for source in stage.sources:
-                await stage.ask(do="put", node=source, first=0, count=PADDED, text="v1" if not pad else "v2", pad=pad)
-        await asyncio.sleep(LOSE_S)
+        taken = {source: Position.parse(row.position).place for source, row in (await stage.rows()).items()}
+        for turn in range(PADDED_TIMES + 1):  # more than a segment of the source's log: receipted, it is let go of
+            pad = PAD_OCTETS if turn < PADDED_TIMES else 0
+            for source in stage.sources:  # another text each time: what changes nothing is no change
+                await stage.ask(do="put", node=source, first=0, count=PADDED, text=f"v{turn + 2}", pad=pad)
         await self._settled()
+        await self._said(lambda status: status["receipted"] == status["head"])
 
         generations = {source: row.detail.get("generation", 0) for source, row in (await stage.rows()).items()}
 
         async def begin() -> None:
             os.kill(stage.pid("member"), signal.SIGKILL)
             await stage.gone("member")
+            await self._kill_nodes()  # the copy's lease on their logs, of its first load, ends with them
+            await stage.start("nodes")
+            await self._said(lambda status: Position.parse(status["floor"]).place > taken[status["source"]])
             await asyncio.to_thread(edge_image.put_back, image, folder)
             await stage.start("member")
             rows = await self._until(lambda row: row.detail.get("generation", 0) > generations[row.source], SNAPSHOT_S_MAX)
             now = {source: row.detail.get("generation") for source, row in rows.items()}
-            loaded = bool(now) and all(now[source] != generations[source] for source in now)
-            # Not loaded says nothing against the copy: the source had then kept what was missing. That the gap closed is "back".
-            self.fact("loaded by snapshot", True if loaded else None, f"generations before {generations}, after {now}")
+            loaded = all(now[source] != generations[source] for source in now) if now else None
+            self.fact("loaded by snapshot", loaded, f"generations before {generations}, after {now}")
 
         async def heal() -> None:
             await asyncio.to_thread(shutil.rmtree, image, True)
 
         async with Fault("an older disk of the member", begin, heal, self.log):
             yield
+
+    def _status(self, source: str) -> dict[str, Any]:
+        """What the agent of a node says of itself, about every second."""
+        found: dict[str, Any] = json.loads((self.stage.nodes / source / "agent" / "status.json").read_text("utf-8"))
+        return found
+
+    async def _said(self, reached: Callable[[dict[str, Any]], bool]) -> None:
+        """Wait until it holds of what every agent says. Raises TimeoutError."""
+        async with asyncio.timeout(STATE_S_MAX):
+            while not all(reached(self._status(source)) for source in self.stage.sources):  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(LOOK_S)
 
     # ------------------------------------------------------------------------------------------------- a mass delete
 
@@ -340,7 +356,7 @@ class Acts:
                 rows = await self.stage.rows()
                 if rows and all(map(reached, rows.values())):
                     return rows
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(max(LOOK_S, self.stage.look_s / 2))
         return rows
 
     async def _settled(self) -> None:
@@ -362,6 +378,8 @@ class Acts:
         for source in self.stage.sources:
             acks, covered = self.told(source)
             answers = await self.ask_us(list(covered)[:most])
+            if silent := [name for name, reply in answers.items() if reply is None]:
+                answers |= await self.ask_us(silent)  # a lost datagram or a busy moment breaks no receipt; twice nothing does
             count += len(answers)
             wrong += [
                 name

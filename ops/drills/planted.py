@@ -50,10 +50,10 @@ def unproved_accepted() -> None:
 
 
 def missing_is_said() -> None:
-    from hosting.answer.standing import NO_SUCH_NAME, ROWS
+    from hosting.answer import standing
 
-    for key, row in ROWS.items():
-        ROWS[key] = replace(row, missing=NO_SUCH_NAME)
+    row_of = standing.row_of
+    plant(standing, "row_of", lambda view: replace(row_of(view), missing=standing.NO_SUCH_NAME))  # over every row
 
 
 def no_snapshot() -> None:

@@ -31,7 +31,6 @@ from replica.model.errors import ZaibeiError
 COPIED_S_MAX = 90.0
 CALM_S = 2.5
 AFTER_S = 1.0
-SEE_S = 0.1
 RECEIPTS_MAX = 20_000
 
 Tell = Callable[[str], None]
@@ -112,7 +111,7 @@ class Drill:
                         self.outside.facts.setdefault(what, True)
                         self.outside.notes.setdefault(what, "flows, verified, fresh, answered by the source again")
                     return
-            await asyncio.sleep(SEE_S)
+            await asyncio.sleep(stage.look_s)
         seen = "; ".join(
             f"{row.source}: {row.feed} {row.feed_reason} {row.authority} lag {row.lag_entries} {row.freshness}"
             for row in rows.values()
@@ -133,7 +132,7 @@ class Drill:
                     if (last := self._last.get(row.source)) is None or replace(last, at_ns=at_ns) != one:
                         self._last[row.source] = one
                         self.outside.seen.append(one)
-            await asyncio.sleep(SEE_S)
+            await asyncio.sleep(stage.look_s)
 
     async def _contents(self, stage: Stage, when: str) -> None:
         """What each node and the member hold, at equal positions if they come to be so."""
@@ -151,7 +150,7 @@ class Drill:
             if equal or time.monotonic() > until or Invariant.EQUAL not in self.scenario.invariants:
                 self.outside.contents += found
                 return
-            await asyncio.sleep(SEE_S)
+            await asyncio.sleep(stage.look_s)
 
     async def _last_looks(self, stage: Stage, acts: Acts) -> None:
         await stage.ask(do="pause", on=True)

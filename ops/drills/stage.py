@@ -46,6 +46,7 @@ ANSWER_S_MAX = 60.0
 END_S_MAX = 5.0
 PORTS = ("handle", "http", "grpc", "feed", "beats", "metrics", "push", "probe", "nodes", "top", "recursive", "recursive-http")
 CUT = StreamRule(cut=True)
+LOOK_S, LOOK_SOURCE_S = 0.1, 0.02  # between looks at the member, and so much longer for each source: a look costs it time
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class Stage:
         self.ports = {name: free_port() for name in PORTS}
         self.sources = [f"node-{number:02}" for number in range(1, scenario.load.sources + 1)]
         self.prefix_of = {source: f"{TOP_PREFIX}.{number}" for number, source in enumerate(self.sources, 1)}
+        self.look_s = max(LOOK_S, LOOK_SOURCE_S * scenario.load.sources)
         self.told, self.nodes = self.folder / "told", self.folder / "nodes"
         self.children: dict[str, Child] = {}
         self._logs: list[IO[bytes]] = []
