@@ -1,8 +1,9 @@
-"""What holds for every test: no silent skips where CI=true, and hypothesis without clocks."""
+"""What holds for every test: no silent skips where CI=true, hypothesis without clocks, failures told as they happen in CI."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 
 import hypothesis
@@ -38,3 +39,11 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     if CI:
         refuse_skip(report)
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """In CI at once, not at the end only: a run that is stopped has still said what failed."""
+    if CI and report.failed:
+        where, _, why = str(report.longrepr).rstrip().rpartition("\n\n")
+        sys.__stderr__.write(f"\nfailed in {report.when}: {report.nodeid}\n{where[-3_000:]}\n{why[-1_000:]}\n")
+        sys.__stderr__.flush()

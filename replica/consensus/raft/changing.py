@@ -56,6 +56,8 @@ class Changing(Leading):
     def _switch_to(self, changed: Changed) -> None:
         self.membership = changed.membership
         if self.role is not Role.LEADER:
+            if self.role is not Role.FOLLOWER and not self.membership.votes(self.member) and self._steps_down_when_removed():
+                self._follow(self.term, NOBODY)  # else it wins with votes that are on their way, and leads what it cannot write
             return
         self._progress = keep_progress(self._progress, changed, self.log.last)
         if not self.membership.votes(self.member):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replica.consensus.port import HardState
 from replica.consensus.raft.membership import (
     Act,
     ChangeRefused,
@@ -17,6 +18,7 @@ from replica.consensus.raft.membership import (
     change_membership,
 )
 from replica.consensus.raft.values import Dropped, Kind, Message, NotLeader, Role
+from replica.model.outcome import EntryKind, LogEntry
 from tests.unit.consensus.raft.table import Member, cut_off, elect, group, one, settle, state_at
 
 MEMBERS = st.integers(1, 6)
@@ -272,3 +274,23 @@ def test_a_newcomer_is_fed_by_a_state_when_the_log_is_gone() -> None:
     leader.tick(), leader.tick()
     settle(members)
     assert members[4].core.last_index == leader.last_index
+
+
+@pytest.mark.parametrize("role", [Role.PRE_CANDIDATE, Role.CANDIDATE])
+def test_who_learns_that_it_was_removed_while_it_asks_for_votes_gives_up(role: Role) -> None:
+    member = one(1, (1, 2, 3, 4), pre_vote=role is Role.PRE_CANDIDATE)
+    member.storage.append([LogEntry(1, 1, change("r1", Transition.AUTO).encode(), EntryKind.MEMBERSHIP)])
+    member.hard = HardState(1)
+    member.start()
+    core = member.core
+    core.campaign()
+    member.work()
+    assert core.role is role and core.membership.votes(1)
+    reply = Kind.PRE_VOTE_REPLY if role is Role.PRE_CANDIDATE else Kind.VOTE_REPLY
+    core.step(Message(reply, 1, 2, core.term, commit=1, hint=1, reject=True))
+    member.work()
+    assert core.commit == 1 and not core.membership.votes(1)
+    for voter in (3, 4, 2):
+        core.step(Message(reply, 1, voter, 2))
+        member.work()
+    assert core.role is Role.FOLLOWER, "it would lead what it may not write, and nobody else would be elected"
