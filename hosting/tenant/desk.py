@@ -116,6 +116,11 @@ class Desk:
         return len(self._flights)
 
     @property
+    def pending(self) -> int:
+        """Changes without an outcome."""
+        return self._waiting + sum(len(flight.asked) for flight in self._flights.values())
+
+    @property
     def doubts(self) -> bool:
         """Somebody waits for a read barrier."""
         return bool(self._doubted)

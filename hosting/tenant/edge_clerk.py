@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from hosting.tenant.desk import Asked, Cut, Desk, Verdict
+from hosting.tenant.follow import Follow
 from hosting.tenant.limits import BARRIER_S_MAX, OUTCOME_S_MAX, DeskLimits
+from hosting.tenant.papers import is_paper, paper_of
 from hosting.tenant.port import HostedGroup
-from replica.model.batch import Change
+from replica.model.batch import OP_PUT, Change
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.ladder_rules import registrations_refused
@@ -30,6 +32,7 @@ class Clerk:
     def __init__(self, group: HostedGroup, now_ms: Callable[[], int], limits: DeskLimits | None = None) -> None:
         self.group, self._now_ms = group, now_ms
         self.desk = Desk(group.source, limits)
+        self.follow = Follow()
         self._answers: dict[Asked, asyncio.Future[Verdict]] = {}
         self._loop = asyncio.get_running_loop()
         self._due = self._closed = False
@@ -41,7 +44,7 @@ class Clerk:
     def ask(self, change: Change, need: Precondition) -> tuple[Asked, asyncio.Future[Verdict]]:
         """Take a change; those of one turn of the event loop share a batch."""
         asked, answer = Asked(change, need), self._loop.create_future()
-        trouble = self._refusal() or self.desk.ask(asked)
+        trouble = self._refusal() or _unfit(change) or self.desk.ask(asked)
         if trouble is not None:
             answer.set_result(Verdict(asked, None, trouble))
             return asked, answer
@@ -125,6 +128,8 @@ class Clerk:
             lost = exc.code is Code.UNREACHABLE
             self._deliver(self.desk.refused(cut.number, not_leader(self.group.source) if lost else exc.trouble))
             return
+        papers = any(is_paper(one.change.key) for one in cut.asked)
+        self.follow.cut(cut.batch.before, cut.batch.after, papers=papers)
         proposal.committed.add_done_callback(lambda done: self._committed(cut.number, done))
         proposal.applied.add_done_callback(lambda done: self._applied(cut.number, done))
 
@@ -198,6 +203,16 @@ class Clerk:
         """What is not proposed is refused; what is gets its outcome from the log."""
         self._closed = True
         self._deliver(self.desk.drain(Trouble(Code.STOPPING, f"{self.group.source} is being stopped here", retry=True)))
+
+
+def _unfit(change: Change) -> Trouble | None:
+    """A document about the tenant that could not be acted on is not written."""
+    if change.op == OP_PUT and is_paper(change.key):
+        try:
+            paper_of(change.key, change.value)
+        except ZaibeiError as exc:
+            return exc.trouble
+    return None
 
 
 def not_leader(source: str) -> Trouble:

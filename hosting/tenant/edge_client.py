@@ -242,7 +242,7 @@ class RegistrationClient:
             if led and hops < HOPS_MAX:
                 hops += 1
                 continue
-            if not led and refused.trouble.code is not Code.BUSY:
+            if not led and refused.trouble.code not in (Code.BUSY, Code.OVER_QUOTA):
                 self._at += 1
             await asyncio.sleep(min(pause_s * random.uniform(0.5, 1.5), max(0.0, end - time.monotonic())))
             pause_s = min(2 * pause_s, PAUSE_S_MAX)

@@ -15,6 +15,7 @@ from hosting.tenant.limits import IDENTIFIERS_MAX, PAGE_OCTETS_MAX, PAGE_RECORDS
 from hosting.tenant.offices import Office, Offices
 from hosting.tenant.pages import page_range, token_after
 from hosting.tenant.records import Named, delete_of, listed, named, precondition_of, put_of, told
+from hosting.tenant.rights import Caller, Operation
 from hosting.v1 import registration_pb2, registration_pb2_grpc
 from replica.model.batch import Change
 from replica.model.errors import Code, Trouble, ZaibeiError
@@ -34,6 +35,7 @@ STATUS = {
     Code.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Code.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
     Code.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.OVER_QUOTA: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.DISK_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.NOT_LEADER: grpc.StatusCode.UNAVAILABLE,
     Code.UNREACHABLE: grpc.StatusCode.UNAVAILABLE,
@@ -54,11 +56,16 @@ def refusal_of(trouble: Trouble, office: Office | None) -> registration_pb2.Refu
     )
 
 
+def caller_of(who: Peer) -> Caller:
+    """A registrar of the configuration; TLS lets in nobody else."""
+    return Caller(who.fingerprint, registrar=True)
+
+
 class _Call:
     """Who calls, and the office that was met, so that a refusal can name its leader."""
 
     def __init__(self, offices: Offices, who: Peer) -> None:
-        self._offices, self.who = offices, who
+        self._offices, self.who, self.caller = offices, who, caller_of(who)
         self.met: Office | None = None
 
     def office(self, prefix: bytes) -> Office:
@@ -80,6 +87,7 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
             name = named(request.identifier)
             office = call.office(name.owner)
             change, need = put_change(office, name, request.values, request.precondition)
+            need = office.admitted(await office.documents(), call.caller, name, change, need)
             verdict = await office.clerk.change(change, need)
             if verdict.position is None:
                 raise _as_error(verdict)
@@ -89,8 +97,9 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
         async with self._call(context) as call:
             name = named(request.identifier)
             office = call.office(name.owner)
-            need = precondition_of(request.precondition)
-            verdict = await office.clerk.change(delete_of(office.key(name)[0]), need)
+            change, need = delete_of(office.key(name)[0]), precondition_of(request.precondition)
+            need = office.admitted(await office.documents(), call.caller, name, change, need)
+            verdict = await office.clerk.change(change, need)
             if verdict.position is None:
                 raise _as_error(verdict)
         return registration_pb2.DeleteResponse(position=verdict.position.to_wire())
@@ -106,7 +115,7 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
             finally:
                 await stream.close()
 
-    def _take(self, wire: registration_pb2.Change, who: Peer) -> Taken | NotTaken:
+    async def _take(self, wire: registration_pb2.Change, who: Peer) -> Taken | NotTaken:
         """One change of a stream."""
         office = None
         try:
@@ -118,6 +127,7 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
                 change, need = delete_of(office.key(name)[0]), precondition_of(wire.precondition)
             else:
                 change, need = put_change(office, name, wire.values, wire.precondition)
+            need = office.admitted(await office.documents(), caller_of(who), name, change, need)
         except ZaibeiError as exc:
             return NotTaken(exc.trouble, office)
         return Taken(office, *office.clerk.ask(change, need))
@@ -132,6 +142,8 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
             if any(call.office(name.owner) is not office for name in names[1:]):
                 raise ZaibeiError(Code.MALFORMED, "the identifiers belong to several sources: ask for each source's alone")
             values, position = await office.clerk.read([office.key(name)[0] for name in names], stale=request.stale)
+            for owner in {name.owner for name in names}:
+                office.readable(await office.documents(), call.caller, Operation.READ, owner)
             if sum(len(value) for value in values if value) > PAGE_OCTETS_MAX and len(values) > 1:
                 raise ZaibeiError(Code.MALFORMED, f"the records have over {PAGE_OCTETS_MAX} octets: ask for fewer at once")
             records = [told(name.text, value) for name, value in zip(names, values, strict=True)]
@@ -146,6 +158,7 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
             office = call.office(prefix)
             start, stop = page_range(prefix, request.page_token)
             _, position = await office.clerk.read([], stale=request.stale)
+            office.readable(await office.documents(), call.caller, Operation.LIST, prefix)
             rows, more = await page_of(office.clerk, start, stop, limit)
             records = [listed(key, value, names_only=request.names_only) for key, value in rows if value]
         token = token_after(rows[-1][0]) if more else b""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from hosting.tenant.desk import Asked, Verdict
@@ -43,7 +43,7 @@ class ChangeStream:
 
     def __init__(
         self,
-        take: Callable[[registration_pb2.Change], Taken | NotTaken],
+        take: Callable[[registration_pb2.Change], Awaitable[Taken | NotTaken]],
         refusal: Callable[[Trouble, Office | None], registration_pb2.Refusal],
     ) -> None:
         self._take, self._refusal = take, refusal
@@ -88,16 +88,16 @@ class ChangeStream:
                 await self._room.wait()
             first = self._place
             for place, change in enumerate(request.changes, 1):
-                self._ask(change)
+                await self._ask(change)
                 if place % CHANGES_A_TURN == 0:  # a thousand at once would keep answers waiting for a tenth of a second
                     await asyncio.sleep(0)
             if self._place > first:
                 loop.call_later(OUTCOME_S_MAX, self._expire, first, self._place)
 
-    def _ask(self, wire: registration_pb2.Change) -> None:
+    async def _ask(self, wire: registration_pb2.Change) -> None:
         place, self._place = self._place, self._place + 1
         self._unsent += 1
-        taken = self._take(wire)
+        taken = await self._take(wire)
         if isinstance(taken, NotTaken):
             self._tell(registration_pb2.Result(number=wire.number, refusal=self._refusal(taken.trouble, taken.office)))
             return

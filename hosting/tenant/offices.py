@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from hosting.tenant.admitting import existing_only, over_count, over_rate, put_need
 from hosting.tenant.edge_clerk import Clerk
 from hosting.tenant.limits import LEADERS_MAX, DeskLimits
+from hosting.tenant.papers import KINDS_FROM, KINDS_TO, PAPERS_MAX, Papers, Quota, papers_of
 from hosting.tenant.port import HostedGroup
+from hosting.tenant.rates import Bucket
 from hosting.tenant.records import Named
+from hosting.tenant.rights import Caller, Operation, Refusal, may
+from replica.model.batch import OP_DELETE, OP_PUT, Change
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identifier import PrefixTree, prefix_part, prefix_text
 from replica.model.identity import Peer, Pins
 from replica.model.ladder_rules import registrations_refused
+from replica.model.precondition import Precondition
 
 PARTS_KEPT_MAX = 10_000
+PAPERS_MS_MAX = 1_000  # age of documents where this member does not lead: there nothing is changed, only read
+READS_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +42,15 @@ class OfficeSettings:
 class Office:
     """A hosted source on this member, while its group is in service here."""
 
-    def __init__(self, settings: OfficeSettings, clerk: Clerk) -> None:
-        self.settings, self.clerk = settings, clerk
+    def __init__(self, settings: OfficeSettings, clerk: Clerk, now_ms: Callable[[], int]) -> None:
+        self.settings, self.clerk, self._now_ms = settings, clerk, now_ms
         self._version = -1
         self._sensitive: PrefixTree[bool] = PrefixTree()
         self._allowed: dict[bytes, bool] = {}
+        self._papers = Papers()
+        self._papers_ms = -1  # when they were read
+        self._bucket: Bucket | None = None
+        self._bucket_of = Quota()
 
     @property
     def source(self) -> str:
@@ -65,6 +77,69 @@ class Office:
         if not allowed:
             raise ZaibeiError(Code.NOT_OWNER, f"{name.text[:80]!r} belongs to another source than {self.source}")
         return key, name.spelling(key)
+
+    # ------------------------------------------------------------------------------------------------- what the tenant may
+    async def documents(self) -> Papers:
+        """What the registry says about the tenant, as applied now; on another member than the leader at most PAPERS_MS_MAX old.
+
+        Raises:
+            ZaibeiError: BUSY (they change faster than they are read), or reading failed.
+        """
+        group, follow = self.clerk.group, self.clerk.follow
+        for _ in range(READS_MAX):
+            at = group.state().position
+            if follow.holds(at) or (not group.leader and 0 <= self._now_ms() - self._papers_ms < PAPERS_MS_MAX):
+                return self._papers
+            rows = await group.scan(KINDS_FROM, KINDS_TO, PAPERS_MAX + 1)
+            if len(rows) > PAPERS_MAX:
+                raise ZaibeiError(Code.REFUSED, f"over {PAPERS_MAX} documents about {self.source}: take some out")
+            if follow.same(at, group.state().position) or not group.leader:
+                follow.read(at)
+                self._papers, self._papers_ms = papers_of(rows), self._now_ms()
+                return self._papers
+        raise ZaibeiError(Code.BUSY, f"documents about {self.source} are being changed: again later", retry=True)
+
+    def admitted(self, papers: Papers, caller: Caller, name: Named, change: Change, need: Precondition) -> Precondition:
+        """What must hold for a change to be carried out.
+
+        Raises:
+            ZaibeiError: NOT_AUTHORISED, REFUSED, DAMAGED by rights; OVER_QUOTA.
+        """
+        now_ms = self._now_ms()
+        if change.op == OP_DELETE:
+            refusal = may(caller, Operation.DELETE, name, papers, now_ms=now_ms)
+        else:
+            found = put_need(caller, name, need, papers, now_ms=now_ms)
+            refusal, need = (found, need) if isinstance(found, Refusal) else (None, found)
+        refusal = refusal or self._over_rate(papers.quota, now_ms)
+        if refusal is None and change.op == OP_PUT and papers.quota.identifiers is not None:
+            refusal, need = self._counted(papers, papers.quota.identifiers, change.key, need)
+        if refusal is not None:
+            raise refusal.error
+        return need
+
+    def readable(self, papers: Papers, caller: Caller, operation: Operation, prefix: bytes) -> None:
+        """Raises ZaibeiError(NOT_AUTHORISED): not by this caller."""
+        refusal = may(caller, operation, prefix, papers, now_ms=self._now_ms())
+        if refusal is not None:
+            raise refusal.error
+
+    def _over_rate(self, quota: Quota, now_ms: int) -> Refusal | None:
+        if quota.registrations_per_s is None:
+            return None
+        if self._bucket is None or self._bucket_of != quota:
+            self._bucket, self._bucket_of = Bucket(quota.registrations_per_s, quota.burst_s, now_ms), quota
+        return over_rate(quota.registrations_per_s, self._bucket.take(now_ms))
+
+    def _counted(self, papers: Papers, limit: int, key: bytes, need: Precondition) -> tuple[Refusal | None, Precondition]:
+        """At the limit only what is there already may be put: so it is also what must hold at apply."""
+        group = self.clerk.group
+        refusal = over_count(limit, group.state().records - papers.count, self.clerk.desk.pending)
+        if refusal is None:
+            return None, need
+        narrowed = existing_only(need)
+        [value] = group.get_many([key])[0]
+        return (refusal, need) if narrowed is None or value is None else (None, narrowed)
 
     def _catch_up(self) -> None:
         state = self.clerk.group.state()
@@ -116,6 +191,17 @@ class Offices:
             raise ZaibeiError(
                 Code.NOT_AUTHORISED, f"{who.name} is no registrar of {settings.source}: add it to `registrars` of that source"
             )
+        return self._opened(settings)
+
+    def office_of(self, source: str) -> Office:
+        """A source's office by name, for the centre itself. Raises ZaibeiError: NOT_FOUND, UNREACHABLE."""
+        for settings in self.settings:
+            if settings.source == source:
+                return self._opened(settings)
+        known = ", ".join(sorted(one.source for one in self.settings)) or "none"
+        raise ZaibeiError(Code.NOT_FOUND, f"{source!r} does not live at this member (these do: {known})")
+
+    def _opened(self, settings: OfficeSettings) -> Office:
         group = self._find(settings.source)
         if group is None:
             raise ZaibeiError(Code.UNREACHABLE, f"{settings.source} is not in service on this member: ask another", retry=True)
@@ -123,7 +209,7 @@ class Offices:
         if office is None or office.clerk.group is not group:  # opened anew meanwhile
             if office is not None:
                 office.clerk.close()
-            office = self._open[settings.source] = Office(settings, Clerk(group, self._now_ms, self._limits))
+            office = self._open[settings.source] = Office(settings, Clerk(group, self._now_ms, self._limits), self._now_ms)
         return office
 
     def serving(self) -> bool:

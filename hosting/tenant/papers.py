@@ -135,6 +135,7 @@ class Papers:
 
     Args:
         damaged: keys whose octets say nothing that can be acted on; while there is one, every change is refused.
+        count: documents read.
     """
 
     tenant: Tenant | None = None
@@ -144,6 +145,7 @@ class Papers:
     quota: Quota = field(default_factory=Quota)
     enterprises: PrefixTree[Enterprise] = field(default_factory=PrefixTree)
     damaged: tuple[bytes, ...] = ()
+    count: int = 0
 
 
 def key_of(paper: AnyPaper, ident: str) -> bytes:
@@ -190,8 +192,9 @@ def papers_of(rows: Iterable[tuple[bytes, bytes]]) -> Papers:
     keys: dict[str, Key] = {}
     rights: dict[str, list[tuple[bytes, Right]]] = {}
     enterprises: PrefixTree[Enterprise] = PrefixTree()
-    damaged = []
+    damaged, count = [], 0
     for key, value in rows:
+        count += 1
         try:
             ident, paper = paper_of(key, value)
         except ZaibeiError:
@@ -211,7 +214,7 @@ def papers_of(rows: Iterable[tuple[bytes, bytes]]) -> Papers:
             case Enterprise():
                 enterprises.put(prefix_key(ident), paper)
     frozen = {who: tuple(found) for who, found in rights.items()}
-    return Papers(tenant, persons, keys, frozen, quota, enterprises, tuple(damaged))
+    return Papers(tenant, persons, keys, frozen, quota, enterprises, tuple(damaged), count)
 
 
 def is_person(text: str) -> bool:
@@ -230,6 +233,8 @@ def _fault(ident: str, paper: AnyPaper) -> str:
     """What a well-formed document must not say; empty: nothing is wrong."""
     match paper:
         case Tenant():
+            if not paper.answered_while_suspended:
+                return "this version goes on answering for a suspended tenant: answered_while_suspended is true"
             texts = (paper.title, paper.suspended)
             return _long(texts, paper.prefixes, paper.code_types) or _prefixes((*paper.prefixes, *paper.case_sensitive))
         case Person():
@@ -249,6 +254,8 @@ def _fault(ident: str, paper: AnyPaper) -> str:
                 return f"the one quota is named {QUOTA_ID!r}"
             if any(limit is not None and limit < 0 for limit in limits) or not 0 < paper.burst_s <= 3_600:
                 return "limits are 0 or more, and burst_s over 0 to 3,600"
+            if paper.octets is not None or paper.resolutions_per_s is not None:
+                return "octets and resolutions_per_s are not enforced by this version: leave them null"
             return ""
         case Enterprise():
             if not all(map(is_person, paper.administrators)):

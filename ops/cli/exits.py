@@ -51,6 +51,7 @@ OF_CODE: dict[Code, Exit] = {
     Code.NOT_AUTHORISED: Exit.NOT_AUTHORISED,
     Code.REFUSED: Exit.REFUSED,
     Code.HELD: Exit.REFUSED,
+    Code.OVER_QUOTA: Exit.REFUSED,
     Code.FENCED: Exit.REFUSED,
     Code.SNAPSHOT_REFUSED: Exit.REFUSED,
     Code.NOT_FOUND: Exit.NOT_FOUND,

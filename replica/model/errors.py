@@ -26,6 +26,7 @@ class Code(StrEnum):
     SNAPSHOT_REFUSED = "snapshot_refused"
     NO_CREDIT = "no_credit"
     BUSY = "busy"  # back-pressure: again later
+    OVER_QUOTA = "over_quota"  # a limit of the tenant's own; `retry`: time alone helps
     DISK_FULL = "disk_full"
     DISK_FAILED = "disk_failed"
     DAMAGED = "damaged"  # stored octets fail their checks

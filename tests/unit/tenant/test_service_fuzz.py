@@ -75,8 +75,8 @@ async def test_nobody_elses_prefix_reaches_a_desk(peer: Peer) -> None:
     offices = Offices([OfficeSettings("region-9", (prefix_key(PREFIX),), Pins((peer,)))], lambda _: group, lambda: 0)
     service = RegistrationService(offices)
     for name in ("88.118/A", "88.118.90/A", "88.118.9x/A", "0.NA/88.118.9", "0.NA/88", "oid:1.2.3", "9/88.118.9"):
-        taken = service._take(registration_pb2.Change(identifier=name, values=GOOD), peer)
+        taken = await service._take(registration_pb2.Change(identifier=name, values=GOOD), peer)
         assert isinstance(taken, NotTaken) and taken.trouble.code == "not_owner", name
     group.change_state(prefixes=(prefix_key(f"{PREFIX}.1"),), ownership_version=2)
-    taken = service._take(registration_pb2.Change(identifier=f"{PREFIX}/A", values=GOOD), peer)
+    taken = await service._take(registration_pb2.Change(identifier=f"{PREFIX}/A", values=GOOD), peer)
     assert isinstance(taken, NotTaken) and taken.trouble.code == "not_owner", "what the group committed counts"

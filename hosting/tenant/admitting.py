@@ -1,0 +1,54 @@
+"""From what a caller may do to what must hold when it is done. Pure.
+
+A put creates or replaces, and which of the two is known for certain only at apply. So who may do one alone gets a precondition
+that allows that one alone, tested again at apply: nobody replaces what he may not, however two changes race.
+"""
+
+from __future__ import annotations
+
+from hosting.tenant.papers import Papers
+from hosting.tenant.records import Named
+from hosting.tenant.rights import Caller, Operation, Refusal, may
+from replica.model.errors import Code
+from replica.model.precondition import ABSENT, NOTHING, PRESENT, Must, Precondition
+
+
+def put_need(caller: Caller, name: Named, need: Precondition, papers: Papers, *, now_ms: int) -> Precondition | Refusal:
+    """What must hold for a put to be carried out, or why it is not."""
+    creates = may(caller, Operation.CREATE, name, papers, now_ms=now_ms)
+    replaces = may(caller, Operation.MODIFY, name, papers, now_ms=now_ms)
+    if creates is None and replaces is None:
+        return need
+    if creates is not None and replaces is not None:
+        return creates
+    if creates is None:
+        return _narrowed(need, ABSENT) or replaces or need
+    return _narrowed(need, PRESENT) or creates
+
+
+def existing_only(need: Precondition) -> Precondition | None:
+    """A put of what is there already; None: it would have to be absent."""
+    return _narrowed(need, PRESENT)
+
+
+def over_count(limit: int, found: int, pending: int) -> Refusal | None:
+    """May one identifier more come? `pending`: changes without an outcome, of which each may be one more."""
+    if found + pending < limit:
+        return None
+    why = f"the quota of {limit} identifiers is used up: {found} are registered, {pending} changes are under way"
+    return Refusal(Code.OVER_QUOTA, why, retry_ms=None if found >= limit else 1_000)
+
+
+def over_rate(per_s: float, wait_ms: int | None) -> Refusal | None:
+    """What a bucket said, as a refusal."""
+    if wait_ms == 0:
+        return None
+    return Refusal(Code.OVER_QUOTA, f"the quota of {per_s:g} registrations a second is used up", retry_ms=wait_ms)
+
+
+def _narrowed(need: Precondition, to: Precondition) -> Precondition | None:
+    """The stricter of two; None: they exclude each other."""
+    if need == NOTHING:
+        return to
+    there = need.must is not Must.ABSENT
+    return need if there is (to.must is Must.PRESENT) else None
