@@ -21,23 +21,26 @@ from typing import Literal
 import msgspec
 
 from hosting.tenant.enterprise import PrefixState, Step, fault_of
+from replica.model.audit_documents import TENANTS
 from replica.model.errors import Code, ZaibeiError
-from replica.model.identifier import DOCUMENT, END, PrefixTree, document_key, prefix_key
+from replica.model.identifier import END, PrefixTree, document_key, prefix_key
 
 FORMAT = 1
 PAPERS_MAX = 20_000  # of one tenant
 NAMES_MAX = 1_000  # of one list in a document
 TEXT_CHARS_MAX = 1_000
 VALUE_HEAD = b"\x01"  # of every business document
-KINDS_FROM, KINDS_TO = DOCUMENT + b"hosting.", DOCUMENT + b"hosting/"  # key range of all kinds here
+KINDS_FROM, KINDS_TO = TENANTS, TENANTS[:-1] + b"/"  # key range of all kinds here
 
 OperationName = Literal["create", "delete", "add", "modify", "remove", "read", "list", "administer"]
 
 
 class Paper(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of every document. `format`: of its body."""
+    """Of every document. `format`: of its body; `by`, `why`: who wrote it last, and for what reason, for the audit."""
 
     format: int = FORMAT
+    by: str = ""
+    why: str = ""
 
 
 class Tenant(Paper, frozen=True, kw_only=True):
@@ -231,6 +234,8 @@ def is_certificate(text: str) -> bool:
 
 def _fault(ident: str, paper: AnyPaper) -> str:
     """What a well-formed document must not say; empty: nothing is wrong."""
+    if fault := _long((paper.by, paper.why)):
+        return fault
     match paper:
         case Tenant():
             if not paper.answered_while_suspended:

@@ -10,7 +10,8 @@ is one line of canonical JSON (keys sorted, no spaces):
     chain after a record = SHA-256("zaibei-audit-chain-1\\0" | chain before | SHA-256(line)); before the first one: 32 zero octets
 
 What a record says of each kind of entry is a fixed table (format 1): a new field of an entry changes no record, or members of two
-versions would disagree. Batches, leases and equal checks decide nothing and leave none.
+versions would disagree. Batches, leases and equal checks decide nothing and leave none; a registration leaves one only where it
+changes documents about the tenant (audit_documents.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from replica.model.audit_documents import documents_in
 from replica.model.errors import Code, ZaibeiError
 from replica.model.position import Position
 
@@ -89,10 +91,11 @@ def record(where: Where, head: AuditHead, kind: str, body: Any, entry: bytes, *,
     Returns:
         Its line and the head after it; None: an entry that decides nothing.
     """
-    derive = TABLE.get(kind)
-    if derive is None or (not effect and kind not in ALWAYS):
+    if not effect and kind not in ALWAYS:
         return None
-    decided = derive(body)
+    decided = _decided(kind, body)
+    if decided is None:
+        return None
     fields = {
         "format": FORMAT,
         "algorithm": ALGORITHM,
@@ -112,6 +115,14 @@ def record(where: Where, head: AuditHead, kind: str, body: Any, entry: bytes, *,
     }
     line = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return line, AuditHead(head.number + 1, chained(head.chain, line), head.first)
+
+
+def _decided(kind: str, body: Any) -> Decided | None:
+    if kind == "registration":
+        said = documents_in(body)
+        return None if said is None else Decided(*said)
+    derive = TABLE.get(kind)
+    return None if derive is None else derive(body)
 
 
 # ------------------------------------------------------------------------------------------------------ what entries say
