@@ -67,6 +67,7 @@ class Load:
         every_ms: a new registration of each node; 0: none.
         horizon_s: without a takeover a copy older than this is not answered (SEMANTICS 4).
         lanes: lookups a second of each source, by lane.
+        direct: feed and probes go without proxies of ours, for steps that cut nothing; so many nodes' streams cost them time.
     """
 
     sources: int = 1
@@ -74,6 +75,7 @@ class Load:
     every_ms: int = 100
     horizon_s: int = 300
     lanes: tuple[tuple[Lane, float], ...] = ((Lane.RECURSIVE, 40.0), (Lane.HEDGED, 20.0), (Lane.PORT, 20.0))
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from chaos.standin.edge_serve import Ports, Standin, bind, serve
 from chaos.standin.pushing import Journal
 from chaos.standin.registry import Registry
 from chaos.standin.secondary import own_site
+from chaos.standin.sharing import publisher_for
 from chaos.standin.tally import Tally
 from replica.client import Publisher
 from replica.client.publisher import Receipt
@@ -59,7 +60,7 @@ def url_of(name: str, text: str) -> str:
 class RegistryNode:
     """One of them."""
 
-    def __init__(self, config: dict[str, Any], folder: Path, told: Path, live: dict[bytes, bytes]) -> None:
+    def __init__(self, config: dict[str, Any], folder: Path, told: Path, live: dict[bytes, bytes], kind: type[Publisher]) -> None:
         self.name, self.prefix = str(config["name"]), str(config["prefix"])
         self._live = live
         self.folder = folder / self.name
@@ -76,7 +77,7 @@ class RegistryNode:
         for item in items:
             self._keep(item["name"], item["text"])
             self.next = max(self.next, int(item["name"].rpartition("-")[2]) + 1)
-        self.publisher = Publisher(str(config["publisher"]))
+        self.publisher = kind(str(config["publisher"]))
         for item in items[-COMMIT_NAMES_MAX:]:  # the newest may not have reached the log; what is there already changes nothing
             self._publish(item["name"], item["text"])
         if items:
@@ -145,7 +146,8 @@ class Registries:
         self.live: dict[bytes, bytes] = {}
         folder, told = Path(config["folder"]), Path(config["told"])
         told.mkdir(parents=True, exist_ok=True)
-        self.nodes = {str(one["name"]): RegistryNode(one, folder, told, self.live) for one in config["nodes"]}
+        kind = publisher_for(len(config["nodes"]))
+        self.nodes = {str(one["name"]): RegistryNode(one, folder, told, self.live, kind) for one in config["nodes"]}
         self.paused = True
         self._every_s = float(config["every_ms"]) / 1_000
 

@@ -140,8 +140,9 @@ class Stage:
     def write_member(self) -> None:
         """The member's file, and those of its sources."""
         certificate = ensure_identity(self.folder / "member" / "identity", MEMBER).certificate_pem.decode()
+        push = self.ports["feed" if self.scenario.load.direct else "push"]
         self._pin = [
-            "[[member]]", f'name = "{MEMBER}"', f"certificate = '''{certificate}'''", f'push = "{HOST}:{self.ports["push"]}"',
+            "[[member]]", f'name = "{MEMBER}"', f"certificate = '''{certificate}'''", f'push = "{HOST}:{push}"',
         ]  # fmt: skip
         self._write("member.toml", "\n".join([*self._member(), *map(self.publisher, self.sources)]))
 
@@ -170,13 +171,14 @@ class Stage:
             text += ["[[resolution]]", f'protocol = "{protocol}"', f'address = "{HOST}"', f"port = {self.ports['nodes']}"]
         self._write(f"{source}.toml", "\n".join(text) + "\n")
         identity = ensure_identity(data / "identity", source)
+        protocol, port = ("udp", self.ports["nodes"]) if self.scenario.load.direct else ("tcp", self.ports["probe"])
         takeover = "never" if self.plant is Plant.NEVER_TAKES_OVER else "automatic"
         return "\n".join(
             [
                 "[[source]]", f'name = "{source}"', f'fingerprint = "{identity.fingerprint}"',
                 f"certificate = '''{identity.certificate_pem.decode()}'''", f'prefixes = ["{prefix}"]',
                 f'takeover = "{takeover}"', f"horizon_s = {self.scenario.load.horizon_s}",
-                f'probes = [{{ protocol = "tcp", address = "{HOST}", port = {self.ports["probe"]} }}]',
+                f'probes = [{{ protocol = "{protocol}", address = "{HOST}", port = {port} }}]',
             ]
         )  # fmt: skip
 

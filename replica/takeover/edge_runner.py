@@ -20,7 +20,7 @@ from replica.takeover.detector import MS, Detector, DetectorLimits, Verdict, dec
 from replica.takeover.edge_ladder import LadderDesk, LadderSettings
 from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.ladder import LadderWorld
-from replica.takeover.machine import SHOWN, Alarm, Commit, Phase, Policy, Publish, Step, Takeover, World
+from replica.takeover.machine import RETURNING, SHOWN, Alarm, Commit, Phase, Policy, Publish, Step, Takeover, World
 from replica.takeover.overlay import is_site, live_overlays, overlay_entry, serial_above, site_with
 from replica.takeover.plan import Plan, already_done, plan_of
 from replica.takeover.ports import Endpoint, PublishedSites, SourcePort
@@ -135,9 +135,11 @@ class TakeoverRunner:
 
     def tick(self, now_ns: int) -> None:
         """One look at the clock; public so that tests can drive it."""
-        taken = self._source.state().authority is not Authority.SOURCE
-        look, idle_ns = self.detector.look, TAKEN_PROBE_NS if taken else None
-        for number in self.detector.tick(now_ns, idle_interval_ns=idle_ns, can_probe=bool(self._source.endpoints())):
+        state = self._source.state()
+        taken = state.authority is not Authority.SOURCE
+        hurried = not taken or state.authority_act.startswith(RETURNING)  # it may die again while it is given back
+        look, idle_ns, can_probe = self.detector.look, TAKEN_PROBE_NS if taken else None, bool(self._source.endpoints())
+        for number in self.detector.tick(now_ns, idle_interval_ns=idle_ns, hurried=hurried, can_probe=can_probe):
             self._spawn(self._run_probe(number))
         if self.detector.look is not look:
             self._changed = True
