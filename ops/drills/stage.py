@@ -153,6 +153,7 @@ class Stage:
     def _member(self) -> list[str]:
         names = ("handle", "http", "grpc", "feed", "beats", "metrics")
         listen = [f'{name} = ["{HOST}:{self.ports[name]}"]' for name in names]
+        listen += [] if "registration" in self.ports else ["registration = []"]  # not its usual port: stages stand side by side
         return [
             "[member]", f'name = "{MEMBER}"', 'data = "member"', 'log = "json"', "[listen]", *listen,
             "[site]", f'addresses = ["{HOST}:{self.ports["handle"]}"]', f"ttl_s = {SITE_TTL_S}",
@@ -230,6 +231,8 @@ class Stage:
             )  # fmt: skip
             child = self.children[name] = Child(name, process)
         child.ready = self._line(child, READY_S_MAX)
+        if "error" in child.ready:
+            raise ZaibeiError(Code.UNREACHABLE, f"{name} does not begin: {child.ready['error']}")
         return child
 
     def program(self) -> list[str]:
