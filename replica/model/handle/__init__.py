@@ -8,6 +8,7 @@ No sockets, clocks or randomness in here. Their bad octets raise `ProtocolFault`
 | names | folding, prefix and suffix, choice of a server |
 | values, types | values, stored records; HS_SITE, HS_ADMIN, HS_VLIST |
 | message, bodies | whole messages and what is in them |
+| admin_bodies, proofs | challenges, sessions, credentials; what proves a key |
 | answers | the quick way of a server for plain resolutions |
 | fragments, stream | UDP datagrams, TCP streams |
 | json_api, json_read | the JSON interface, written and read |
