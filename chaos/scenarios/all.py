@@ -8,10 +8,15 @@ from chaos.scenarios import (
     s27_other_history,
     s28_purged_gap,
     s30_mass_delete,
+    s31_silent_divergence,
     s33_secondary_dies,
     s34_cut_off,
+    s35_returns_with_writes,
+    s36_return_interrupted,
+    s37_taken_over_behind,
     s38_many_at_once,
     s39_control_down,
+    s57_probes_blocked,
 )
 from chaos.scenarios.scenario import Scenario
 from replica.model.errors import Code, ZaibeiError
@@ -22,10 +27,15 @@ SCENARIOS: tuple[Scenario, ...] = (
     s27_other_history.SCENARIO,
     s28_purged_gap.SCENARIO,
     s30_mass_delete.SCENARIO,
+    s31_silent_divergence.SCENARIO,
     s33_secondary_dies.SCENARIO,
     s34_cut_off.SCENARIO,
+    s35_returns_with_writes.SCENARIO,
+    s36_return_interrupted.SCENARIO,
+    s37_taken_over_behind.SCENARIO,
     s38_many_at_once.SCENARIO,
     s39_control_down.SCENARIO,
+    s57_probes_blocked.SCENARIO,
 )
 BY_NAME = {one.name: one for one in SCENARIOS}
 

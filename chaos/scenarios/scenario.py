@@ -21,6 +21,11 @@ class Act(StrEnum):
     OUR_OLD_DISK = "our old disk comes back"  # the member restarts from an image; the source has let go of what follows
     MASS_DELETE = "90 % of a prefix removed"
     MAJORITY_AND_NODES_DIE = "two of three members die, then the nodes"
+    SILENT_DIVERGENCE = "one record of a copy differs, at equal chain"  # healed by the source's own change
+    RETURNS_WITH_WRITES = "registrations taken over; the node returns with writes nobody copied"
+    RETURN_INTERRUPTED = "the return is begun twice, and the member dies in the middle of it"
+    TAKEN_OVER_BEHIND = "registrations taken over while the copy is behind"
+    PROBES_BLOCKED = "probes of a healthy node blocked"  # ours and the top-level node's, with a standing order in force
 
 
 class Invariant(StrEnum):
@@ -46,6 +51,18 @@ class Plant(StrEnum):
     UNPROVED_ACCEPTED = "content that does not prove our position is switched to"
     MISSING_IS_SAID = "a missing name is not found, whatever is known"
     NO_SNAPSHOT = "a gap is never loaded over"
+    NEVER_COMPARED = "certificates of the source are never compared"
+    LEDGER_DROPS = "what only the source wrote is not taken in"
+    RETURN_FORGOTTEN = "where a return stands is kept in memory alone"
+    LOSS_UNSEEN = "the loss of a takeover is not looked at"
+    FEED_UNHEARD = "only probes count: a source heard on its feed is taken for dead"
+
+
+class Fence(StrEnum):
+    """Of a node whose registrations may be taken over (SEMANTICS 5.1)."""
+
+    NONE = "none"
+    WRITE_PATH = "write-path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +118,7 @@ class Scenario:
 
     Args:
         name: of its file; number: of that table; story: one line of what happens.
+        fence: the stage has operators, a registrar and a top-level node's key, and registrations may be taken over; None: not.
         lanes_judged: whose wrong answers count (a node that lost its own names lies to its clients; that is not ours).
         facts: what acts look up and say, by name (ops/drills/acts.py).
         red: the planted bug that must turn it red.
@@ -118,6 +136,7 @@ class Scenario:
     load: Load = Load()
     budgets: Budgets = Budgets()
     members: int = 1
+    fence: Fence | None = None
     lanes_judged: tuple[Lane, ...] = (Lane.RECURSIVE, Lane.HEDGED, Lane.PORT)
     facts: tuple[str, ...] = ()
     needs: frozenset[Capability] = frozenset()

@@ -9,11 +9,14 @@ lines of JSON on standard input, each answered by one line:
     {"do": "look", "node": N}                                         {"position", "records", "sum", "receipted"}
     {"do": "pause", "on": true}                                       registering of new names stops
     {"do": "mute", "on": true}                                        datagram beats are lost
+    {"do": "spoil", "node": N, "first": 0, "text": "v2", "wrong": "x"}  the copy is sent another record than is held here
+    {"do": "follow", "node": N}                                       after a takeover: copies what was registered elsewhere
 
 While not paused, each registers a new name every `every_ms`: first in its own file, fsynced (that is when its own client is told
 so: acks.jsonl), then through its Publisher; receipts.jsonl says when a quorum receipt covered it. Config (JSON): folder, told,
-nodes = [{name, prefix, publisher}], hosts, udp, tcp, records, every_ms, tally, second_site (hex). A node's own state lies in
-folder/NAME, so that an old disk can be put back; what its clients were told lies in `told`, which no fault touches.
+nodes = [{name, prefix, publisher}], hosts, udp, tcp, records, every_ms, tally, second_site (hex), guarded (true: it holds
+a write lease, and takes nothing without one). A node's own state lies in folder/NAME, so that an old disk can be put back; what
+its clients were told lies in `told`, which no fault touches.
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +41,48 @@ from chaos.standin.registry import Registry
 from chaos.standin.secondary import own_site
 from chaos.standin.sharing import publisher_for
 from chaos.standin.tally import Tally
+from replica.agent.cutter import Piece
+from replica.agent.edge_content import Step
+from replica.agent.records import record_of, value_from_json
+from replica.agent.write_lease import LeaseTimes
 from replica.client import Publisher
 from replica.client.publisher import Receipt
 from replica.feed import edge_beats
+from replica.model.batch import OP_DELETE, Batch, Change
 from replica.model.errors import Code, ZaibeiError
-from replica.model.handle.values import HandleValue, encode_record
-from replica.model.identifier import Identifier
+from replica.model.handle.values import HandleValue, decode_record, encode_record
+from replica.model.identifier import Identifier, key_text
 from replica.v1 import source_pb2
 
 COMMIT_NAMES_MAX = 500
 RECEIPT_LOOK_S = 0.01
+LEASE = LeaseTimes(duration_ms=5_000, renew_ms=1_000, warn_ms=2_500)
 WAITING_MAX = 20_000  # registrations without a receipt that are still watched
 NEW_FIRST = 1_000_000  # numbers of names that are registered while it runs
 OWN_FILE = "registered.jsonl"
 _muted = False
 
 
+URL = "https://example.cn/"
+
+
 def url_of(name: str, text: str) -> str:
     """What a name resolves to: known to whoever judges."""
-    return f"https://example.cn/{name}/{text}"
+    return f"{URL}{name}/{text}"
+
+
+def told_by(change: Change) -> tuple[str, str | None]:
+    """Name and text of a change that somebody else made; None: it removes the name."""
+    if change.op == OP_DELETE:
+        return key_text(change.key), None
+    urls = [value.data.decode() for value in decode_record(change.value).values if value.type == b"URL"]
+    name, _, text = urls[0].removeprefix(URL).rpartition("/")
+    return name, text
+
+
+def _values(name: str, text: str, pad: int = 0) -> list[dict[str, Any]]:
+    values: list[dict[str, Any]] = [{"index": 1, "type": "URL", "data": url_of(name, text), "ttl": 60}]
+    return values + ([{"index": 2, "type": "PAD", "data": "x" * pad, "ttl": 60}] if pad else [])
 
 
 class RegistryNode:
@@ -78,6 +106,8 @@ class RegistryNode:
             self._keep(item["name"], item["text"])
             self.next = max(self.next, int(item["name"].rpartition("-")[2]) + 1)
         self.publisher = kind(str(config["publisher"]))
+        self._guard = self.publisher.guard(LEASE) if config.get("guarded") else None
+        self._following: threading.Thread | None = None
         for item in items[-COMMIT_NAMES_MAX:]:  # the newest may not have reached the log; what is there already changes nothing
             self._publish(item["name"], item["text"])
         if items:
@@ -87,9 +117,7 @@ class RegistryNode:
         if text is None:
             self.publisher.delete(name)
             return
-        values: list[dict[str, Any]] = [{"index": 1, "type": "URL", "data": url_of(name, text), "ttl": 60}]
-        values += [{"index": 2, "type": "PAD", "data": "x" * pad, "ttl": 60}] if pad else []
-        self.publisher.put(name, values)
+        self.publisher.put(name, _values(name, text, pad))
 
     def _keep(self, name: str, text: str | None) -> None:
         key = Identifier.parse(name).key()
@@ -119,7 +147,42 @@ class RegistryNode:
         at_ns = time.monotonic_ns()
         self._acks.add([{"name": name, "text": text, "at_ns": at_ns} for name in names])
 
+    def spoil(self, number: int, text: str, wrong: str) -> Receipt:
+        """The agent's batch carries another record than its content: position and chain are equal, what is held is not."""
+        name, agent = f"{self.prefix}/N-{number}", self.publisher._source.agent
+        key, spelling = self.publisher._config.naming.key(name)
+        true, step = record_of([value_from_json(one) for one in _values(name, text)], spelling), agent._step
+
+        def spoilt(piece: Piece, batch: Batch) -> Step:
+            found = step(piece, batch)
+            values = [true if one == key else value for one, value in zip(found.keys, found.values, strict=True)]
+            return replace(found, values=values)
+
+        self._store.add([{"name": name, "text": text}])
+        self._keep(name, text)
+        self._tell([name], text)
+        self._publish(name, wrong)
+        agent._step = spoilt  # type: ignore[method-assign]
+        try:
+            return self.publisher.commit()
+        finally:
+            agent._step = step  # type: ignore[method-assign]
+
+    def follow(self) -> None:
+        """Taken over: end our own writing, copy what was registered elsewhere, until it is given back; on a thread."""
+        if self._following is None or not self._following.is_alive():
+            self._following = threading.Thread(target=lambda: self.publisher.follow(self._take), daemon=True)
+            self._following.start()
+
+    def _take(self, changes: Sequence[Change]) -> None:
+        told = list(map(told_by, changes))
+        self._store.add([{"name": name, "text": text} for name, text in told])
+        for name, text in told:
+            self._keep(name, text)
+
     def register_one(self) -> None:
+        if self._guard is not None and not self._guard.valid:
+            return  # it may not acknowledge, so it takes nothing
         self.next += 1
         self.change([self.next - 1], "v1")
 
@@ -146,8 +209,11 @@ class Registries:
         self.live: dict[bytes, bytes] = {}
         folder, told = Path(config["folder"]), Path(config["told"])
         told.mkdir(parents=True, exist_ok=True)
+        guarded = bool(config.get("guarded", False))
         kind = publisher_for(len(config["nodes"]))
-        self.nodes = {str(one["name"]): RegistryNode(one, folder, told, self.live, kind) for one in config["nodes"]}
+        self.nodes = {
+            str(one["name"]): RegistryNode({**one, "guarded": guarded}, folder, told, self.live, kind) for one in config["nodes"]
+        }
         self.paused = True
         self._every_s = float(config["every_ms"]) / 1_000
 
@@ -181,6 +247,11 @@ class Registries:
                 return {}
             case "look":
                 return self.nodes[asked["node"]].look()
+            case "spoil":
+                return {"position": str(self.nodes[asked["node"]].spoil(asked["first"], asked["text"], asked["wrong"]).position)}
+            case "follow":
+                self.nodes[asked["node"]].follow()
+                return {}
             case "put" | "delete":
                 numbers = range(asked["first"], asked["first"] + asked["count"])
                 text = asked["text"] if asked["do"] == "put" else None

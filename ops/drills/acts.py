@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -24,6 +24,7 @@ from chaos.standin.tally import last_answer_ns
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Question, Reply, Server
 from ops.admin.values import SourceStatus
+from ops.drills import deceiving, returning
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.stage import HOST, Stage
 from replica.model.errors import ZaibeiError
@@ -46,7 +47,7 @@ class Acts:
     """See the module. `outside`: where facts go."""
 
     def __init__(self, stage: Stage, outside: Outside, log: FaultLog, chance: Random) -> None:
-        self.stage, self.outside, self.log, self._chance = stage, outside, log, chance
+        self.stage, self.outside, self.log, self.chance = stage, outside, log, chance
         self._acts: dict[Act, Callable[[Step], AbstractAsyncContextManager[None]]] = {
             Act.NODES_DIE: self._nodes_die,
             Act.NODES_HANG: self._nodes_hang,
@@ -57,6 +58,8 @@ class Acts:
             Act.OUR_OLD_DISK: self._our_old_disk,
             Act.MASS_DELETE: self._mass_delete,
             Act.MAJORITY_AND_NODES_DIE: self._majority_and_nodes_die,
+            **deceiving.acts_of(self),
+            **returning.acts_of(self),
         }
 
     def on(self, step: Step) -> AbstractAsyncContextManager[None]:
@@ -104,9 +107,9 @@ class Acts:
         async with Fault(f"nodes stall {step.times} times for {STALL_MS[0]} to {STALL_MS[1]} ms", nothing, heal, self.log):
             for _ in range(step.times):
                 os.kill(pid, signal.SIGSTOP)
-                await asyncio.sleep(self._chance.uniform(*STALL_MS) / 1_000)
+                await asyncio.sleep(self.chance.uniform(*STALL_MS) / 1_000)
                 os.kill(pid, signal.SIGCONT)
-                await asyncio.sleep(self._chance.uniform(*BREATH_MS) / 1_000)
+                await asyncio.sleep(self.chance.uniform(*BREATH_MS) / 1_000)
             yield
 
     async def _count_source_lost(self) -> None:
@@ -144,7 +147,7 @@ class Acts:
             stage.up = [*gone, *stage.up]
 
         async with Fault(f"{' and '.join(gone)} and the nodes SIGKILLed", begin, heal, self.log):
-            rows = await self._until(lambda row: row.freshness == "degraded")
+            rows = await self.until(lambda row: row.freshness == "degraded")
             marks = {source: f"{row.freshness}, {row.authority}" for source, row in rows.items()}
             held = all(row.freshness == "degraded" for row in rows.values()) if rows else None
             self.fact("marked degraded", held, f"who is left says {marks}")
@@ -209,7 +212,7 @@ class Acts:
         images, newest = stage.folder / "images", stage.folder / "newest"
         await asyncio.to_thread(self._take, images, stage.pid("nodes"))
         await asyncio.sleep(LOSE_S)
-        await self._settled()
+        await self.settled()
         before = await stage.rows()
 
         async def begin() -> None:
@@ -235,7 +238,7 @@ class Acts:
         what = "an older disk of the nodes" + (", with another history" if other else "")
         async with Fault(what, begin, heal, self.log):
             refused = ("FORKED", "HELD") if other else ("FORKED",)  # its content may have come to lie beside, for two people
-            after = await self._until(lambda row: row.feed in refused)
+            after = await self.until(lambda row: row.feed in refused)
             self._say_state("refused by name", after, refused)
             yield
             after = await stage.rows()
@@ -274,7 +277,7 @@ class Acts:
             pad = PAD_OCTETS if turn < PADDED_TIMES else 0
             for source in stage.sources:  # another text each time: what changes nothing is no change
                 await stage.ask(do="put", node=source, first=0, count=PADDED, text=f"v{turn + 2}", pad=pad)
-        await self._settled()
+        await self.settled()
         await self._said(lambda status: status["receipted"] == status["head"])
 
         generations = {source: row.detail.get("generation", 0) for source, row in (await stage.rows()).items()}
@@ -287,7 +290,7 @@ class Acts:
             await self._said(lambda status: Position.parse(status["floor"]).place > taken[status["source"]])
             await asyncio.to_thread(edge_image.put_back, image, folder)
             await stage.start("member")
-            rows = await self._until(lambda row: row.detail.get("generation", 0) > generations[row.source], SNAPSHOT_S_MAX)
+            rows = await self.until(lambda row: row.detail.get("generation", 0) > generations[row.source], SNAPSHOT_S_MAX)
             now = {source: row.detail.get("generation") for source, row in rows.items()}
             loaded = all(now[source] != generations[source] for source in now) if now else None
             self.fact("loaded by snapshot", loaded, f"generations before {generations}, after {now}")
@@ -316,7 +319,7 @@ class Acts:
         stage, records = self.stage, self.stage.scenario.load.records
         count = int(records * SHARE)
         await stage.ask(do="pause", on=True)
-        await self._settled()
+        await self.settled()
         before = await stage.rows()
 
         async def begin() -> None:
@@ -328,7 +331,7 @@ class Acts:
                 await stage.ask(do="put", node=source, first=0, count=count, text="v1")
 
         async with Fault(f"{count} of {records} names of each prefix removed at the node", begin, heal, self.log):
-            after = await self._until(lambda row: row.feed == "HELD")
+            after = await self.until(lambda row: row.feed == "HELD")
             self._say_state("it is held", after, ("HELD",))
             yield
             after = await stage.rows()
@@ -348,7 +351,7 @@ class Acts:
         states = {source: f"{row.feed}: {row.feed_reason}" for source, row in rows.items()}
         self.fact(name, all(row.feed in feeds for row in rows.values()) if rows else None, f"{states}")
 
-    async def _until(self, reached: Callable[[SourceStatus], bool], seconds: float = STATE_S_MAX) -> dict[str, SourceStatus]:
+    async def until(self, reached: Callable[[SourceStatus], bool], seconds: float = STATE_S_MAX) -> dict[str, SourceStatus]:
         """Look until it holds of every source, or the time is over; what was seen last."""
         until, rows = time.monotonic() + seconds, dict[str, SourceStatus]()
         while time.monotonic() < until:
@@ -359,7 +362,7 @@ class Acts:
             await asyncio.sleep(max(LOOK_S, self.stage.look_s / 2))
         return rows
 
-    async def _settled(self) -> None:
+    async def settled(self) -> None:
         """Registrations stop, and all that was registered is receipted. Raises TimeoutError."""
         await self.stage.ask(do="pause", on=True)
         async with asyncio.timeout(STATE_S_MAX):
@@ -388,9 +391,14 @@ class Acts:
             ]
         return count, wrong
 
-    async def ask_us(self, names: Sequence[str], host: str = HOST) -> dict[str, Reply | None]:
+    async def wrong_of(self, texts: Mapping[str, str], port: int | None = None) -> list[str]:
+        """Names that are not answered with these texts: at our own address, or at another port of this machine."""
+        answers = await self.ask_us(list(texts), port=port)
+        return [name for name, reply in answers.items() if reply is None or not _right(name, texts[name], reply)]
+
+    async def ask_us(self, names: Sequence[str], host: str = HOST, port: int | None = None) -> dict[str, Reply | None]:
         """Answers at our own address, whatever they say; None: none came."""
-        server, turns = Server("tcp", host, self.stage.ports["handle"]), asyncio.Semaphore(ASKED_AT_ONCE)
+        server, turns = Server("tcp", host, port or self.stage.ports["handle"]), asyncio.Semaphore(ASKED_AT_ONCE)
         async with HandleClient(ClientConfig((server,))) as client:
 
             async def one(name: str) -> Reply | None:

@@ -68,6 +68,53 @@ def no_snapshot() -> None:
     plant(Load, "begin", only_the_first)
 
 
+def never_compared() -> None:
+    from replica.model.digest import ContentDigest
+
+    plant(ContentDigest, "same_content", lambda *_: True)
+
+
+def ledger_drops() -> None:
+    from replica.model.ledger import Verdict, kept
+    from replica.takeover import ledger
+
+    last_word = ledger._last_word
+
+    def dropped(*given: Any, **named: Any) -> Any:
+        line = last_word(*given, **named)
+        return replace(line, verdict=kept(line.written)) if line.verdict is Verdict.ACCEPT else line
+
+    plant(ledger, "_last_word", dropped)
+
+
+def return_forgotten() -> None:
+    from replica.model.ladder import RETURNING
+    from replica.takeover.failback import Failback
+
+    step, begun = Failback.step, set[str]()
+
+    def forgetful(failback: Failback, world: Any) -> Any:
+        if world.state.ladder.stage not in RETURNING:
+            begun.add(failback.source)
+        return step(failback, world) if failback.source in begun else ()
+
+    plant(Failback, "step", forgetful)
+
+
+def loss_unseen() -> None:
+    from replica.model import ladder_rules
+    from replica.takeover import ladder, ladder_plan
+
+    for where in (ladder_rules, ladder, ladder_plan):
+        plant(where, "too_far_behind", lambda *_: "")
+
+
+def feed_unheard() -> None:
+    from replica.takeover import edge_ladder
+
+    plant(edge_ladder, "HEARD_MS_MAX", -1)
+
+
 PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.TAKES_OVER_ON_SILENCE: silence_is_death,
     Plant.NO_BRAKE: no_brake,
@@ -75,6 +122,11 @@ PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.UNPROVED_ACCEPTED: unproved_accepted,
     Plant.MISSING_IS_SAID: missing_is_said,
     Plant.NO_SNAPSHOT: no_snapshot,
+    Plant.NEVER_COMPARED: never_compared,
+    Plant.LEDGER_DROPS: ledger_drops,
+    Plant.RETURN_FORGOTTEN: return_forgotten,
+    Plant.LOSS_UNSEEN: loss_unseen,
+    Plant.FEED_UNHEARD: feed_unheard,
 }
 BY_CONFIGURATION = (Plant.NEVER_TAKES_OVER,)  # a rule that the member's own file turns off
 

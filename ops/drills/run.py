@@ -25,6 +25,7 @@ from ops import VERSION
 from ops.admin.values import SourceStatus
 from ops.drills.acts import Acts, content_of
 from ops.drills.cluster_stage import ClusterStage
+from ops.drills.registering_stage import RegisteringStage
 from ops.drills.stage import MEMBER, Stage
 from replica.model.errors import ZaibeiError
 
@@ -62,7 +63,7 @@ class Drill:
         return judge(self.scenario, outside)
 
     async def _play(self) -> None:
-        kind = Stage if self.scenario.members == 1 else ClusterStage
+        kind = ClusterStage if self.scenario.members > 1 else RegisteringStage if self.scenario.fence else Stage
         async with kind(self.folder, self.scenario, self.seed, self.plant) as stage:
             acts = Acts(stage, self.outside, self.log, Random(self.seed))
             self._tell("the stage is set up")

@@ -1,0 +1,260 @@
+"""Acts of taking over registrations and giving them back, by the operators' own commands.
+
+cut off or slow -> the node registers alone -> it dies -> plan, two signatures, run -> registered here -> it returns, follows,
+and is given back by `failback plan` and `run`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from chaos.faults.edge_stream_proxy import Way
+from chaos.faults.fault import Fault
+from chaos.faults.rules import StreamRule
+from chaos.scenarios.scenario import Act, Step
+from chaos.standin.registries import url_of
+from ops.drills.registering_stage import PEOPLE, RegisteringStage
+from ops.operators import edge_keys
+from replica.model.errors import Code, ZaibeiError
+from replica.model.ladder import RETURNING
+from replica.model.ladder import Stage as Rung
+from replica.model.position import Position
+
+if TYPE_CHECKING:
+    from ops.drills.acts import Acts
+
+OWN_FIRST, OWN_WRITES, AT_ONCE = 500_000, 100, 10  # numbers of names that the node registers alone; so many in a commit
+# Of a slow feed; more commits than the copy gives credit for, so that the node states what it may not send yet.
+SLOW_OCTETS_PER_S, SLOW_WRITES, BEHIND_MIN = 10_000, 1_500, 300
+OURS_FIRST, OURS = 700_000, 3
+SERVING_S_MAX, BACK_S_MAX, BEHIND_S_MAX = 30.0, 30.0, 30.0
+EPOCHS = 2  # ours, and the node's next
+LOOK_S = 0.02
+REASON = "drill: its hall is dark"
+ON_THE_WAY = tuple(one.name for one in RETURNING)
+PAST_WAITING = tuple(one for one in ON_THE_WAY if one != Rung.RETURN_REQUESTED.name)
+
+Acting = Callable[[Step], AbstractAsyncContextManager[None]]
+
+
+def acts_of(acts: Acts) -> dict[Act, Acting]:
+    """The acts of this file."""
+    return {
+        Act.RETURNS_WITH_WRITES: lambda _: _Returning(acts).broken(),
+        Act.RETURN_INTERRUPTED: lambda _: _Returning(acts, interrupted=True).broken(),
+        Act.TAKEN_OVER_BEHIND: lambda _: _Returning(acts, behind=True).broken(),
+    }
+
+
+@dataclass(slots=True)
+class _Returning:
+    """One source, from the cut to the return. own: names that the node alone told its clients; ours: those registered here."""
+
+    acts: Acts
+    interrupted: bool = False
+    behind: bool = False
+    own: dict[str, str] = field(default_factory=dict)
+    ours: dict[str, str] = field(default_factory=dict)
+    epoch: int = 0  # of the node, before
+    unheld: int = 0  # of the node's own, what the copy lacks when the node is dead
+
+    @property
+    def stage(self) -> RegisteringStage:
+        found = self.acts.stage
+        assert isinstance(found, RegisteringStage), "this act needs a stage on which registrations may be taken over"
+        return found
+
+    @property
+    def source(self) -> str:
+        return self.stage.sources[0]
+
+    @asynccontextmanager
+    async def broken(self) -> AsyncIterator[None]:
+        """The node is gone and its registrations are ours; healed when they are the node's again."""
+        await self.acts.settled()
+        self.epoch = Position.parse((await self.stage.rows())[self.source].position).epoch
+        what = "changes that its slow feed had not carried" if self.behind else "writes of its own while it was cut off"
+        async with Fault(f"the node dies with {what}", self._die, self._revive, self.acts.log):
+            await self._take_over()
+            await self._register()
+            yield
+        await self._return()
+        await self._look_at_both()
+
+    # ------------------------------------------------------------------------------------------------- down
+
+    async def _die(self) -> None:
+        stage = self.stage
+        if self.behind:
+            for way in Way:
+                stage.push.set(way, StreamRule(octets_per_s=SLOW_OCTETS_PER_S))
+        else:
+            stage.cut(True)
+            await stage.ask(do="mute", on=True)
+        count, since_ns = SLOW_WRITES if self.behind else OWN_WRITES, time.monotonic_ns()
+        for first in range(OWN_FIRST, OWN_FIRST + count, AT_ONCE):
+            await stage.ask(do="put", node=self.source, first=first, count=AT_ONCE, text="own")
+        prefix = stage.prefix_of[self.source]
+        self.own = {f"{prefix}/N-{number}": "own" for number in range(OWN_FIRST, OWN_FIRST + count)}
+        if self.behind:
+            await self._until(lambda: stage.ladder(self.source), lambda row: (row["behind"] or 0) >= BEHIND_MIN, BEHIND_S_MAX)
+        stage.cut(True)
+        os.kill(stage.pid("nodes"), signal.SIGKILL)
+        await stage.gone("nodes")
+        self.unheld = len(await self.acts.wrong_of(self.own))
+        self.acts.outside.source_lost = self.unheld  # while it is away: they return with it
+        self.acts.outside.source_lost_ms = (time.monotonic_ns() - since_ns) // 1_000_000
+
+    async def _take_over(self) -> None:
+        """As two people do it: plan, sign, sign, run; where the copy is behind, refused first."""
+        stage, member = self.stage, self.stage.member_words()
+        loss = list[str]()
+        if self.behind:
+            row = await stage.ladder(self.source)
+            behind = row["behind"]
+            code, told = await stage.zaibei("takeover", "plan", self.source, "--registration", *member)
+            refused = str(told.get("refusal", ""))
+            number = f"{behind} changes behind the source" in refused
+            self.acts.fact("refused with the number", bool(code) and number, f"exit {code}: {refused or told}")
+            loss = ["--accept-loss", str(behind)]
+        code, told = await stage.zaibei("takeover", "plan", self.source, "--registration", *loss, *member)
+        if code:
+            raise ZaibeiError(Code.REFUSED, f"the takeover was not planned: {told}")
+        token = str(told["token"])
+        for name in PEOPLE:
+            key = str(stage.folder / f"{name}{edge_keys.SUFFIX}")
+            await stage.zaibei("takeover", "sign", token, "--key", key, "--yes", *member)
+        run = ["takeover", "run", self.source, "--registration", "--plan", token, "--reason", REASON]
+        code, told = await stage.zaibei(*run, *member)
+        if code:
+            raise ZaibeiError(Code.REFUSED, f"the takeover was not run: {told}")
+        row = await self._until(lambda: stage.ladder(self.source), lambda row: row["stage"] == Rung.SERVING.name, SERVING_S_MAX)
+        by_both = row["stage"] == Rung.SERVING.name and sorted(row["approvals"]) == sorted(PEOPLE)
+        self.acts.fact("taken over by two people", by_both, f"stands at {row['stage']}, approved by {row['approvals']}")
+        if self.behind:
+            await self._recorded(int(loss[1]))
+
+    async def _recorded(self, accepted: int) -> None:
+        """The audit says what was accepted, and how much the copy lacked, for whoever asks years later."""
+        code, told = await self.stage.zaibei("audit", "list", self.source, *self.stage.member_words())
+        proposed = [one for one in told.get("records", ()) if "accepted" in one["evidence"]]
+        said = [int(one["evidence"]["accepted"]) for one in proposed]
+        held = code == 0 and said[-1:] == [accepted]
+        self.acts.fact("what was accepted is recorded", held, f"losses accepted, by the audit: {said}")
+
+    async def _register(self) -> None:
+        """Our own registrar's command; what it says is done is a promise as a receipt is."""
+        stage, prefix = self.stage, self.stage.prefix_of[self.source]
+        for number in range(OURS_FIRST, OURS_FIRST + OURS):
+            name = f"{prefix}/N-{number}"
+            values = json.dumps([{"index": 1, "type": "URL", "data": url_of(name, "ours"), "ttl": 60}])
+            code, told = await stage.zaibei("register", "put", name, "--json-values", values, *stage.register_words())
+            if code:
+                raise ZaibeiError(Code.REFUSED, f"{name} was not registered here: {told}")
+            self.ours[name] = "ours"
+        line = [{"name": name, "text": text, "at_ns": time.monotonic_ns()} for name, text in self.ours.items()]
+        octets = "".join(json.dumps(one) + "\n" for one in line)  # the node is dead: nobody else writes there
+        for kind in ("acks", "receipts"):
+            with (stage.told / f"{self.source}-{kind}.jsonl").open("a", encoding="utf-8") as file:
+                file.write(octets)
+
+    # ------------------------------------------------------------------------------------------------- back
+
+    async def _revive(self) -> None:
+        self.stage.cut(False)
+        if self.stage.children["nodes"].process.poll() is not None:
+            await self.stage.start("nodes")
+
+    async def _return(self) -> None:
+        if self.interrupted:
+            await self._interrupted()
+        else:
+            await self.stage.ask(do="follow", node=self.source)
+        await self._give_back(BACK_S_MAX)
+
+    async def _interrupted(self) -> None:
+        """Begun twice at once; our member dies while it waits for the node, and again while the node copies."""
+        stage = self.stage
+        begun = [asyncio.create_task(self._give_back(BACK_S_MAX)) for _ in range(2)]
+        try:
+            await self._until(self._looked, lambda row: row["stage"] in ON_THE_WAY, BACK_S_MAX)
+            await self._restart_member()
+            await self._until(self._looked, lambda row: bool(row["node"]["reached"]), BACK_S_MAX)
+            await stage.ask(do="follow", node=self.source)
+            await self._until(self._looked, lambda row: row["stage"] in PAST_WAITING, BACK_S_MAX)
+            await self._restart_member()
+            await asyncio.gather(*begun)
+        finally:
+            for one in begun:
+                one.cancel()
+
+    async def _looked(self) -> dict[str, Any]:
+        return await self.stage.failback(self.source)
+
+    async def _restart_member(self) -> None:
+        os.kill(self.stage.pid("member"), signal.SIGKILL)
+        await self.stage.gone("member")
+        await self.stage.start("member")
+
+    async def _give_back(self, seconds: float) -> None:
+        """Plan and run until the node registers again; both may be refused or fall to a restart, and are repeated."""
+        stage, until = self.stage, time.monotonic() + seconds
+        while time.monotonic() < until:
+            with suppress(ZaibeiError):
+                code, told = await stage.zaibei("failback", "plan", self.source, *stage.member_words())
+                if code == 0:
+                    words = ["failback", "run", self.source, "--plan", str(told["token"]), "--timeout", f"{seconds / 2:.0f}"]
+                    await stage.zaibei(*words, *stage.member_words())
+                if (await stage.failback(self.source))["stage"] == Rung.NORMAL.name:
+                    return
+            await asyncio.sleep(LOOK_S)
+
+    async def _look_at_both(self) -> None:
+        """After the return: what the ledger holds, and whether each side has what the other told its clients."""
+        stage, facts = self.stage, self.acts
+        row = await stage.failback(self.source)
+        ledger = row["ledger"] or {}
+        _, told = await stage.zaibei("failback", "conflicts", self.source, "--all", *stage.member_words())
+        lines = {str(one["identifier"]).lower() for one in told.get("lines", ())}
+        lacking = [name for name in self.own if name.lower() not in lines]
+        whole = ledger.get("lines") == len(told.get("lines", ())) and len(lacking) == len(self.own) - self.unheld
+        counts = {word: ledger.get(word) for word in ("lines", "entered", "kept", "same", "held", "open")}
+        facts.fact(
+            "the ledger has all of them", whole and bool(self.unheld),
+            f"{self.unheld} of {len(self.own)} were not copied, {len(lines)} names have lines, {counts}",
+        )  # fmt: skip
+        wrong = await facts.wrong_of(self.own | self.ours)
+        facts.fact(
+            "none is lost", not wrong, f"{len(wrong)} of {len(self.own) + len(self.ours)} are not answered here, {wrong[:3]}"
+        )
+        wrong = await facts.wrong_of(self.own | self.ours, stage.ports["nodes"])
+        facts.fact("the node has ours", not wrong, f"{len(wrong)} are not answered by the node, {wrong[:3]}")
+        if self.interrupted:
+            epoch = Position.parse(str(row["position"])).epoch
+            count = len(told.get("lines", ()))
+            one = row["stage"] == Rung.NORMAL.name and epoch == self.epoch + EPOCHS and count == self.unheld
+            said = f"{row['stage']} in epoch {epoch}, {self.epoch} before; {count} lines for {self.unheld} writes"
+            facts.fact("one state", one, said)
+        await stage.ask(do="pause", on=False)  # it registers again
+
+    @staticmethod
+    async def _until(
+        look: Callable[[], Awaitable[dict[str, Any]]], reached: Callable[[dict[str, Any]], bool], seconds: float
+    ) -> dict[str, Any]:
+        """Look until it holds or the time is over; what was seen last."""
+        until, row = time.monotonic() + seconds, dict[str, Any]()
+        while time.monotonic() < until:
+            with suppress(ZaibeiError):
+                row = await look()
+                if reached(row):
+                    return row
+            await asyncio.sleep(LOOK_S)
+        return row

@@ -1,0 +1,82 @@
+"""What drills do: every act has somebody who does it, a node takes what others registered, planted bugs break what they say."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from chaos.drills.outside import Outside
+from chaos.faults.fault import FaultLog
+from chaos.scenarios.all import SCENARIOS
+from chaos.scenarios.scenario import Act, Fence
+from chaos.standin.registries import told_by, url_of
+from ops.drills import planted, registering_stage
+from ops.drills.acts import Acts
+from ops.drills.stage import Stage
+from replica.model import ladder_rules
+from replica.model.batch import OP_DELETE, OP_PUT, Change
+from replica.model.digest import ContentDigest
+from replica.model.handle.values import HandleValue, encode_record
+from replica.model.identifier import Identifier
+from replica.model.ledger import Verdict
+from replica.model.position import ORIGIN
+from replica.takeover import edge_ladder
+from replica.takeover.ledger import Policies, SourceWrite, classify
+
+NAME = "88.118.1/N-7"
+
+
+def test_every_act_is_played_and_every_act_is_in_a_scenario() -> None:
+    acts = Acts(cast(Stage, None), Outside(0), FaultLog(), cast("planted.Any", None))
+    assert set(acts._acts) == set(Act)
+    assert {step.act for one in SCENARIOS for step in one.steps} | {Act.NODES_HANG} == set(Act)
+
+
+def test_who_takes_over_registrations_has_a_stage_for_it() -> None:
+    needing = {Act.RETURNS_WITH_WRITES, Act.RETURN_INTERRUPTED, Act.TAKEN_OVER_BEHIND, Act.PROBES_BLOCKED}
+    for one in SCENARIOS:
+        acts = {step.act for step in one.steps}
+        assert bool(acts & needing) == (one.fence is not None), one.name
+        assert (Act.PROBES_BLOCKED in acts) == (one.fence is Fence.WRITE_PATH), "only a fenced source is taken over by itself"
+    assert len(registering_stage.PEOPLE) == 2
+
+
+def test_a_node_takes_what_was_registered_elsewhere() -> None:
+    key = Identifier.parse(NAME).key()
+    record = encode_record([HandleValue(1, b"URL", url_of(NAME, "ours").encode(), ttl=60)])
+    assert told_by(Change(OP_PUT, key, record)) == (NAME, "ours")
+    name, text = told_by(Change(OP_DELETE, key))
+    assert name.lower() == NAME.lower() and text is None
+
+
+@pytest.fixture
+def plants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted bugs are taken out again."""
+    monkeypatch.setattr(planted, "plant", monkeypatch.setattr)
+
+
+@pytest.mark.usefixtures("plants")
+def test_certificates_are_never_compared() -> None:
+    ours, theirs = ContentDigest(ORIGIN, 1, 5), ContentDigest(ORIGIN, 1, 6)
+    assert not theirs.same_content(ours)
+    planted.never_compared()
+    assert theirs.same_content(ours)
+
+
+@pytest.mark.usefixtures("plants")
+def test_what_only_the_source_wrote_is_dropped() -> None:
+    write = SourceWrite(b"h1", 1, b"its")
+    assert [line.verdict for line in classify([write], [], Policies())] == [Verdict.ACCEPT]
+    planted.ledger_drops()
+    assert [line.verdict for line in classify([write], [], Policies())] == [Verdict.STATE]
+
+
+@pytest.mark.usefixtures("plants")
+def test_losses_and_feeds_count_for_nothing() -> None:
+    assert "17 changes behind" in ladder_rules.too_far_behind(17, 0, False)
+    assert edge_ladder.HEARD_MS_MAX > 0
+    planted.loss_unseen()
+    planted.feed_unheard()
+    assert ladder_rules.too_far_behind(17, 0, False) == ""
+    assert edge_ladder.HEARD_MS_MAX < 0, "nothing was ever heard so lately"
