@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from hosting.tenant.offices import Offices
 from ops.admin.values import (
     Approval,
     Held,
@@ -32,6 +33,7 @@ from ops.operators.holds import HeldGroup, HoldDesk
 from ops.operators.takeovers import TakeoverDesk
 from ops.proofs import MemberProofs
 from ops.seat import Bound, Seat
+from ops.tenants import MemberTenants
 from replica import native
 from replica.feed.phases import Phase
 from replica.member import regrant, reseed
@@ -79,7 +81,7 @@ class CopyHolds:
             raise ZaibeiError(Code.UNKNOWN, "decided, but not applied yet: look at `zaibei hold list`", definite=False) from None
 
 
-class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders):
+class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants):
     """Satisfies ops.admin.calls.AdminCalls."""
 
     def __init__(
@@ -89,7 +91,9 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders):
         seat: Seat,
         bound: Callable[[], Bound],
         sampler: Sampler | None = None,
+        offices: Offices | None = None,
     ) -> None:
+        self._offices = offices or Offices((), member.hosted, _now_ms)
         self._sampler = sampler or Sampler(lambda: member.copies)
         self._config, self._member, self._seat, self._bound = config, member, seat, bound
         book = BookFile(config.member.data)

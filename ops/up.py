@@ -123,7 +123,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         sampler = Sampler(lambda: member.copies)
         admin = AdminServer(
             config.member.admin_socket,
-            MemberCalls(config, member, seat, lambda: bound, sampler),
+            MemberCalls(config, member, seat, lambda: bound, sampler, registration.offices),
             None if running is None else ClusterDesk(running, LateInviter(config, lambda: bound.get("enrol", ()))),
         )
         await admin.start()

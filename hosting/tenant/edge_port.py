@@ -32,6 +32,7 @@ class RegistrationPort:
 
     def __init__(self, identity: Identity, offices: Offices) -> None:
         self.addresses: tuple[tuple[str, int], ...] = ()
+        self.offices = offices
         self._identity, self._offices = identity, offices
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()

@@ -10,6 +10,7 @@ from ops.admin.cluster_calls import CLUSTER_SIGNATURES
 from ops.admin.failback_calls import FAILBACK_SIGNATURES, FailbackCalls
 from ops.admin.ladder_calls import LADDER_SIGNATURES, LadderCalls
 from ops.admin.proof_calls import PROOF_SIGNATURES, ProofCalls
+from ops.admin.tenant_calls import TENANT_SIGNATURES, TenantCalls
 from ops.admin.values import (
     Approval,
     Held,
@@ -28,7 +29,7 @@ READ_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 60.0
 
 
-class AdminCalls(ProofCalls, FailbackCalls, LadderCalls, Protocol):
+class AdminCalls(ProofCalls, FailbackCalls, LadderCalls, TenantCalls, Protocol):
     """What a running member does for its operator. Each call may raise ZaibeiError; its code becomes the exit code."""
 
     async def status(self) -> Status: ...
@@ -139,7 +140,7 @@ CALLS: MappingProxyType[str, Call] = MappingProxyType(
         **{
             name: Call(MappingProxyType(parameters), result, changes)
             for name, (result, changes, parameters) in (
-                CLUSTER_SIGNATURES | PROOF_SIGNATURES | FAILBACK_SIGNATURES | LADDER_SIGNATURES
+                CLUSTER_SIGNATURES | PROOF_SIGNATURES | FAILBACK_SIGNATURES | LADDER_SIGNATURES | TENANT_SIGNATURES
             ).items()
         },
     }

@@ -15,6 +15,7 @@ from ops.admin.edge_socket import short_path
 from ops.admin.failback_calls import FailbackClient
 from ops.admin.ladder_calls import LadderClient
 from ops.admin.proof_calls import ProofClient
+from ops.admin.tenant_calls import TenantClient
 from ops.admin.values import (
     Approval,
     Held,
@@ -35,7 +36,7 @@ GRACE_S = 2.0  # beyond the member's own time limit
 READ_OCTETS = 64 * 1024
 
 
-class AdminClient(ProofClient, FailbackClient, LadderClient):
+class AdminClient(ProofClient, FailbackClient, LadderClient, TenantClient):
     """Calls a running member.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Any
 from ops.admin.failback_calls import MemoryFailbacks
 from ops.admin.ladder_calls import MemoryLadders
 from ops.admin.proof_calls import MemoryProofs
+from ops.admin.tenant_calls import MemoryTenants
 from ops.admin.values import (
     Approval,
     Held,
@@ -27,7 +28,7 @@ from replica.model.errors import Code, ZaibeiError
 
 
 @dataclass(slots=True)
-class MemoryMember(MemoryProofs, MemoryFailbacks, MemoryLadders):
+class MemoryMember(MemoryProofs, MemoryFailbacks, MemoryLadders, MemoryTenants):
     """Answers from what it was given. `takeover` maps (call, source) to an answer."""
 
     state: Status
@@ -40,6 +41,7 @@ class MemoryMember(MemoryProofs, MemoryFailbacks, MemoryLadders):
     proofs: dict[str, Any] = field(default_factory=dict)
     ladders: dict[str, Any] = field(default_factory=dict)
     failbacks: dict[str, Any] = field(default_factory=dict)
+    tenants: dict[str, Any] = field(default_factory=dict)
     stopping: Callable[[], None] = lambda: None
 
     async def status(self) -> Status:

@@ -36,6 +36,7 @@ COMMANDS = MappingProxyType(
         "cluster": Lazy("ops.cli.cluster:cluster", "Run", "Several members as one: begin, join, look, replace."),
         "source": Lazy("ops.cli.source:source", "Run", "Publish a registry, and check what somebody publishes."),
         "register": Lazy("ops.cli.register:register", "Run", "Identifiers of a source that is hosted here."),
+        "tenant": Lazy("ops.cli.tenant:tenant", "Run", "Tenants: begin, rights, quotas, suspend, import, export."),
         "status": Lazy("ops.cli.status:status", "Look", "Every source: position, lag, freshness, readiness."),
         "resolve": Lazy("ops.cli.resolve:resolve", "Look", "Look an identifier up, here or at any Handle server."),
         "audit": Lazy("ops.cli.audit:audit", "Look", "What was decided, by whom, when and why; verified offline."),

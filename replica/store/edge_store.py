@@ -379,14 +379,17 @@ class SourceStore(StoreBeside):
 
     def _commit(self, entry: LogEntry, change: Change, stored: Stored) -> None:
         octets = put_state(self._stored, self._state_octets, stored, change)
-        audit = self._trail.add(self.source, change, entry, *self._deciding, effect=self._has_effect(stored))
+        audit = self._trail.add(self.source, change, entry, *self._deciding, effect=self._has_effect(stored, change))
         with self._turn:
             self._live.commit(change, entry.index, entry.term)
         self._stored, self._state_octets = stored, octets
         self._trail.wrote(audit)
 
-    def _has_effect(self, stored: Stored) -> bool:
-        """A certificate moves what was compared last each time; what it decides is whether the feed goes on."""
+    def _has_effect(self, stored: Stored, change: Change) -> bool:
+        """A certificate moves what was compared last each time; what it decides is whether the feed goes on. A registration moves
+        the position, and the group's state only where it replaces something."""
+        if self._deciding[0] == "registration":
+            return change.position != self._live.row.position
         checked = self._deciding[0] == "check"
         return stored.group.feed != self._stored.group.feed if checked else stored is not self._stored
 
