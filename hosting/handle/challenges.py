@@ -1,0 +1,113 @@
+"""Requests that wait for the proof of who sent them. Pure: time and randomness are arguments.
+
+| a request is | until | then |
+| --- | --- | --- |
+| OFFERED | an answer names its session | TAKEN: whatever the proof is worth, it is not judged twice |
+| OFFERED | its time is over, or its place is needed by nobody else's than its own client's | EXPIRED |
+
+A session id is given once and means one request of one client. Who floods us fills its own share alone: beyond `client_max` its
+oldest challenge makes room; when the table is full, new clients are told to come again, and nobody's challenge is lost.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from replica.model.handle.admin_bodies import Challenge
+from replica.model.handle.codes import MESSAGE_OCTETS_MAX
+from replica.model.handle.message import Message
+
+SESSION_IDS = 0x7FFFFFFF  # the standard client reads them as signed numbers
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengeLimits:
+    """Of the table.
+
+    Args:
+        life_ms: from the challenge to its answer.
+        waiting_max, octets_max: requests, and their octets.
+        client_max, client_octets_max: of one client address.
+    """
+
+    life_ms: int = 60_000
+    waiting_max: int = 4_096
+    octets_max: int = 64 * 1024 * 1024
+    client_max: int = 64
+    client_octets_max: int = 4 * MESSAGE_OCTETS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A request, what was asked of its sender, and until when (Unix milliseconds, or any clock that does not go back)."""
+
+    session_id: int
+    client: str
+    request: Message
+    octets: bytes
+    challenge: Challenge
+    ends_ms: int
+
+
+class Challenges:
+    """See the module."""
+
+    def __init__(self, limits: ChallengeLimits | None = None) -> None:
+        self.limits = limits or ChallengeLimits()
+        self._offered: OrderedDict[int, Offered] = OrderedDict()  # oldest first, so soonest over first
+        self._clients: dict[str, OrderedDict[int, int]] = {}  # session ids and octets of each client, oldest first
+        self._octets = 0
+
+    def __len__(self) -> int:
+        return len(self._offered)
+
+    @property
+    def octets(self) -> int:
+        return self._octets
+
+    def session_id(self, number: int) -> int:
+        """A free session id from a random number."""
+        found = number % SESSION_IDS + 1
+        while found in self._offered:
+            found = found % SESSION_IDS + 1
+        return found
+
+    def room(self, client: str, octets: int, now_ms: int) -> bool:
+        """Make room for a request, at the cost of its own client alone. False: there is none."""
+        self.expire(now_ms)
+        limits, mine = self.limits, self._clients.get(client, OrderedDict())
+        if octets > limits.client_octets_max:
+            return False
+        while mine and (len(mine) >= limits.client_max or sum(mine.values()) + octets > limits.client_octets_max):
+            self._drop(next(iter(mine)))
+        return len(self._offered) < limits.waiting_max and self._octets + octets <= limits.octets_max
+
+    def offer(self, session_id: int, client: str, request: Message, octets: bytes, challenge: Challenge, now_ms: int) -> None:
+        """Keep a request for which `room` was made."""
+        self._offered[session_id] = Offered(session_id, client, request, octets, challenge, now_ms + self.limits.life_ms)
+        self._clients.setdefault(client, OrderedDict())[session_id] = len(octets)
+        self._octets += len(octets)
+
+    def take(self, session_id: int, client: str, now_ms: int) -> Offered | None:
+        """The request an answer speaks of, for this once. None: none waits, its time is over, or it is another client's."""
+        self.expire(now_ms)
+        found = self._offered.get(session_id)
+        if found is None or found.client != client:
+            return None
+        self._drop(session_id)
+        return found
+
+    def expire(self, now_ms: int) -> None:
+        while self._offered:
+            oldest = next(iter(self._offered.values()))
+            if oldest.ends_ms > now_ms:
+                return
+            self._drop(oldest.session_id)
+
+    def _drop(self, session_id: int) -> None:
+        gone = self._offered.pop(session_id)
+        mine = self._clients[gone.client]
+        self._octets -= mine.pop(session_id)
+        if not mine:
+            del self._clients[gone.client]

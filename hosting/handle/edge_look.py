@@ -1,0 +1,103 @@
+"""Records with administrators, keys and groups: read at the desk where they live here, else as the copy answers them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hosting.answer.port import AnswerPort
+from hosting.answer.standing import FOUND, NO_SUCH_NAME, row_of
+from hosting.tenant.offices import Office, Offices
+from hosting.tenant.records import Named, named
+from replica.model.errors import Code, ZaibeiError
+from replica.model.handle.faults import ProtocolFault
+from replica.model.handle.values import HandleValue, decode_record
+from replica.model.identifier import PrefixTree
+
+Values = tuple[HandleValue, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A record at its desk: `record` as stored, None where there is none."""
+
+    office: Office
+    key: bytes
+    spelling: bytes
+    record: bytes | None
+
+    @property
+    def values(self) -> Values:
+        """Raises ZaibeiError(DAMAGED)."""
+        return values_of(self.record)
+
+
+class Looks:
+    """Reads for registration.
+
+    Args:
+        offices: sources that live here. port: all sources that are held here.
+    """
+
+    def __init__(self, offices: Offices, port: AnswerPort) -> None:
+        self._offices, self._port = offices, port
+        self._sources: PrefixTree[str] = PrefixTree({prefix: one.source for one in offices.settings for prefix in one.prefixes})
+
+    def office(self, prefix: bytes) -> Office:
+        """Raises ZaibeiError: NOT_OWNER, UNREACHABLE."""
+        found = self._sources.longest(prefix)
+        if found is None:
+            raise ZaibeiError(Code.NOT_OWNER, "no source that lives here has this prefix")
+        return self._offices.office_of(found[1])
+
+    async def at_desk(self, name: Named) -> Seen:
+        """A record as it is now. Raises ZaibeiError: NOT_OWNER, NOT_LEADER, UNREACHABLE."""
+        office = self.office(name.owner)
+        key, spelling = office.key(name)
+        [record], _ = await office.clerk.read([key])
+        return Seen(office, key, spelling, record)
+
+    async def values(self, handle: bytes) -> Values:
+        """Values of any handle; None: there is none, for certain.
+
+        Raises:
+            ZaibeiError: it cannot be known now, or is damaged. Then nobody is permitted anything by it.
+        """
+        name = named(_text(handle))
+        try:
+            return (await self.at_desk(name)).values
+        except ZaibeiError as exc:
+            if exc.code is not Code.NOT_OWNER:
+                raise
+        return await self._elsewhere(name)
+
+    async def _elsewhere(self, name: Named) -> Values:
+        owned = self._port.catalog().owners.longest(name.owner)
+        if owned is None:
+            raise ZaibeiError(Code.UNREACHABLE, f"{name.text[:80]!r} belongs to nobody whose records are held here", retry=True)
+        owner, key = owned[1], name.key(case_sensitive=owned[1].case_sensitive)
+        found = (await self._port.get_many({owner.source: [key]})).get(owner.source)
+        if found is None:
+            raise ZaibeiError(Code.UNREACHABLE, f"{owner.source} cannot be read here", retry=True)
+        [record], row = found[0], row_of(found[1])
+        if (row.found if record is not None else row.missing) != (FOUND if record is not None else NO_SUCH_NAME):
+            raise ZaibeiError(
+                Code.UNREACHABLE, f"nobody here vouches for what {owner.source} says of {name.text[:80]!r}", retry=True
+            )
+        return values_of(record)
+
+
+def values_of(record: bytes | None) -> Values:
+    """Raises ZaibeiError(DAMAGED): quarantined, or no record."""
+    if record is None:
+        return None
+    try:
+        return decode_record(record).values
+    except ProtocolFault as fault:
+        raise ZaibeiError(Code.DAMAGED, f"the record cannot be read: {fault.detail}") from fault
+
+
+def _text(handle: bytes) -> str:
+    try:
+        return handle.decode()
+    except UnicodeDecodeError:
+        raise ZaibeiError(Code.MALFORMED, "a handle's name is UTF-8") from None
