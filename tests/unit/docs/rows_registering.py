@@ -7,6 +7,7 @@ from tests.unit.docs.rule_rows import Row
 
 REGISTRATION = "tests/unit/store/test_registration.py"
 CLERK = "tests/unit/tenant/test_clerk.py"
+ADMITTING, RIGHTS = "tests/unit/tenant/test_admitting.py", "tests/unit/tenant/test_rights.py"
 LEADER = "tests/integration/test_registration_leader.py"
 
 REGISTERING = [
@@ -84,5 +85,40 @@ REGISTERING = [
             "if all(peer.fingerprint != who.fingerprint for peer in settings.registrars.peers):",
             "if False:",
         ),
+    ),
+    Row(
+        "2.2",
+        "what a right allows is tested again at apply",
+        "two changes racing until one replaces what its caller may not",
+        f"{ADMITTING}::test_who_may_only_create_replaces_nothing_at_apply_either",
+        Plant("hosting.tenant.admitting:put_need", "return _narrowed(need, ABSENT) or replaces or need", "return need"),
+    ),
+    Row(
+        "2.2",
+        "documents are read again once one was written",
+        "a right that was taken away going on to hold",
+        f"{ADMITTING}::test_a_revoked_right_is_gone_with_the_next_change",
+        Plant("hosting.tenant.follow:Follow.same", "if step is None or step[1]:", "if step is None:"),
+    ),
+    Row(
+        "2.2",
+        "identifiers are counted with what is under way",
+        "a quota passed by many changes at once",
+        f"{ADMITTING}::test_identifiers_never_exceed_their_quota_however_many_come_at_once",
+        Plant("hosting.tenant.admitting:over_count", "if found + pending < limit:", "if found < limit:"),
+    ),
+    Row(
+        "2.2",
+        "a suspended tenant changes nothing",
+        "a suspension that holds nobody up",
+        f"{RIGHTS}::test_a_suspended_tenant_changes_nothing_and_is_read",
+        Plant("hosting.tenant.rights:may", "if tenant.suspended and changes:", "if False:"),
+    ),
+    Row(
+        "2.2",
+        "a change of a tenant's documents is in the audit",
+        "rights given and taken, and nobody knowing by whom",
+        "tests/unit/tenant/test_audited.py::test_who_suspended_a_tenant_and_why",
+        Plant("replica.model.audit_documents:documents_in", "if not changed:", "if True:"),
     ),
 ]
