@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chaos.drills.outside import Lane
-from chaos.scenarios.scenario import Act, Budgets, Fence, Invariant, Plant, Scenario, Step
+from chaos.scenarios.scenario import Act, Budgets, Fence, Invariant, Load, Plant, Scenario, Step
 
 SCENARIO = Scenario(
     name="s35-returns-with-writes",
@@ -15,6 +15,7 @@ SCENARIO = Scenario(
     lanes_judged=(Lane.RECURSIVE, Lane.PORT),  # who kept the node's address asks it before it knows what we registered
     facts=("taken over by two people", "the ledger has all of them", "none is lost", "the node has ours", "back"),
     red=Plant.LEDGER_DROPS,
+    load=Load(lanes=((Lane.RECURSIVE, 10.0), (Lane.HEDGED, 5.0), (Lane.PORT, 10.0))),  # no time is measured
     budgets=Budgets(return_s=30),
     clients_notice="clients of the drill: none of what the node registered alone is found until it is back",
     minutes_max=6,

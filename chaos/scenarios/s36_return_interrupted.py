@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chaos.drills.outside import Lane
-from chaos.scenarios.scenario import Act, Budgets, Fence, Invariant, Plant, Scenario, Step
+from chaos.scenarios.scenario import Act, Budgets, Fence, Invariant, Load, Plant, Scenario, Step
 
 SCENARIO = Scenario(
     name="s36-return-interrupted",
@@ -15,6 +15,7 @@ SCENARIO = Scenario(
     lanes_judged=(Lane.RECURSIVE, Lane.PORT),  # who kept the node's address asks it before it knows what we registered
     facts=("taken over by two people", "the ledger has all of them", "none is lost", "the node has ours", "one state", "back"),
     red=Plant.RETURN_FORGOTTEN,
+    load=Load(lanes=((Lane.RECURSIVE, 10.0), (Lane.HEDGED, 5.0), (Lane.PORT, 10.0))),  # no time is measured
     budgets=Budgets(return_s=30),
     clients_notice="clients of the drill: our address does not answer while the member restarts",
     minutes_max=6,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chaos.drills.outside import Lane
-from chaos.scenarios.scenario import Act, Budgets, Fence, Invariant, Plant, Scenario, Step
+from chaos.scenarios.scenario import Act, Budgets, Fence, Invariant, Load, Plant, Scenario, Step
 
 SCENARIO = Scenario(
     name="s37-taken-over-behind",
@@ -23,6 +23,7 @@ SCENARIO = Scenario(
         "back",
     ),
     red=Plant.LOSS_UNSEEN,
+    load=Load(lanes=((Lane.RECURSIVE, 10.0), (Lane.HEDGED, 5.0), (Lane.PORT, 10.0))),  # no time is measured
     budgets=Budgets(return_s=30),
     clients_notice="clients of the drill: what was not copied is not found until the node is back",
     minutes_max=6,

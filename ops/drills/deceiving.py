@@ -117,7 +117,7 @@ async def _probes_blocked(acts: Acts) -> AsyncIterator[None]:
             row = await stage.ladder(source)
             seen.append(str(row["stage"]))
         beyond = [one for one in seen if one not in BEGINNINGS]
-        acts.fact("the threshold is reached", Stage.THRESHOLD.name in seen or None, f"the ladder stood at {seen}")
+        acts.fact("the threshold is reached", Stage.THRESHOLD.name in seen or bool(beyond) or None, f"the ladder stood at {seen}")
         acts.fact("no act begins", not beyond if seen else None, f"the ladder stood at {seen}")
         alarms = [str(one) for one in row.get("alarms", ())]  # type: ignore[attr-defined]
         acts.fact("it says why", any("heard on its feed" in one for one in alarms) if row else None, f"{alarms}")
