@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Sequence
 
+from hosting.answer.port import AnswerPort
+from hosting.handle.edge_look import Looks
+from hosting.handle.edge_registrar import Registrar, Sources
 from hosting.tenant.edge_port import RegistrationPort
 from hosting.tenant.offices import Offices, OfficeSettings
 from ops.config.values import Source
@@ -22,6 +26,13 @@ def registration_port(sources: Sequence[Source], member: Member, identity: Ident
         if source.hosted or source.registrars
     ]
     return RegistrationPort(identity, Offices(settings, member.hosted, _now_ms))
+
+
+def registrar_of(offices: Offices, port: AnswerPort) -> Registrar | None:
+    """Who answers registrations over the Handle protocol; None: no source lives at this member."""
+    if not offices.settings:
+        return None
+    return Registrar(Looks(offices, port), Sources(_now_ms, secrets.token_bytes))
 
 
 def _now_ms() -> int:

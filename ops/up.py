@@ -20,6 +20,8 @@ from hosting.front.edge_front import Bound as FrontBound
 from hosting.front.edge_front import Front, FrontConfig
 from hosting.front.edge_metrics import FrontCollector
 from hosting.front.edge_port_server import PortServer, PortServerSettings
+from hosting.front.service import FrontService
+from hosting.handle.edge_registrar import Registrar
 from ops.admin.edge_server import AdminServer
 from ops.calls import MemberCalls
 from ops.cluster.desk import ClusterDesk
@@ -32,7 +34,7 @@ from ops.fronts import FrontProcesses
 from ops.metrics import MetricsServer, watch_loop
 from ops.mirror import Sampler
 from ops.pki.edge_own import ALONE, ca_of, trust_files
-from ops.registering import registration_port
+from ops.registering import registrar_of, registration_port
 from ops.seat import Seat
 from replica.cluster.edge_card import read_card
 from replica.enrol.port import Centre
@@ -61,6 +63,7 @@ class MemberPort:
 
     def __init__(self) -> None:
         self.member: Member | None = None  # None while it starts
+        self.registrar: Registrar | None = None  # None where no source lives
 
     def catalog(self) -> Catalog:
         if self.member is None:
@@ -101,6 +104,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         registration = registration_port(config.sources, member, identity)
         stack.push_async_callback(registration.stop)
         await registration.start(_pairs(config.listen.registration))
+        port.registrar = registrar_of(registration.offices, port)
         bound["registration"] = [Address(*address) for address in registration.addresses]
         running = None if member.life is None else RunningCluster(member, member.life)
         enrolment = Enrolment(
@@ -157,7 +161,7 @@ async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stac
         handle = _same_port_twice(handle)
         limits, kept = StreamLimits(config.limits.connections_max), KEPT + config.limits.open_files
         places = FrontConfig(udp=handle, tcp=handle, http=http, grpc=grpc, stream_limits=limits, files_kept=kept)
-        front = Front(port, places)
+        front = Front(port, places, FrontService(port, waiting_max=places.waiting_max, registrar=lambda: port.registrar))
         bound = await front.start()
         stack.push_async_callback(front.stop)
         stack.callback(FrontCollector(front, seat.registry).close)

@@ -12,6 +12,7 @@ from hosting.answer.question import Answer, Question
 from hosting.answer.standing import TRY_ANOTHER, Standing
 from hosting.front.connections import Connections
 from hosting.front.edge_stream import StreamConnection
+from hosting.front.exchange import Registering
 from hosting.front.http_pages import (
     BODY_OCTETS_MAX,
     HEADER_OCTETS_MAX,
@@ -200,12 +201,23 @@ class HttpConnection(StreamConnection):
             self._fill(slot, page_response(Page(400, b'{"responseCode":4,"message":"not a Handle message"}'), close=slot.close))
         elif isinstance(taken, bytes):
             self._fill(slot, _tunnelled(taken, slot))
+        elif isinstance(taken[0], Registering):
+            name = self.transport.get_extra_info("peername") if self.transport is not None else None
+            self._service.register(self, slot, taken[0], str(name[0]) if name else "")
         elif taken[1] is None:
             self._service.ask_views(self, (slot, taken[0]))
         else:
             slot.look = taken[0]
             if not self._service.batcher.ask(self, slot, taken[1]):
                 self.answered(slot, taken[1], Answer(TRY_ANOTHER, _TOO_BUSY))
+
+    def registered(self, context: Any, answers: list[bytes]) -> None:
+        slot = context
+        if answers:
+            self._fill(slot, _tunnelled(b"".join(answers), slot))  # a list: its messages one after another, as over TCP
+        else:
+            self._fill(slot, page_response(Page(503, b'{"responseCode":3,"message":"too much is under way"}'), close=slot.close))
+        self.send_ready()
 
     def _fill(self, slot: _Slot, octets: bytes) -> None:
         slot.octets = octets

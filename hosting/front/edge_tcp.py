@@ -10,6 +10,7 @@ from hosting.answer.question import Answer, Question
 from hosting.answer.standing import TRY_ANOTHER, Standing
 from hosting.front.connections import Connections
 from hosting.front.edge_stream import StreamConnection
+from hosting.front.exchange import Registering
 from hosting.front.service import FrontService
 from replica.model.handle.stream import Deframer
 
@@ -57,7 +58,10 @@ class TcpConnection(StreamConnection):
             echo, question = taken
             self.in_flight += 1
             if question is None:
-                self._service.ask_views(self, echo)
+                if isinstance(echo, Registering):
+                    self._service.register(self, None, echo, self._client())
+                else:
+                    self._service.ask_views(self, echo)
             elif not ask(self, echo, question):
                 self.answered(echo, question, _TOO_BUSY)
         if self.outbox:
@@ -83,6 +87,15 @@ class TcpConnection(StreamConnection):
         self.in_flight -= 1
         self.outbox.append(self._service.site_message(context, standings, trouble))
         self.finish()
+
+    def registered(self, context: Any, answers: list[bytes]) -> None:
+        self.in_flight -= 1
+        self.outbox.extend(answers)
+        self.finish()
+
+    def _client(self) -> str:
+        name = self.transport.get_extra_info("peername") if self.transport is not None else None
+        return str(name[0]) if name else ""
 
     def resume_writing(self) -> None:
         super().resume_writing()

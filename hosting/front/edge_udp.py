@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from hosting.answer.question import Answer, Question
 from hosting.answer.standing import TRY_ANOTHER, Standing
+from hosting.front.exchange import Registering
 from hosting.front.service import FrontService
 from replica.model.handle.answers import Peeked
 from replica.model.handle.codes import DATAGRAM_OCTETS_MAX
@@ -22,6 +23,7 @@ from replica.native import Datagrams
 
 RECEIVED_OCTETS_MAX: Final = 2_048  # standard clients send at most 512
 _TRUNCATED = 0x20
+_SOCKADDR_IN6_OCTETS: Final = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ class UdpListener:
                 self.counters.malformed += 1
             elif isinstance(taken, bytes):
                 self._send(taken, peer)
+            elif isinstance(taken[0], Registering):
+                self._service.register(self, peer, taken[0], _client(peer))
             elif taken[1] is None:
                 self._service.ask_views(self, (taken[0], peer))
             elif not ask(self, (taken[0], peer), taken[1]):
@@ -129,6 +133,11 @@ class UdpListener:
         self._send(self._service.site_message(echo, standings, trouble), peer)
         self.finish()
 
+    def registered(self, context: Any, answers: list[bytes]) -> None:
+        for answer in answers:
+            self._send(answer, context)
+        self.finish()
+
     def finish(self) -> None:
         out, self._out, self._expires = self._out, [], 0
         if not out or self._socket.fileno() < 0:
@@ -139,6 +148,13 @@ class UdpListener:
             sent = 0
         self.counters.sent += sent
         self.counters.unsent += len(out) - sent
+
+
+def _client(peer: bytes) -> str:
+    """The address in a sockaddr_in or sockaddr_in6, without the port."""
+    if len(peer) >= _SOCKADDR_IN6_OCTETS:
+        return socket.inet_ntop(socket.AF_INET6, peer[8:24])
+    return socket.inet_ntop(socket.AF_INET, peer[4:8])
 
 
 def bind_udp(host: str, port: int, limits: UdpLimits, reuse_port: bool) -> socket.socket:

@@ -6,6 +6,7 @@
 | the handle `0` | answered at once, 1 with no values: the heartbeat of the national SDKs |
 | get-site (op 2) | our site, once the views of all sources were read |
 | create, delete, add, remove, modify (100 to 104) | 301: registrations go to the node itself |
+| these, list and a challenge answer, where sources live at this member | hosting/handle answers |
 | every other operation, sessions and logins among them | 5, operation not supported |
 | a response (its code is not 0), or no envelope | silence: two servers can never be set to answer each other |
 | malformed behind its envelope | 4 with the request's id |
@@ -22,6 +23,7 @@ from typing import Final
 
 from hosting.answer.question import Answer, Question
 from hosting.answer.standing import FOUND
+from hosting.handle.edge_registrar import REGISTERS
 from replica.model.handle.answers import (
     Peeked,
     error_answer,
@@ -58,11 +60,18 @@ class SiteAsked:
     octets: bytes
 
 
-Echo = Peeked | SiteAsked
+@dataclass(frozen=True, slots=True)
+class Registering:
+    """A message for hosting/handle, unread."""
+
+    octets: bytes
+
+
+Echo = Peeked | SiteAsked | Registering
 """What of a request goes back in its answer."""
 
-Taken = bytes | tuple[Peeked, Question] | tuple[SiteAsked, None] | None
-"""An answer at once; a question and its echo; a request for our site; silence."""
+Taken = bytes | tuple[Peeked, Question] | tuple[SiteAsked | Registering, None] | None
+"""An answer at once; a question and its echo; a request for our site; a message that registers; silence."""
 
 
 def _expires() -> int:
@@ -70,10 +79,15 @@ def _expires() -> int:
 
 
 class Exchange:
-    """See the module. `expires` gives the expiration time of an answer made now."""
+    """See the module.
 
-    def __init__(self, expires: Callable[[], int] = _expires) -> None:
-        self.expires = expires
+    Args:
+        expires: the expiration time of an answer made now.
+        registers: do sources live here whose registrations we take?
+    """
+
+    def __init__(self, expires: Callable[[], int] = _expires, registers: Callable[[], bool] = lambda: False) -> None:
+        self.expires, self.registers = expires, registers
 
     def take(self, octets: bytes) -> Taken:
         """Read one whole message."""
@@ -116,6 +130,8 @@ class Exchange:
 
     def _other(self, message: Message, octets: bytes) -> Taken:
         op = message.header.op_code
+        if op in REGISTERS and self.registers():
+            return Registering(octets), None
         if op in _REGISTRATIONS:
             decode_request(message)  # malformed ones are told so
             return self._error(

@@ -11,12 +11,14 @@ from hosting.answer.port import AnswerPort
 from hosting.answer.sites import site_with_freshness
 from hosting.answer.standing import Standing, no_standing, standing_of
 from hosting.front.batcher import Batcher
-from hosting.front.exchange import Exchange, SiteAsked
+from hosting.front.exchange import Exchange, Registering, SiteAsked
 from hosting.front.pause import PauseWatch
+from hosting.handle.edge_registrar import Registrar
 from replica.model.errors import ZaibeiError
 from replica.model.handle.codes import EXPIRATION_S
 
 VIEW_CALLS_MAX: Final = 64
+REGISTRATIONS_MAX: Final = 512  # messages under way; more are dropped, the client asks again
 
 
 class ViewSink(Protocol):
@@ -27,12 +29,21 @@ class ViewSink(Protocol):
         ...
 
 
+class RegistrationSink(Protocol):
+    """Whoever took a message that registers."""
+
+    def registered(self, context: Any, answers: list[bytes]) -> None:
+        """`answers`: whole messages; none: silence, or too much is under way."""
+        ...
+
+
 class FrontService:
     """See the module.
 
     Args:
         port: whoever owns the stores.
         wall_clock: Unix seconds, for the expiration time of answers.
+        registrar: who answers messages that register; None: no source lives here, or not yet.
     """
 
     def __init__(
@@ -42,9 +53,12 @@ class FrontService:
         watch: PauseWatch | None = None,
         waiting_max: int = 20_000,
         wall_clock: Callable[[], float] = time.time,
+        registrar: Callable[[], Registrar | None] = lambda: None,
     ) -> None:
         self.port = port
-        self.exchange = Exchange(self.expires)
+        self.exchange = Exchange(self.expires, lambda: registrar() is not None)
+        self._registrar = registrar
+        self._registrations: set[asyncio.Task[None]] = set()
         self.watch = watch or PauseWatch()
         self.batcher = Batcher(port, self.watch.paused, waiting_max=waiting_max)
         self._wall_clock = wall_clock
@@ -53,8 +67,18 @@ class FrontService:
     def close(self) -> None:
         """Give up what is under way."""
         self.batcher.close()
-        for call in self._view_calls:
+        for call in (*self._view_calls, *self._registrations):
             call.cancel()
+
+    def register(self, sink: RegistrationSink, context: Any, asked: Registering, client: str) -> None:
+        """Have a message answered; `sink.registered` is called later, or at once. `client`: its address without the port."""
+        registrar = self._registrar()
+        if registrar is None or len(self._registrations) >= REGISTRATIONS_MAX:
+            sink.registered(context, [])
+            return
+        call = asyncio.get_running_loop().create_task(_register(registrar, sink, context, asked.octets, client))
+        self._registrations.add(call)
+        call.add_done_callback(self._registrations.discard)
 
     def expires(self) -> int:
         """Expiration time of an answer made now."""
@@ -93,3 +117,11 @@ class FrontService:
         """The answer to GET_SITE_INFO as a whole Handle message."""
         site = b"" if trouble else self.own_site(standings)
         return self.exchange.site(echo, site, trouble or "this member has no site of its own")
+
+
+async def _register(registrar: Registrar, sink: RegistrationSink, context: Any, octets: bytes, client: str) -> None:
+    answers: list[bytes] = []
+    try:
+        answers = await registrar.answer(octets, client)
+    finally:  # whatever went wrong, the place of the request is given back
+        sink.registered(context, answers)
