@@ -65,16 +65,16 @@ soak: setup ## whole simulated clusters under faults, seed by seed (SEEDS=20000 
 	@$(PY) -m tests.simulation.raft.soak --seeds $(SEEDS) --start $(START) $(ARGS)
 
 faults: setup ## faults on real processes, links through our own proxies, no root (ARGS="--only 7 --keep DIR", or --long)
-	@$(PY) -m tests.faults.run $(ARGS)
+	@$(PY) -m tests.faults.run --evidence zaibei-data/drills $(ARGS)
 
 faults-root: setup ## those that need root: power failure, dropped packets, memory limits
-	@$(PY) -m tests.faults.run --root $(ARGS)
+	@$(PY) -m tests.faults.run --root --evidence zaibei-data/drills $(ARGS)
 
 drills: setup ## every scenario on a stage of its own, judged from outside, left as signed evidence (ARGS="--quick")
 	@.venv/bin/zaibei drill run --all --yes $(ARGS)
 
-drills-root: setup ## scenarios that need root: those of the rigs, which leave no bundles yet
-	@$(PY) -m tests.faults.run --root $(ARGS)
+drills-root: setup ## scenarios that need root: those of the rigs, which leave signed evidence too
+	@$(PY) -m tests.faults.run --root --evidence zaibei-data/drills $(ARGS)
 
 redproofs: setup ## each scenario with its planted bug: passed is who turns red
 	@.venv/bin/zaibei drill run --all --red --yes $(ARGS)

@@ -34,6 +34,7 @@ from chaos.rigs.edge_network import NetLab
 from chaos.rigs.edge_probe import probe
 from tests.faults import scenarios
 from tests.faults.acts import Stage
+from tests.faults.edge_evidence import Evidence, Left
 from tests.faults.house import House, Lateness, load_of_machine, setting_of
 from tests.faults.scenario import Invariant, Layer, Scenario
 from tests.faults.system import PYTHON, ROOT, System
@@ -59,6 +60,7 @@ class Outcome:
     verdict: Verdict
     why: list[str] = field(default_factory=list)
     figures: dict[str, object] = field(default_factory=dict)
+    folder: Path | None = None  # of its history and fault log; None: not run
 
     def line(self) -> str:
         word = {Verdict.PASS: "pass", Verdict.FAIL: "FAIL", Verdict.UNKNOWN: "inconclusive"}[self.verdict]
@@ -111,7 +113,7 @@ class Run:
         self.scenario, self.folder, self.seed = scenario, folder, seed
         self._house, self._load = house, replace(scenario.load, tag=f"-s{scenario.number}")
         self.history = History()
-        self.outcome = Outcome(scenario, Verdict.UNKNOWN)
+        self.outcome = Outcome(scenario, Verdict.UNKNOWN, folder=folder)
         self._late = Lateness()
         self._began_events = 0
 
@@ -355,7 +357,8 @@ def _in_lab(chosen: Sequence[Scenario], system: str, folder: Path, seed: int, to
     for place, scenario in enumerate(chosen):
         if place < len(found):
             one = found[place]
-            told(Outcome(scenario, Verdict(one["verdict"]), one["why"], one["figures"]))
+            there = Path(one["folder"]) if one["folder"] else None
+            told(Outcome(scenario, Verdict(one["verdict"]), one["why"], one["figures"], there))
         else:
             told(Outcome(scenario, Verdict.UNKNOWN, [f"the inner runner failed: {(inside / 'runner.log').read_text()[-800:]}"]))
 
@@ -381,6 +384,7 @@ def turned(verdict: Verdict) -> Verdict:
 @click.option("--seed", default=1, show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for histories and logs; without it they are removed.")
 @click.option("--long", is_flag=True, help=f"Each scenario's steps {LONG_TIMES} times over.")
+@click.option("--evidence", type=click.Path(path_type=Path), help="Folder of signed bundles: one more a scenario.")
 @click.option("--lab", hidden=True)
 @click.option("--told", hidden=True, type=click.Path(path_type=Path))
 def main(
@@ -391,6 +395,7 @@ def main(
     seed: int,
     keep: Path | None,
     long: bool,
+    evidence: Path | None,
     lab: str | None,
     told: Path | None,
 ) -> None:
@@ -404,13 +409,20 @@ def main(
         name, net, members = lab.split(":")
         inside = [one for one in chosen if one.lab]
         found = run_all(inside, system, keep, seed, NetLab.attached(name, int(net), int(members)))
-        rows = [{"verdict": one.verdict, "why": one.why, "figures": one.figures} for one in found]
+        rows = [
+            {"verdict": one.verdict, "why": one.why, "figures": one.figures, "folder": str(one.folder or "")} for one in found
+        ]
         told.write_text(json.dumps(rows, default=str))
         return
     began_s, counts = time.monotonic(), dict.fromkeys(Verdict, 0)
+    kept = Evidence(evidence, seed) if evidence is not None else None
 
     def report(outcome: Outcome) -> None:
         print(outcome.line(), flush=True)
+        if kept is not None:
+            left = Left(outcome.verdict, outcome.why, outcome.figures, outcome.folder)
+            of = f"standin:{outcome.scenario.red}" if red else system
+            kept.keep(outcome.scenario, of, left, "; long: its steps several times over" if long else "")
         counts[turned(outcome.verdict) if red else outcome.verdict] += 1
 
     with tempfile.TemporaryDirectory(prefix="zaibei-faults-run-") as spare:
