@@ -13,7 +13,9 @@ from replica.member.copy import SourceCopy
 from replica.member.failback_runner import FailbackRunner
 from replica.member.member import Member
 from replica.model.errors import Code, ZaibeiError
-from replica.model.identifier import key_text
+from replica.model.handle.faults import ProtocolFault
+from replica.model.handle.values import decode_record
+from replica.model.identifier import DOCUMENT, key_text
 from replica.model.ladder import FREEZE_MS_MAX, Stage
 from replica.model.ledger import Ledger, Line
 from replica.takeover.failback import Wish
@@ -153,15 +155,26 @@ def line_view(line: Line) -> Row:
         "ours_written": line.written.name.lower(),
         "certain": line.certain,
         "later": line.later,
-        "theirs": _value(line.theirs),
-        "ours": _value(line.ours),
+        "theirs": _value(line.key, line.theirs),
+        "ours": _value(line.key, line.ours),
         "theirs_stamp": stamp(line.key, line.theirs),
         "ours_stamp": stamp(line.key, line.ours),
     }
 
 
-def _value(octets: bytes | None) -> Row | None:
-    """A value for people: its length and its beginning; None: no record."""
+def _value(key: bytes, octets: bytes | None) -> Row | None:
+    """A value for people: its length and what it says; None: no record."""
     if octets is None:
         return None
-    return {"octets": len(octets), "text": octets[:VALUE_SHOWN_OCTETS].decode("utf-8", "replace"), "hex": octets.hex()}
+    return {"octets": len(octets), "text": _said(key, octets)[:VALUE_SHOWN_OCTETS], "hex": octets.hex()}
+
+
+def _said(key: bytes, octets: bytes) -> str:
+    """`TYPE=data` of each value of an identifier's record; of anything else its octets as text."""
+    try:
+        values = decode_record(octets).values if key[:1] != DOCUMENT else ()
+    except ProtocolFault:
+        values = ()
+    if not values:
+        return octets[:VALUE_SHOWN_OCTETS].decode("utf-8", "replace")
+    return "; ".join(f"{one.type.decode('utf-8', 'replace')}={one.data.decode('utf-8', 'replace')}" for one in values)

@@ -124,8 +124,10 @@ def confirm(plan_text: str, yes: bool) -> None:
     if yes:
         return
     token = token_of(plan_text)
-    act = next((line.split(" ", 1)[1] for line in plan_text.splitlines() if line.startswith("act ")), "")
-    wanted = f"{act} {token[:4]}"
+    said = dict(line.split(" ", 1) for line in plan_text.splitlines() if " " in line)
+    act, source = said.get("act", ""), said.get("source", "")
+    word = act if act and " " not in act else source  # what is done, or to whom
+    wanted = f"{word} {token[:4]}"
     if click.prompt(f"To sign, type: {wanted}", err=True, default="", show_default=False) != wanted:
         click.echo("Not signed.", err=True)
         raise click.Abort

@@ -166,10 +166,12 @@ def render(found: Status) -> Group:
             parts.append(Text(printable(f"{one.source}: lag: {one.detail.get('lag_check', '')}"), style="red"))
         if one.held:
             parts.append(Text(f"{one.source}: waits for two people. Next: zaibei hold list", style="yellow"))
+        elif one.authority == "REGISTRATION" and one.feed == "FENCED":
+            text = f"{one.source}: when it works again: zaibei failback plan {one.source}"
+            parts.append(Text(printable(text), style="yellow"))
         elif one.feed in ("FORKED", "FENCED"):
-            parts.append(
-                Text(printable(f"{one.source}: look at both sides. Next: zaibei source grant plan {one.source}"), style="yellow")
-            )
+            text = f"{one.source}: look at both sides. Next: zaibei source grant plan {one.source}"
+            parts.append(Text(printable(text), style="yellow"))
     parts.extend(Text(printable(f"! {warning}"), style="yellow") for warning in found.warnings)
     return Group(*parts)  # type: ignore[arg-type]
 

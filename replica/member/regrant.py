@@ -17,7 +17,7 @@ from replica.member.group_port import propose_and_wait
 from replica.member.member import Member
 from replica.model.errors import Code, ZaibeiError
 from replica.model.position import NO_LINEAGE, Position
-from replica.model.states import FeedState
+from replica.model.states import Authority, FeedState
 
 PLAN_VERSION = "zaibei grant plan 1"
 TOKEN_DIGITS = 16
@@ -78,6 +78,9 @@ def _copy(member: Member, source: str) -> SourceCopy:
 
 def _plan(copy: SourceCopy) -> GrantPlan:
     state, name = copy.store.state(), copy.settings.name
+    if state.authority is Authority.REGISTRATION:
+        text = f"registrations of {name} are taken over: only a failback gives them back. Next: zaibei failback plan {name}"
+        raise ZaibeiError(Code.REFUSED, text)
     if state.feed not in GRANTABLE:
         raise ZaibeiError(Code.REFUSED, f"the feed of {name} is {state.feed.name}: an epoch is granted by hand only after a fork")
     if state.hold is not None:

@@ -147,6 +147,9 @@ class Node:
         return next(((one.records, f"{one.total:032x}") for one in known if one.position == position), None)
 
 
+LISTENS = ("handle", "http", "grpc", "feed", "beats", "metrics", "registration")  # all: a member may run here on its defaults
+
+
 def url(number: int, text: str = "v1") -> str:
     return f"https://example.cn/{number}/{text}"
 
@@ -172,7 +175,7 @@ class World:
         self.folder, self.recording = folder, recording
         self.data = recording.root if recording is not None else folder / "m"
         self.errors = folder / "stderr"
-        self.ports = {name: stable_port() for name in ("handle", "http", "grpc", "feed", "beats", "metrics")}
+        self.ports = {name: stable_port() for name in LISTENS}
         self._dead = socket.socket()  # bound and not listening: whoever probes there is refused, and nobody else gets the port
         self.ports["dead"] = stable_port()
         self._dead.bind((HOSTS[0], self.ports["dead"]))
@@ -192,8 +195,7 @@ class World:
 
     def configure(self, *, fronts: int = 0) -> None:
         """Write the member's file; it is read at the next start."""
-        names = ("handle", "http", "grpc", "feed", "beats", "metrics")
-        listen = "".join(f'{name} = ["127.0.0.1:{self.ports[name]}", "[::1]:{self.ports[name]}"]\n' for name in names)
+        listen = "".join(f'{name} = ["127.0.0.1:{self.ports[name]}", "[::1]:{self.ports[name]}"]\n' for name in LISTENS)
         text = f'[member]\nname = "{MEMBER}"\ndata = "{self.data}"\nlog = "json"\n[listen]\nfronts = {fronts}\n{listen}'
         text += "[limits]\ndisk_reserve_mb = 16\nmemory_mb = 64\n"
         for node in self.nodes:

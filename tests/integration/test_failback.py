@@ -240,6 +240,9 @@ async def test_nothing_is_handed_back_while_the_node_has_not_ended_its_own_writi
         async with running(settings_of(tmp_path, me, [node.settings()])) as world:
             copy, calls = world.copy("node-a"), world.calls()
             await until(lambda: copy.driver.stated_head is not None)
+            with pytest.raises(ZaibeiError, match="only a failback") as refused:
+                await calls.grant_plan("node-a")  # by hand it would let two write
+            assert refused.value.code is Code.REFUSED
             await run_failback(world)
             await until(lambda: stage_of(copy) is Stage.RETURN_REQUESTED)
             await node.write(put("88.118/still-writing"))

@@ -86,7 +86,7 @@ def test_fronts_that_outlive_their_owner_do_not_block_its_return() -> None:
         front.bind(("::1", 0))
         front.listen()
         address = Address("::1", front.getsockname()[1])
-        apart = replace(listen, handle=(), http=(address,), grpc=(), feed=(), beats=(), metrics=())
+        apart = replace(listen, handle=(), http=(address,), grpc=(), feed=(), beats=(), metrics=(), registration=())
         check_ports(replace(apart, fronts=2))
         with pytest.raises(ZaibeiError, match="in use"):
             check_ports(apart)
