@@ -75,7 +75,7 @@ async def test_each_broken_rule_is_found(identities: tuple[Identity, Identity], 
     found = await inspect(identities, plant, only)
     failed = {ident for ident, finding in found.items() if finding.result is Result.FAIL}
     assert plant in failed
-    assert failed <= {plant, "certificate.interval"} | ALSO.get(plant, set())  # a busy machine is late with certificates by itself
+    assert failed <= {plant, "certificate.interval"} | ALSO.get(plant, set())  # late by itself, where the machine is busy
     assert worst(found.values()) is Result.FAIL
 
 
