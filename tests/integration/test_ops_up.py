@@ -32,6 +32,7 @@ http = []
 grpc = []
 feed = []
 beats = []
+registration = []
 metrics = ["[::1]:0", "127.0.0.1:0"]
 """
 
