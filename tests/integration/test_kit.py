@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from replica.kit import edge_live
 from replica.kit.edge_inspect import Inspection
 from replica.kit.rules import BY_IDENT, RULES, Group
 from replica.kit.settings import Settings
@@ -50,14 +51,32 @@ def peer(identity: Identity) -> Peer:
 async def inspect(
     identities: tuple[Identity, Identity], plant: str, only: frozenset[Group] | None = None, address: str = "127.0.0.1:0"
 ) -> dict[str, Finding]:
+    """What is found; looked for again, twice at most, where this machine was itself too late to say."""
     source, mine = identities
-    planted = PlantedSource(source, plant)
-    server, where = await serve(planted, Pins((peer(mine),)), address)
+    for _ in range(3):
+        planted = PlantedSource(source, plant)
+        server, where = await serve(planted, Pins((peer(mine),)), address)
+        try:
+            findings = await Inspection(where, mine, peer(source), QUICK, only=only).run()
+        finally:
+            await server.stop(0)
+        if not any(one.result is Result.UNKNOWN and "itself" in one.detail for one in findings):
+            break
+    return {finding.rule.ident: finding for finding in findings}
+
+
+async def test_who_is_late_itself_does_not_say_that_of_a_source(
+    identities: tuple[Identity, Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_live.OwnLateness, "worst_s", property(lambda _: 2.0, lambda _, __: None), raising=False)
+    source, mine = identities
+    server, where = await serve(PlantedSource(source, "beats.interval"), Pins((peer(mine),)), "127.0.0.1:0")
     try:
-        findings = await Inspection(where, mine, peer(source), QUICK, only=only).run()
+        findings = await Inspection(where, mine, peer(source), QUICK, only=frozenset({Group.LIVE})).run()
     finally:
         await server.stop(0)
-    return {finding.rule.ident: finding for finding in findings}
+    [found] = [one for one in findings if one.rule.ident == "beats.interval"]
+    assert found.result is Result.UNKNOWN and "itself 2.0 s late" in found.detail
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
@@ -75,7 +94,7 @@ async def test_each_broken_rule_is_found(identities: tuple[Identity, Identity], 
     found = await inspect(identities, plant, only)
     failed = {ident for ident, finding in found.items() if finding.result is Result.FAIL}
     assert plant in failed
-    assert failed <= {plant, "certificate.interval"} | ALSO.get(plant, set())  # late by itself, where the machine is busy
+    assert failed <= {plant} | ALSO.get(plant, set())
     assert worst(found.values()) is Result.FAIL
 
 
