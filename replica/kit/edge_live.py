@@ -141,9 +141,7 @@ def _judge_nonce(nonce: bytes, live: Live, sheet: Sheet, now: float) -> None:
         live.echoed += 1
 
 
-def _judge_beats(
-    live: Live, sheet: Sheet, settings: Settings, interval_ms: int, began: float, over: float, late_s: float
-) -> None:
+def _judge_beats(live: Live, sheet: Sheet, settings: Settings, interval_ms: int, began: float, over: float, late: float) -> None:
     if live.beats and not live.echoed:
         sheet.fail("beats.nonce", "no beat echoed a nonce")
     allowed = 2 * interval_ms / 1_000 + settings.beat_slack_s
