@@ -113,10 +113,11 @@ class GroupDuties(GroupKeep):
             self._touch()
 
     def _on_saved(self, number: int) -> None:
-        if number == SAVE_ANEW:
+        if number > self._before_anew:  # one flush may end several saves, and only the newest is told: ours, or one behind it
             self._anew.set()
             self._moved.set()
-            number = self._before_anew  # one flush may end several saves, and only the newest is told
+        if number == SAVE_ANEW:
+            number = self._before_anew
         if self._core is None or self._phase not in (*CHANGING, GroupPhase.STOPPING):
             return
         ready: list[Message] = []
@@ -251,9 +252,13 @@ class GroupDuties(GroupKeep):
             self._log.keep(KEPT_MEMBERSHIP, encode_membership(meta.index, meta.membership))
             await self._save_now(None)
 
-    async def _save_now(self, hard: HardState | None) -> None:
+    def _newest_save(self) -> int:
+        return self._after[-1][0] if self._after else 0
+
+    async def _save_now(self, hard: HardState | None, before: int | None = None) -> None:
+        """`before`: the newest save that is under way; None: of this core."""
         self._anew = asyncio.Event()
-        self._before_anew = self._after[-1][0] if self._after else 0
+        self._before_anew = self._newest_save() if before is None else before
         self._log.append((), hard, SAVE_ANEW)
         await self._until(self._anew.is_set)
 
@@ -264,11 +269,12 @@ class GroupDuties(GroupKeep):
         meta = message.snapshot
         if meta is None or self._core is None or self._phase not in CHANGING:
             return
+        before = self._newest_save()
         self._after.clear()  # saves of the core that ends here: their messages must not leave
         self._log.restart_at(meta.index, meta.term)
         self._tail.restart_at(meta.index, meta.membership)
         self._log.keep(KEPT_MEMBERSHIP, encode_membership(meta.index, meta.membership))
-        await self._save_now(hard)
+        await self._save_now(hard, before)
         self._hard_term = hard.term
         self._new_core(hard, meta.index)
         self.core.step(message)

@@ -123,6 +123,23 @@ async def test_a_save_that_shares_its_flush_with_a_row_of_the_host_lets_its_answ
     await rig.group.stop()
 
 
+async def test_a_row_of_the_host_that_shares_its_flush_with_a_later_save_is_on_disk_too() -> None:
+    """The core of a member that takes another one's state for its machine goes on saving meanwhile."""
+    rig = Follower(applied=8)
+    await rig.group.start()
+    saving = asyncio.ensure_future(rig.group._save_now(None, 7))
+    await asyncio.sleep(0)
+    before = rig.group._anew
+    rig.group._on_saved(7)
+    assert not before.is_set(), "that save was on its way before ours"
+    rig.group._on_saved(8)  # the journal tells the newest save of a flush alone
+    assert before.is_set()
+    async with asyncio.timeout(5):
+        await saving
+    await rig.settle()
+    await rig.group.stop()
+
+
 async def test_a_group_has_not_stopped_while_its_machine_is_switched() -> None:
     """Who closes a store that becomes another one meanwhile leaves that one open for ever."""
     rig, gate = Follower(applied=2), asyncio.Event()
