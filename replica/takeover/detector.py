@@ -155,14 +155,11 @@ class Detector:
         self.beats += 1
         self._alive(now_ns)
 
-    def tick(
-        self, now_ns: int, *, idle_interval_ns: int | None = None, hurried: bool = True, can_probe: bool = True
-    ) -> list[int]:
+    def tick(self, now_ns: int, *, idle_interval_ns: int | None = None, can_probe: bool = True) -> list[int]:
         """Look at the clock; call it every `tick_ns`.
 
         Args:
             idle_interval_ns: time between probes while nothing is suspect; None: the limit's.
-            hurried: False: nothing is to be decided soon (it is taken over), and they stay so far apart whatever is seen.
             can_probe: False: no address of the node is known. Then silence stays silence: what was not asked has not failed.
         Returns:
             Numbers of probes to start now; each ends in one `probe_ended`.
@@ -173,7 +170,7 @@ class Detector:
         if self.look is Look.WATCHING and now_ns - self._alive_ns >= limits.silent_beats * limits.beat_interval_ns:
             self._move(Look.SILENT)
         idle_ns = limits.idle_interval_ns if idle_interval_ns is None else idle_interval_ns
-        if not can_probe or not self._probe_due(now_ns, idle_ns, hurried):
+        if not can_probe or not self._probe_due(now_ns, idle_ns):
             return []
         number = self._probe_next
         self._probe_next += 1
@@ -218,12 +215,12 @@ class Detector:
         first_missed_ns = self._alive_ns + limits.beat_interval_ns
         return self._failed >= limits.alone_probes_failed and self._failed_start_ns - first_missed_ns >= limits.alone_window_ns
 
-    def _probe_due(self, now_ns: int, idle_interval_ns: int, hurried: bool) -> bool:
+    def _probe_due(self, now_ns: int, idle_interval_ns: int) -> bool:
         limits, last = self._limits, self._probe_last_ns
         if len(self._started) >= limits.probes_in_flight_max:
             return False
         decided = self.look is Look.DEAD and self._alone()
-        if self.look is Look.WATCHING or decided or not hurried:
+        if self.look is Look.WATCHING or decided:
             return last is None or now_ns - last >= idle_interval_ns
         if last is None or last <= self._alive_ns or now_ns - last >= limits.probe_interval_ns:
             return True

@@ -20,7 +20,7 @@ from replica.takeover.detector import MS, Detector, DetectorLimits, Verdict, dec
 from replica.takeover.edge_ladder import LadderDesk, LadderSettings
 from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.ladder import LadderWorld
-from replica.takeover.machine import RETURNING, SHOWN, Alarm, Commit, Phase, Policy, Publish, Step, Takeover, World
+from replica.takeover.machine import SHOWN, Alarm, Commit, Phase, Policy, Publish, Step, Takeover, World
 from replica.takeover.overlay import is_site, live_overlays, overlay_entry, serial_above, site_with
 from replica.takeover.plan import Plan, already_done, plan_of
 from replica.takeover.ports import Endpoint, PublishedSites, SourcePort
@@ -94,8 +94,7 @@ class TakeoverRunner:
         self._rehearsal: tuple[bool, str, int] | None = None
         self._rehearsing = asyncio.Lock()
         self._publishing: set[tuple[str, str]] = set()
-        self._alarms: dict[str, str] = {}
-        self._told_ns: dict[str, int] = {}
+        self._alarms: dict[str, tuple[int, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop_task: asyncio.Task[None] | None = None
         self._committing = False
@@ -135,11 +134,9 @@ class TakeoverRunner:
 
     def tick(self, now_ns: int) -> None:
         """One look at the clock; public so that tests can drive it."""
-        state = self._source.state()
-        taken = state.authority is not Authority.SOURCE
-        hurried = not taken or state.authority_act.startswith(RETURNING)  # it may die again while it is given back
-        look, idle_ns, can_probe = self.detector.look, TAKEN_PROBE_NS if taken else None, bool(self._source.endpoints())
-        for number in self.detector.tick(now_ns, idle_interval_ns=idle_ns, hurried=hurried, can_probe=can_probe):
+        taken = self._source.state().authority is not Authority.SOURCE
+        look, idle_ns = self.detector.look, TAKEN_PROBE_NS if taken else None
+        for number in self.detector.tick(now_ns, idle_interval_ns=idle_ns, can_probe=bool(self._source.endpoints())):
             self._spawn(self._run_probe(number))
         if self.detector.look is not look:
             self._changed = True
@@ -191,7 +188,7 @@ class TakeoverRunner:
     @property
     def alarms(self) -> list[str]:
         """What people should be told now."""
-        return list(self._alarms.values())
+        return [text for _, text in self._alarms.values()]
 
     def readiness(self, now_ns: int) -> tuple[Check, ...]:
         """`takeover-ready`, check by check."""
@@ -437,11 +434,13 @@ class TakeoverRunner:
             self._metrics.phase(source, phase.value)
 
     def _say_alarms(self, alarms: Sequence[Alarm], now_ns: int) -> None:
-        self._alarms = {alarm.code: alarm.text for alarm in alarms}
-        for alarm in alarms:  # one that comes and goes is told as seldom as one that stays
-            told_ns = self._told_ns.get(alarm.code)
-            if told_ns is None or now_ns - told_ns >= ALARMS_REPEAT_NS:
-                self._told_ns[alarm.code] = now_ns
+        codes = {alarm.code for alarm in alarms}
+        for code in [code for code in self._alarms if code not in codes]:
+            del self._alarms[code]
+        for alarm in alarms:
+            told = self._alarms.get(alarm.code)
+            if told is None or now_ns - told[0] >= ALARMS_REPEAT_NS:
+                self._alarms[alarm.code] = (now_ns, alarm.text)
                 log.error("takeover alarm", extra={"code": alarm.code, "text": alarm.text})
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

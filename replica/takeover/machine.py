@@ -292,8 +292,6 @@ class Takeover:
             return True
         if not self.policy.return_automatic or act.startswith(PLANNED) or self._well_since_ns is None:
             return False
-        if world.verdict is not Verdict.ALIVE:
-            return False
         return world.now_ns - self._well_since_ns >= self._stable_ms(world.now_ns) * MS
 
     def _begin_return(self, world: World) -> tuple[Step, ...]:
@@ -333,9 +331,7 @@ class Takeover:
     def _see_life(self, world: World) -> None:
         state = world.state
         caught_up = world.age_ms is not None and world.age_ms <= FRESH_AGE_MS_MAX and state.feed is FeedState.FLOWING
-        # Missed beats start probes and decide nothing: as long as those are answered, a lossy link does not put the return off.
-        living = world.verdict is not Verdict.DEAD and world.service_alive
-        well = living and caught_up and state.authority is Authority.RESOLUTION
+        well = world.verdict is Verdict.ALIVE and world.service_alive and caught_up and state.authority is Authority.RESOLUTION
         if not well:
             self._well_since_ns = None
         elif self._well_since_ns is None:

@@ -56,21 +56,6 @@ def test_probes_start_from_the_second_missed_beat() -> None:
     assert rig.detector.look is Look.SILENT
 
 
-def test_of_what_is_taken_over_probes_stay_apart_however_its_beats_come() -> None:
-    """A source that returns on a lossy link: each missed beat would start a probe more, and forty of them a flood."""
-    counts = []
-    for hurried in (True, False):
-        detector, started = Detector("a", "m1", LIMITS, 0), 0
-        for now in range(0, 10_000, 20):
-            if now % 180 == 0:
-                detector.beat(now * MS)
-            for number in detector.tick(now * MS, idle_interval_ns=250 * MS, hurried=hurried):
-                started += 1
-                detector.probe_ended(number, False, now * MS)
-        counts.append(started)
-    assert counts[1] <= 40 < counts[0]
-
-
 def test_where_nothing_can_be_probed_silence_stays_silence() -> None:
     detector = Detector("a", "m1", LIMITS, 0)
     for now in range(10, 5_000, 10):

@@ -150,29 +150,6 @@ def test_unconfirmed_publication_is_serving_not_yet_found() -> None:
     assert Bench(adapters=0).dead().settle() is Phase.TAKEN_OVER, "without an adapter nobody confirmed anything"
 
 
-def test_lost_beats_with_answered_probes_do_not_put_the_return_off() -> None:
-    bench = Bench().dead()
-    bench.settle()
-    bench.alive()
-    for _ in range(4):  # a lossy link: of two beats one is missed, every probe is answered
-        bench.verdict = Verdict.SUSPECT
-        bench.wait(400)
-        assert bench.settle() is Phase.PUBLISHED, "never while it is silent"
-        bench.verdict = Verdict.ALIVE
-        bench.wait(100)
-        found = bench.settle()
-    assert found is Phase.NORMAL
-    again = Bench().dead()
-    again.settle()
-    again.alive()
-    again.wait(1_500)
-    again.verdict = Verdict.DEAD
-    again.settle()
-    again.verdict = Verdict.ALIVE
-    again.wait(1_500)
-    assert again.settle() is Phase.PUBLISHED, "a death between counts from anew"
-
-
 def test_return_waits_for_life_flow_position_and_time() -> None:
     bench = Bench().dead()
     bench.settle()
