@@ -47,9 +47,9 @@ from replica.model.edge_trust import LiveTrust
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.types import Interface, InterfaceUse, Protocol, encode_site, site_of
 from replica.model.identity import Pins
+from replica.model.node import Endpoint
 from replica.model.trust import Role
 from replica.takeover.edge_recursive import RecursiveConfig, RecursivePublisher
-from replica.takeover.ports import Endpoint
 from replica.takeover.publish import Publisher
 
 SWITCH_INTERVAL_S = 0.0005  # a thread that computes gives way to an answer within half a millisecond

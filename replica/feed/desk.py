@@ -12,6 +12,7 @@ from replica.feed.limits import BEAT_KEY_OCTETS, FeedLimits
 from replica.feed.ports import GroupReads, OwnerOf
 from replica.model.errors import Code, Trouble, require
 from replica.model.group_state import GroupState
+from replica.model.node import endpoints_of
 from replica.model.outcome import Outcome
 from replica.model.position import Position
 from replica.model.signing import Signer
@@ -131,6 +132,13 @@ class Desk:
             theirs=None if theirs is None else theirs.to_wire(),
         )
         self.propose(entry_pb2.Entry(mark=mark), then)
+
+    def learn_node(self, resolution: Sequence[source_pb2.Endpoint]) -> None:
+        """Where the node itself answers: members without this stream probe it too, and two of them decide whether it is dead."""
+        stated = endpoints_of(resolution)
+        if stated != self.state.node:
+            wire = [source_pb2.Endpoint(protocol=one.protocol, address=one.address, port=one.port) for one in stated]
+            self.propose(entry_pb2.Entry(node=entry_pb2.NodeStated(resolution=wire)), lambda _outcome: None)
 
     def rights(self) -> Rights:
         """What the source may write by its pin and the group's newest ownership entry."""

@@ -14,6 +14,7 @@ from replica.model.digest import LEVEL1_BUCKETS, MODULUS, ContentDigest
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, Hold, SideGeneration
 from replica.model.identifier import prefix_part
+from replica.model.node import endpoints_of
 from replica.model.outcome import Outcome, OutcomeKind
 from replica.model.position import Position
 from replica.model.states import FeedState, check_feed_move
@@ -208,6 +209,10 @@ class MemoryStore:
         feed = FeedState(mark.state)
         check_feed_move(self._state.feed, feed)
         self._set(feed=feed, feed_code=mark.code, feed_reason=mark.reason)
+        return self._done()
+
+    def _apply_node(self, stated: entry_pb2.NodeStated, _: int) -> Outcome:
+        self._set(node=endpoints_of(stated.resolution))
         return self._done()
 
     def _apply_lease(self, lease: entry_pb2.LeaseRenewal, _: int) -> Outcome:

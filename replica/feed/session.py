@@ -2,7 +2,6 @@
 
 The same session runs behind the push server and the pull client. It starts from the group's committed state, so a restart or a
 change of leader forgets nothing. Received octets never raise beyond it: their faults become a Fault message and Close.
-Phases and their moves: phases.py.
 """
 
 from __future__ import annotations
@@ -218,6 +217,7 @@ class ReplicaSession:
         self.head = Position.from_wire(description.head)
         if self.phase is not Phase.OPENING:
             return
+        self.desk.learn_node(description.resolution)
         state = self.desk.state
         if state.feed is FeedState.FORKED and (state.grant_taken or state.granted is None):
             self._move(Phase.BLOCKED)

@@ -24,7 +24,6 @@ from replica.feed.limits import FeedLimits
 from replica.feed.ports import OwnerOf
 from replica.member.answers import SourceAnswers
 from replica.member.cluster_side import ClusterSide
-from replica.member.edge_nodes import NodeFile
 from replica.member.failback import failback_of
 from replica.member.group_port import GroupPort, propose_and_wait
 from replica.member.hosted import HostedPort, found
@@ -35,6 +34,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_key
 from replica.model.identity import ends_s_of
+from replica.model.node import Endpoint
 from replica.model.outcome import Proposal
 from replica.model.signing import Signer
 from replica.store.edge_rocks import StoreBudget
@@ -46,7 +46,7 @@ from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.edge_probe import probe
 from replica.takeover.edge_runner import RunnerConfig, TakeoverRunner, boottime_ns
 from replica.takeover.machine import Policy
-from replica.takeover.ports import Endpoint, Heard, PublishedSites, heard_of
+from replica.takeover.ports import Heard, PublishedSites, heard_of
 from replica.takeover.threshold import ThresholdLimits
 from replica.v1 import entry_pb2, source_pb2
 
@@ -124,7 +124,6 @@ class SourceCopy:
         )
         self.group = GroupPort(self.log, store)
         self.hosted = self._hosted()
-        self._node = NodeFile(member.data / "nodes" / f"{settings.name}.json")
         metrics = around.feed_metrics.of(settings.name) if around.feed_metrics is not None else None
         self.driver = FeedDriver(self._setup(), self.group, metrics, beats=self, target=None if settings.hosted else settings.rpo)
         self.answers = SourceAnswers(
@@ -370,13 +369,8 @@ class SourceCopy:
         return True if answered is not None and boottime_ns() - answered <= PROBE_FRESH_NS else None
 
     def endpoints(self) -> Sequence[Endpoint]:
-        """Where the node itself answers: configured, or as it described itself when its feed last opened, however long ago."""
-        if self.settings.probes:
-            return self.settings.probes
-        description = self.driver.description
-        if description is not None:
-            self._node.said([Endpoint(one.protocol, one.address, one.port) for one in description.resolution])
-        return self._node.endpoints
+        """Where the node itself answers: configured, or as its source last described it, on whichever member that was."""
+        return self.settings.probes or self.store.state().node
 
 
 class TakeoverView:

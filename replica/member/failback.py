@@ -14,11 +14,11 @@ from replica.member.failback_ledger import LedgerKeeper
 from replica.member.failback_runner import FailbackRunner
 from replica.member.group_port import propose_and_wait
 from replica.model.group_state import GroupState
+from replica.model.node import Endpoint
 from replica.model.signing import Signer
 from replica.store.edge_store import SourceStore
 from replica.takeover.edge_runner import TakeoverRunner, boottime_ns
 from replica.takeover.failback import Failback
-from replica.takeover.ports import Endpoint
 from replica.v1 import entry_pb2, source_pb2
 
 ENTRY_FORMAT = 1

@@ -13,9 +13,9 @@ from replica.model.edge_trust import TrustFiles
 from replica.model.errors import require
 from replica.model.identifier import prefix_key
 from replica.model.identity import Peer, Pins, Trusts
+from replica.model.node import Endpoint
 from replica.model.states import Mode
 from replica.model.view import STALE_HORIZON_MS
-from replica.takeover.ports import Endpoint
 from replica.takeover.publish import Publisher
 
 MB = 1024 * 1024

@@ -220,6 +220,11 @@ def _ownership(body: Any) -> Decided:
     return Decided(f"{len(body.prefixes)} prefixes are owned, version {body.version}", (), "", evidence)
 
 
+def _node(body: Any) -> Decided:
+    where = [f"{one.protocol} {one.address} {one.port}" for one in body.resolution[:LIST_MAX]]
+    return Decided(f"the node says that it answers at {len(body.resolution)} addresses", (), "", {"resolution": where})
+
+
 def _check(body: Any) -> Decided:
     theirs = body.certificate.digest
     evidence = {"position": _at(theirs.position), "records_stated": theirs.records, "sum_stated": theirs.sum.hex()}
@@ -315,6 +320,7 @@ TABLE: dict[str, Callable[[Any], Decided]] = {
     "load_switch": _load("becomes the live copy"),
     "load_abort": _load("is given up"),
     "ownership": _ownership,
+    "node": _node,
     "overlay": _overlay,
     "authority": _authority,
     "check": _check,

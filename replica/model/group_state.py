@@ -8,6 +8,7 @@ from replica.model.brake import BrakeWindows
 from replica.model.digest import ContentDigest
 from replica.model.ladder import Ladder
 from replica.model.ledger import Ledger
+from replica.model.node import Endpoint
 from replica.model.position import ORIGIN, Position
 from replica.model.states import Authority, FeedState, Mode
 
@@ -55,6 +56,7 @@ class GroupState:
         grant_taken: the source confirmed that grant durably.
         counts: live records per prefix part (record kinds by their prefix; `p…` parts for routes; b"b"+kind for documents).
         verified: outcome of the last certificate comparison; None: never.
+        node: where the node itself answers, as its source last described it.
         ladder: where the authority over its registrations stands, on the way up or back.
         ledger: of the newest failback; its lines lie beside the records. None: there was none.
     """
@@ -79,6 +81,7 @@ class GroupState:
     prefixes: tuple[bytes, ...] = ()
     case_sensitive: tuple[bytes, ...] = ()
     mode: Mode = Mode.RECORDS
+    node: tuple[Endpoint, ...] = ()
     records: int = 0
     quarantined: int = 0
     brake: BrakeWindows = field(default_factory=BrakeWindows)

@@ -17,6 +17,7 @@ from replica.model.group_state import GroupState, OverlaySites, SideGeneration
 from replica.model.identifier import prefix_key
 from replica.model.ladder_values import Judged, Moved
 from replica.model.ladder_values import Moment as LadderMoment
+from replica.model.node import endpoints_of
 from replica.model.outcome import Outcome, OutcomeKind
 from replica.model.position import Position, epoch_start
 from replica.model.states import FEED_MOVES, Authority, FeedState, Mode
@@ -221,6 +222,11 @@ def ownership(stored: Stored, body: entry_pb2.Ownership, moment: Moment) -> Step
     )
 
 
+def node(stored: Stored, body: entry_pb2.NodeStated, moment: Moment) -> Step:
+    stated = endpoints_of(body.resolution)
+    return _already(stored, moment) if stated == stored.group.node else _applied(stored.with_group(node=stated), moment)
+
+
 def overlay(stored: Stored, body: entry_pb2.Overlay, moment: Moment) -> Step:
     """Serials rise always, also at a withdrawal (SEMANTICS 7)."""
     group = stored.group
@@ -312,6 +318,7 @@ RULES: dict[str, Callable[[Stored, Any, Moment], Step]] = {
     "load_staged": load_staged,
     "load_abort": load_abort,
     "ownership": ownership,
+    "node": node,
     "overlay": overlay,
     "authority": authority,
     "check": check,

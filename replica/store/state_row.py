@@ -13,6 +13,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, Hold, OverlaySites, SideGeneration
 from replica.model.ladder import Ladder
 from replica.model.ledger import Ledger
+from replica.model.node import Endpoint
 from replica.model.position import Position
 from replica.model.states import Authority, FeedState, Mode
 from replica.v1 import entry_pb2, position_pb2
@@ -72,13 +73,13 @@ class _Row:
     members_needed: int = 1
     ladder: Ladder = field(default_factory=Ladder)  # rows of before have none
     ledger: Ledger | None = None
+    node: tuple[Endpoint, ...] = ()
 
 
 _COPIED = (
     "source", "generation", "ready", "granted", "grant_taken", "feed", "feed_code", "feed_reason", "hold", "side", "authority",
     "authority_act", "overlays", "serial_highest", "ownership_version", "prefixes", "case_sensitive", "mode", "verified",
-    "ladder",
-    "ledger",
+    "ladder", "ledger", "node",
 )  # fmt: skip
 _PRIVATE = ("hold_quarantined", "hold_counts", "staged_by", "members_needed")
 # Made here, once: two threads that decode a type for the first time in one moment crash msgspec 0.22 (stores open side by side).

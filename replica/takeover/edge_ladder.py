@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from replica.model.errors import Code, ZaibeiError
 from replica.model.ladder import BEGINNINGS, Function, Known, OrderKind, Stage
 from replica.model.ladder_rules import not_enough, orders_that_count
+from replica.model.node import Endpoint
 from replica.model.signing import Signer
 from replica.takeover.detector import Look, Observation
 from replica.takeover.ladder import (
@@ -30,7 +31,7 @@ from replica.takeover.ladder_plan import Accepting, Climb, climb_of, plan_text, 
 from replica.takeover.lease import LeaseCount
 from replica.takeover.machine import Step
 from replica.takeover.orders import judge
-from replica.takeover.ports import Endpoint, SourcePort
+from replica.takeover.ports import SourcePort
 from replica.takeover.publish import Standing
 from replica.takeover.threshold import Meter, ThresholdLimits
 from replica.v1 import entry_pb2

@@ -15,7 +15,7 @@ from replica.model.handle.codes import ENVELOPE_OCTETS, MESSAGE_OCTETS_MAX, Enve
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.message import Envelope, Header, Message, decode_envelope, decode_message, encode_message
 from replica.model.handle.wire import pack_u32s, string
-from replica.takeover.ports import Endpoint
+from replica.model.node import Endpoint
 
 PROBE_S_MAX = 0.25
 ENDPOINTS_MAX = 8

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identifier import handle_prefix_key, prefix_text
 from replica.model.ladder import Function
+from replica.model.node import Endpoint
 from replica.model.outcome import OutcomeKind, Proposal
 from replica.model.states import Authority, Result
 from replica.takeover.detector import MS, Detector, DetectorLimits, Verdict, decide
@@ -23,7 +24,7 @@ from replica.takeover.ladder import LadderWorld
 from replica.takeover.machine import SHOWN, Alarm, Commit, Phase, Policy, Publish, Step, Takeover, World
 from replica.takeover.overlay import is_site, live_overlays, overlay_entry, serial_above, site_with
 from replica.takeover.plan import Plan, already_done, plan_of
-from replica.takeover.ports import Endpoint, PublishedSites, SourcePort
+from replica.takeover.ports import PublishedSites, SourcePort
 from replica.takeover.publish import Confirmation, Publication, Publisher, Standing
 from replica.takeover.readiness import Check, Peace, Rehearsal, assess, ready
 

@@ -13,24 +13,12 @@ from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites
 from replica.model.identifier import prefix_key
 from replica.model.ladder_values import Judged, Moment, Moved
+from replica.model.node import Endpoint
 from replica.model.outcome import Outcome, OutcomeKind, Proposal
 from replica.model.position import Position
 from replica.model.states import Authority
 from replica.takeover.detector import Observation
 from replica.v1 import entry_pb2
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the node itself answers: "udp", "tcp"; a numeric IPv4 or IPv6 address."""
-
-    protocol: str
-    address: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{self.protocol}://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,12 +57,13 @@ async def until(condition: Callable[[], object]) -> None:
 class Node:
     """A source's agent: its log, and the service it offers while `serving`."""
 
-    def __init__(self, folder: Path, name: str, prefix: str, member: Identity) -> None:
+    def __init__(
+        self, folder: Path, name: str, prefix: str, member: Identity, answers_at: tuple[tuple[str, str, int], ...] = ()
+    ) -> None:
         self.name, self.prefix, self.member = name, prefix, member
         self.identity = ensure_identity(folder / f"{name}-identity", name)
-        self.log = AgentLog.open(
-            folder / f"{name}-state", Nature(name, (prefix,), beat_interval_ms=100), self.identity.signer, spool=Spool()
-        )
+        nature = Nature(name, (prefix,), beat_interval_ms=100, resolution=answers_at)
+        self.log = AgentLog.open(folder / f"{name}-state", nature, self.identity.signer, spool=Spool())
         self.log.trust_granters([member.signer.public])
         self.addresses: tuple[str, ...] = ()
         self.pins_more: tuple[Peer, ...] = ()  # further members that may come

@@ -11,6 +11,7 @@ from replica.feed.edge_pusher import Pusher
 from replica.member.cluster_side import now_ms
 from replica.member.settings import SourceSettings
 from replica.model.identity import Peer
+from replica.model.node import Endpoint
 from replica.model.precondition import NOTHING
 from replica.model.states import Freshness
 from tests.integration.cluster_world import Cluster, cluster
@@ -26,8 +27,8 @@ async def fed(three: Cluster, node: Node) -> None:
     await three.placed_everywhere(node.name)
 
 
-def node_of(three: Cluster, folder: Path) -> Node:
-    node = Node(folder, "node-a", "88.118", three.identities[1])
+def node_of(three: Cluster, folder: Path, answers_at: tuple[tuple[str, str, int], ...] = ()) -> Node:
+    node = Node(folder, "node-a", "88.118", three.identities[1], answers_at)
     node.log.trust_granters([one.signer.public for one in three.identities.values()])
     return node
 
@@ -51,6 +52,22 @@ async def test_a_source_is_copied_to_three_members_and_outlives_the_leader(tmp_p
             await until(lambda: "node-a" in three.worlds[leader].member.copies)
             await until(lambda: three.copy(leader, "node-a").store.state().position == node.log.head())
             await asyncio.sleep(0)
+
+
+async def test_every_member_knows_where_the_node_answers(tmp_path: Path) -> None:
+    """Two of them decide whether it is dead: each must be able to probe it, though one alone had its stream (SEMANTICS 6)."""
+    async with cluster(tmp_path) as three:
+        node = node_of(three, tmp_path, (("udp", "127.0.0.1", 9), ("tcp", "node.example", 9)))
+        async with node.serving():
+            await fed(three, node)
+            where = (Endpoint("udp", "127.0.0.1", 9),)
+            await until(lambda: all(three.copy(n, "node-a").endpoints() == where for n in three.worlds))
+            await until(lambda: three.leader("node-a"))
+            late = next(n for n in three.worlds if n != three.leader("node-a"))
+            await three.stop(late)
+            await three.start(late)
+            await until(lambda: "node-a" in three.worlds[late].member.copies)
+            await until(lambda: three.copy(late, "node-a").endpoints() == where)
 
 
 async def test_a_pushing_node_is_heard_by_whoever_leads_within_seconds(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from hosting.client.edge_resolver import ClientConfig, HandleClient, NoAnswer
 from hosting.client.lookup import Question, Reply, Server
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.types import decode_site
+from replica.model.node import Endpoint
 from replica.takeover.edge_probe import probe
 from replica.takeover.edge_recursive import RecursiveConfig, RecursivePublisher
 from replica.takeover.overlay import site_serial, site_with
-from replica.takeover.ports import Endpoint
 from replica.takeover.publish import Publication
 from tests.integration.standin_nodes import Node, record, route, running, until, write_config, write_lines
 

@@ -16,6 +16,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.ladder import OrderKind, Stage
 from replica.model.ladder_rules import registrations_refused
+from replica.model.node import Endpoint
 from replica.model.position import ORIGIN, epoch_start
 from replica.model.signing import Signer
 from replica.model.states import Authority
@@ -24,7 +25,7 @@ from replica.takeover.edge_runner import RunnerConfig, TakeoverRunner
 from replica.takeover.ladder import LadderPolicy
 from replica.takeover.ladder_plan import Accepting, climb_of
 from replica.takeover.orders import sign
-from replica.takeover.ports import Endpoint, Heard, MemorySource
+from replica.takeover.ports import Heard, MemorySource
 from replica.takeover.publish import MemoryPublisher
 from replica.takeover.threshold import ThresholdLimits
 from replica.v1 import entry_pb2

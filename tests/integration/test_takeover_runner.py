@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from replica.model.beat import HeadBeat, encode_beat
 from replica.model.errors import Code, InvariantBroken, ZaibeiError
+from replica.model.node import Endpoint
 from replica.model.position import ORIGIN
 from replica.model.states import Authority, Result
 from replica.takeover.edge_beats import BeatTable, listen_for_beats
@@ -20,7 +21,7 @@ from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.edge_probe import probe
 from replica.takeover.edge_runner import RunnerConfig, TakeoverRunner, boottime_ns
 from replica.takeover.machine import Phase, Policy
-from replica.takeover.ports import Endpoint, MemorySource, PublishedSites
+from replica.takeover.ports import MemorySource, PublishedSites
 from replica.takeover.publish import MemoryPublisher
 from tests.unit.takeover.test_machine import NODE, OWN, P1, P2, READY
 

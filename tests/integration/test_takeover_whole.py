@@ -22,6 +22,7 @@ from replica.model.beat import HeadBeat, encode_beat
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_key
+from replica.model.node import Endpoint
 from replica.model.position import ORIGIN
 from replica.model.states import Authority
 from replica.takeover.edge_beats import BeatTable, listen_for_beats
@@ -29,7 +30,7 @@ from replica.takeover.edge_probe import probe
 from replica.takeover.edge_recursive import RecursiveConfig, RecursivePublisher
 from replica.takeover.edge_runner import RunnerConfig, TakeoverRunner
 from replica.takeover.machine import Policy
-from replica.takeover.ports import Endpoint, MemorySource, PublishedSites
+from replica.takeover.ports import MemorySource, PublishedSites
 from tests.integration.standin_nodes import Node, record, route, running, start, until, write_config
 
 P = "88.118.8"

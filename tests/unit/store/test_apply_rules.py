@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from replica.model.batch import columns_of, cut_batch
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
+from replica.model.node import Endpoint
 from replica.model.outcome import LogEntry, OutcomeKind
 from replica.model.position import ORIGIN, epoch_start
 from replica.model.states import Authority, FeedState, Mode
@@ -379,6 +380,18 @@ def test_ownership_overlays_and_authority(granted: World) -> None:
     gone = entry_pb2.Overlay(prefix="88.118", serial=6, act="act-1", withdrawn=True)
     granted.group.apply(entry_pb2.Entry(overlay=gone))
     assert (granted.store.state().overlays, granted.store.state().serial_highest) == ((), 6)
+
+
+def test_where_the_node_answers_is_kept_as_it_was_last_said(granted: World) -> None:
+    def stated(*addresses: str) -> entry_pb2.Entry:
+        resolution = [source_pb2.Endpoint(protocol="udp", address=address, port=2641) for address in addresses]
+        return entry_pb2.Entry(node=entry_pb2.NodeStated(resolution=resolution))
+
+    assert outcome(granted.group.apply(stated("::1", "node.example"))) is OutcomeKind.APPLIED
+    assert outcome(granted.group.apply(stated("::1"))) is OutcomeKind.ALREADY
+    assert granted.restart().state().node == (Endpoint("udp", "::1", 2641),)
+    assert outcome(granted.group.apply(stated())) is OutcomeKind.APPLIED
+    assert granted.store.state().node == ()
 
 
 def test_an_entry_of_a_newer_version_takes_the_group_out_of_service(granted: World) -> None:
