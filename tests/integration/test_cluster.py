@@ -58,6 +58,7 @@ async def test_every_member_knows_where_the_node_answers(tmp_path: Path) -> None
     """Two of them decide whether it is dead: each must be able to probe it, though one alone had its stream (SEMANTICS 6)."""
     async with cluster(tmp_path) as three:
         node = node_of(three, tmp_path, (("udp", "127.0.0.1", 9), ("tcp", "node.example", 9)))
+        node.pins_more = tuple(Peer(one.name, one.certificate_pem, role="member") for one in three.identities.values())
         async with node.serving():
             await fed(three, node)
             where = (Endpoint("udp", "127.0.0.1", 9),)
