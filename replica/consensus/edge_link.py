@@ -133,12 +133,10 @@ class GrpcLinks:
         if call is None:
             return False
         if isinstance(table, peer_pb2.FreshnessTable):
-            return call.send_newest(Slot.FRESHNESS, peer_pb2.LinkMessage(freshness=table))
+            message, taken = peer_pb2.LinkMessage(freshness=table), self.service.calls.get(member)
+            message.freshness.echo_ns = 0 if taken is None else taken.stamp_ns
+            return call.send_newest(Slot.FRESHNESS, message)
         return call.send_newest(Slot.PROBES, peer_pb2.LinkMessage(probes=table))
-
-    def rtt_ms(self, member: int) -> float | None:
-        call = self._calls.get(member)
-        return None if call is None else call.rtt_ms
 
     def trouble(self, member: int) -> str:
         return self._book.trouble(member)

@@ -43,6 +43,11 @@ REFUSALS = frozenset(
 )
 
 
+def boottime_ns() -> int:
+    """Goes on while the machine sleeps: what is as old as a stamp of it is never older than that."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 def now_ms() -> float:
     """A clock that never jumps, in milliseconds."""
     return time.monotonic() * 1_000
@@ -106,11 +111,6 @@ class MemberCall:
     def stands(self) -> bool:
         return self.phase is Phase.STANDS
 
-    @property
-    def rtt_ms(self) -> float | None:
-        """Largest round trip of the last beats; None: none was answered."""
-        return max(self._watch.round_trips_ms, default=None) if self.stands else None
-
     # -- what waits to leave
 
     def send(self, message: bytes) -> bool:
@@ -166,7 +166,7 @@ class MemberCall:
         if why := self._watch.silent(at_ms, self.heard_ms):
             self.end(why)
             return
-        beat = peer_pb2.LinkBeat(serial=self._watch.beat(at_ms))
+        beat = peer_pb2.LinkBeat(serial=self._watch.beat(at_ms), stamp_ns=boottime_ns())
         self.send_newest(Slot.BEAT, peer_pb2.LinkMessage(beat=beat))
 
     def prove(self) -> None:

@@ -32,6 +32,7 @@ class TakenCall:
     ) -> None:
         self.member, self.certified, self.hello, self.chain = hello.member, certified, hello, chain
         self.heard_ms = now_ms()
+        self.stamp_ns = 0  # of its newest beat
         self._context = context
         self.writer = Writer(Outbox(limits), lambda octets: _write(context, octets))
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -180,6 +181,7 @@ class LinkService:
             call.heard_ms = now_ms()
             match message.WhichOneof("body"):
                 case "beat":
+                    call.stamp_ns = message.beat.stamp_ns
                     answer = peer_pb2.LinkBeat(serial=message.beat.serial, answer=True)
                     call.send_newest(Slot.BEAT, peer_pb2.LinkMessage(beat=answer))
                 case "hello":

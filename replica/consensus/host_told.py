@@ -98,25 +98,25 @@ class HostTold:
         return row
 
     def take(self, groups: Mapping[int, Hosted], sender: int, table: peer_pb2.FreshnessTable, now_ns: int) -> None:
-        """Another member's table: its age plus the link's round trip, counted from now on our own clock."""
-        rtt_ms = self._links.rtt_ms(sender) if self._links is not None else None
+        """Another member's table. It left after the beat of ours that it echoes: its ages count from there, on our own clock."""
         if not self.prompt(now_ns):
             return
+        left_ns = table.echo_ns if table.echo_ns <= now_ns else 0
         for row in table.groups:
             told = self._told.get(row.group)
             if told is None or row.term >= told.row.term:
                 self._told[row.group] = Told(sender, now_ns, row)
             hosted = groups.get(row.group)
-            if hosted is None or rtt_ms is None or not row.known:
+            if hosted is None or not left_ns or not row.known:
                 continue
             if row.term == hosted.log.term and hosted.log.leader_id == sender:
                 try:
                     head = Position.from_wire(row.head)
                 except ZaibeiError:
                     continue
-                hosted.heard.told(head, now_ns - int((row.age_ms + rtt_ms) * NS_IN_MS))
+                hosted.heard.told(head, left_ns - row.age_ms * NS_IN_MS)
                 if row.compared:
-                    hosted.heard.compared_told(now_ns - int((row.compared_ms + rtt_ms) * NS_IN_MS))
+                    hosted.heard.compared_told(left_ns - row.compared_ms * NS_IN_MS)
 
     def stands(self, ident: int, hosted: Hosted | None, now_ns: int) -> Told | None:
         """How a group's log stands: as its leader says, or as we lead it; None: nobody said so lately."""

@@ -24,8 +24,6 @@ class HostLinks(Protocol):
     @property
     def connected(self) -> frozenset[int]: ...
 
-    def rtt_ms(self, member: int) -> float | None: ...
-
 
 @dataclass(frozen=True, slots=True)
 class Offer:

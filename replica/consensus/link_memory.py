@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -189,7 +190,9 @@ class MemoryLinks:
         if line is None:
             return False
         if isinstance(table, peer_pb2.FreshnessTable):
-            self._put_newest(line, Slot.FRESHNESS, peer_pb2.LinkMessage(freshness=table))
+            message = peer_pb2.LinkMessage(freshness=table)
+            message.freshness.echo_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)  # one machine: a beat that came this moment
+            self._put_newest(line, Slot.FRESHNESS, message)
         else:
             self._put_newest(line, Slot.PROBES, peer_pb2.LinkMessage(probes=table))
         return True
@@ -208,9 +211,6 @@ class MemoryLinks:
         while (octets := line.outbox.take()) is not None:
             line.way.append(octets)
             asyncio.get_running_loop().call_later(self._hub.delay_s, self._arrive, line)
-
-    def rtt_ms(self, member: int) -> float | None:
-        return 2_000 * self._hub.delay_s if member in self._lines else None
 
     def trouble(self, member: int) -> str:
         return self.book.trouble(member)

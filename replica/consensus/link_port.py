@@ -201,11 +201,10 @@ class Links(Protocol):
         ...
 
     def send_table(self, member: int, table: Table) -> bool:
-        """Send a table; a newer one of its kind takes the place of one that still waits. False: not connected."""
-        ...
+        """Send a table; a newer one of its kind takes the place of one that still waits. False: not connected.
 
-    def rtt_ms(self, member: int) -> float | None:
-        """Largest round trip of the last second, waiting behind our own messages included; None: none was measured."""
+        A freshness table gets `echo_ns`: it left after the receiver's beat with that stamp, however long it is on its way.
+        """
         ...
 
     def trouble(self, member: int) -> str:

@@ -35,16 +35,14 @@ class Port:
     def connected(self) -> frozenset[int]:
         return frozenset(other for other in self.hub.members if other != self.member and self.hub.open(self.member, other))
 
-    def rtt_ms(self, member: int) -> float | None:
-        return 0.1 if member in self.connected else None
-
     def send(self, member: int, message: peer_pb2.GroupMessage) -> bool:
         if self.hub.lost(message):
             return True
         return self.hub.carry(self.member, member, lambda one: one.host.received(self.member, [message]))
 
     def send_table(self, member: int, table: peer_pb2.FreshnessTable) -> bool:
-        return self.hub.carry(self.member, member, lambda one: one.host.freshness(self.member, table))
+        told = peer_pb2.FreshnessTable(groups=table.groups, echo_ns=time.monotonic_ns())
+        return self.hub.carry(self.member, member, lambda one: one.host.freshness(self.member, told))
 
 
 class Files:

@@ -58,7 +58,7 @@ async def test_a_table_that_waited_while_we_were_stopped_makes_nothing_fresh(thr
     await until(lambda: bool(told))
     row = leader.host.stands(GROUP)
     assert row is not None
-    waited = peer_pb2.FreshnessTable(groups=[row.row])
+    waited = peer_pb2.FreshnessTable(groups=[row.row], echo_ns=time.monotonic_ns())
     follower.host._now_ns = lambda: time.monotonic_ns() + 10 * S  # it was stopped; the table lay in its socket
     told.clear()
     follower.host.freshness(leader.host.member, waited)
@@ -68,6 +68,23 @@ async def test_a_table_that_waited_while_we_were_stopped_makes_nothing_fresh(thr
     await asyncio.sleep(0.3)
     assert told == []
     await until(lambda: bool(told) and follower.host.silent_ms(GROUP) < 2_000)
+
+
+async def test_a_table_is_as_old_as_the_beat_it_echoes(three: HostWorld) -> None:
+    """SEMANTICS 4: the way may have taken longer than any round trip that was measured; without an echo nothing is known."""
+    leader = await three.led()
+    follower = next(one for one in three.members.values() if one is not leader)
+    head, told = Position(ORIGIN.lineage, 1, 1, bytes(32)), list[int]()
+    leader.host.groups[GROUP].heard = Heard(newest=lambda: (head, time.monotonic_ns()))
+    row = leader.host.stands(GROUP)
+    assert row is not None
+    leader.host.groups[GROUP].heard = Heard()
+    await asyncio.sleep(0.1)  # nothing of before is on its way
+    follower.host.groups[GROUP].heard = Heard(told=lambda _head, base_ns: told.append(base_ns))
+    sent_ns = time.monotonic_ns() - 5 * S
+    for echo_ns in (sent_ns, 0, time.monotonic_ns() + 10 * S):
+        follower.host.freshness(leader.host.member, peer_pb2.FreshnessTable(groups=[row.row], echo_ns=echo_ns))
+    assert told == [sent_ns - row.row.age_ms * MS]
 
 
 @pytest.mark.parametrize("asleep", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,7 @@ async def test_nothing_is_sent_to_who_is_not_connected(world: World) -> None:
     one.links.set_places({2: Place(("127.0.0.1:1",))})
     assert not one.links.send(2, wire()) and not one.links.send(3, wire())
     assert not one.links.send_table(2, peer_pb2.FreshnessTable())
-    assert one.links.rtt_ms(2) is None and one.links.connected == frozenset()
+    assert one.links.connected == frozenset()
     await until(lambda: "not called yet" not in one.links.trouble(2))
     assert one.links.trouble(2) and one.links.trouble(3)
 
@@ -225,10 +226,18 @@ async def test_a_fault_in_the_ears_stops_the_handing_up(world: World) -> None:
     assert two.heard.turns == [] and isinstance(broken[0], InvariantBroken) and "planted" in str(broken[0])
 
 
-async def test_the_round_trip_is_measured(world: World) -> None:
-    one, _ = await world.pair()
-    await until(lambda: one.links.rtt_ms(2) is not None)
-    assert 0 <= (one.links.rtt_ms(2) or 0) < 400
+async def test_a_table_echoes_a_beat_of_its_receiver_that_came_before_it(world: World) -> None:
+    began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    one, two = await world.pair()
+
+    def echoes() -> list[int]:
+        sent_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        one.links.send_table(2, peer_pb2.FreshnessTable())
+        told = [table.echo_ns for table in two.heard.tables if isinstance(table, peer_pb2.FreshnessTable) and table.echo_ns]
+        assert all(began_ns <= echo_ns <= sent_ns for echo_ns in told)
+        return told
+
+    await until(lambda: len(set(echoes())) >= 2)
 
 
 async def test_a_journal_that_the_cluster_knows_otherwise_ends_the_link(world: World) -> None:

@@ -54,6 +54,13 @@ ANSWERS = [
         "tests/unit/front/test_batcher.py::test_requests_that_may_have_waited_over_a_pause_are_refused",
         Plant("hosting.front.pause:PauseWatch.paused", "return now < self._until_ns", "return False"),
     ),
+    Row(
+        "4",
+        "a follower's age counts from a beat of its own",
+        "a copy that calls itself fresh while its leader's word was long on its way",
+        "tests/unit/consensus/test_host_told.py::test_a_table_is_as_old_as_the_beat_it_echoes",
+        Plant("replica.consensus.host_told:HostTold.take", "hosted.heard.told(head, left_ns", "hosted.heard.told(head, now_ns"),
+    ),
 ]
 
 TAKEOVER = [
