@@ -23,11 +23,13 @@ from ops.admin.values import (
     Status,
     Stopping,
 )
+from ops.blocks import MemberBlocks, owned_by
 from ops.config import MemberConfig
 from ops.failbacks import MemberFailbacks
 from ops.ladders import MemberLadders, runners_of
 from ops.metrics import samples
 from ops.mirror import Sampler
+from ops.operators.blocks import BlockDesk
 from ops.operators.edge_book import BookFile
 from ops.operators.holds import HeldGroup, HoldDesk
 from ops.operators.takeovers import TakeoverDesk
@@ -81,7 +83,7 @@ class CopyHolds:
             raise ZaibeiError(Code.UNKNOWN, "decided, but not applied yet: look at `zaibei hold list`", definite=False) from None
 
 
-class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants):
+class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, MemberBlocks):
     """Satisfies ops.admin.calls.AdminCalls."""
 
     def __init__(
@@ -100,6 +102,8 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants):
         pages = book.load()
         self._desk = HoldDesk(self._held_groups, config.operator_keys(), pages, book.save, _now_ms)
         self._takeovers = TakeoverDesk(lambda: runners_of(member), config.operator_keys(), pages, book.save)
+        signers = {**config.issuers(), **config.operator_keys()}
+        self._blocks = BlockDesk(self._held_groups, lambda: owned_by(member), signers, pages, book.save, _now_ms)
 
     def _operator_keys(self) -> Mapping[str, bytes]:
         return self._config.operator_keys()

@@ -18,6 +18,7 @@ What is answered where the standing allows an answer:
 | overlay for a prefix | its sites before the stored ones, or instead of them |
 | quarantined octets on the way | 2 |
 | owner unknown | 301 |
+| an order to block the name or a prefix above it, over all of this | 401, final: no resolver asks another site |
 
 No referral can lead back to us: sites with an address and port of our own are left out, and ancestors at or above the owned
 prefix are never asked, since a delegation there names the very source whose copy this is.
@@ -32,6 +33,7 @@ from functools import lru_cache
 from hosting.answer.question import Answer, Question
 from hosting.answer.sites import SITE_TYPES, Endpoints, delegation, endpoints_of, merge_overlay, route_referral
 from hosting.answer.standing import FOUND, NO_SUCH_NAME, TRY_ANOTHER, Standing
+from replica.model.blocks import Blocked
 from replica.model.catalog import Catalog
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import OverlaySites
@@ -41,6 +43,7 @@ from replica.model.states import Mode
 from replica.native import filter_values
 
 NOTHING = bytes(4)  # a count of no values
+BLOCKED = ResponseCode.INSUFFICIENT_PERMISSIONS
 NOT_HERE = b"That prefix doesn't live here"  # the words of deployed servers
 
 
@@ -63,11 +66,14 @@ class Plan:
     overlay: OverlaySites | None = None
 
 
-def plan(question: Question, catalog: Catalog) -> Plan | Answer:
+def plan(question: Question, catalog: Catalog, now_ms: int = 0) -> Plan | Answer:
     """Find what a question needs.
 
+    Args:
+        now_ms: Unix milliseconds, for the end of orders to block; 0: every one of the catalog counts.
     Returns:
-        A plan, or at once the answer where no source needs to be read: 102 for what is no name, 301 for what is not ours.
+        A plan, or at once the answer where no source needs to be read: 102 for what is no name, 301 for what is not
+        ours, 401 for what is blocked.
     """
     try:
         name = Identifier.parse(question.handle)
@@ -75,6 +81,10 @@ def plan(question: Question, catalog: Catalog) -> Plan | Answer:
         return Answer(ResponseCode.INVALID_HANDLE, exc.trouble.message.encode())
     asked = parent(name.prefix) if name.route else name.prefix
     owned = catalog.owners.longest(asked)
+    if catalog.blocks:
+        key = name.key(case_sensitive=owned is not None and owned[1].case_sensitive)
+        if (blocked := catalog.blocks.on(name.prefix, key, now_ms)) is not None:
+            return _blocked(blocked, None)
     overlay = catalog.overlays.get(name.prefix) if name.route else None
     if owned is None:
         if overlay is not None and not question.authoritative:
@@ -105,7 +115,7 @@ class Head:
 
 
 def head_of(prefix: bytes, catalog: Catalog) -> Head | None:
-    """The short way for names `prefix`/suffix; None where a name needs a plan (prefix records, routes, other codes)."""
+    """The short way for names `prefix`/suffix; None where a name needs a plan (prefix records, routes, other codes, blocks)."""
     if b":" in prefix:
         return None
     try:
@@ -113,7 +123,7 @@ def head_of(prefix: bytes, catalog: Catalog) -> Head | None:
     except ZaibeiError:
         return None
     owned = catalog.owners.longest(name.prefix)
-    if name.route or owned is None:
+    if name.route or owned is None or catalog.blocks.near(name.prefix):
         return None
     top, owner = owned
     if owner.mode is not Mode.RECORDS and top != name.prefix:
@@ -122,8 +132,10 @@ def head_of(prefix: bytes, catalog: Catalog) -> Head | None:
     return Head(owner.source, name.prefix + END, fold, name.prefix)
 
 
-def answer_record(question: Question, value: bytes | None, standing: Standing, prefix: bytes) -> Answer:
-    """The answer to an identifier whose one key was read; `value` None: no such record, b"": quarantined."""
+def answer_record(question: Question, value: bytes | None, standing: Standing, prefix: bytes, key: bytes) -> Answer:
+    """The answer to an identifier whose one `key` was read; `value` None: no such record, b"": quarantined."""
+    if standing.blocks and (blocked := standing.blocks.on(prefix, key, 0)) is not None:
+        return _blocked(blocked, standing)
     row = standing.row
     if row.found != FOUND or (question.authoritative and not row.authoritative):
         return _refused(question, standing)
@@ -142,20 +154,22 @@ def answer_plan(question: Question, plan: Plan, values: Sequence[bytes | None], 
         values: in the order of `plan.keys`.
         own_site: HS_SITE data octets of this cluster; no referral leads to its addresses.
     """
+    if standing.blocks and (blocked := standing.blocks.on(plan.prefix, plan.keys[0], 0)) is not None:
+        return _blocked(blocked, standing)
     if plan.route:
         return _answer_prefix(question, plan, values, standing, own_site)
     row = standing.row
     if row.found != FOUND or (question.authoritative and not row.authoritative):
         return _refused(question, standing)
     if plan.mode is Mode.MIXED and values[0] is not None:
-        return answer_record(question, values[0], standing, plan.prefix)
+        return answer_record(question, values[0], standing, plan.prefix, plan.keys[0])
     for route in values[1:]:
         if route == b"":
             return _quarantined(standing)
         referral = None if route is None else route_referral(route, own_endpoints(own_site))
         if referral is not None:
             return _referred(question, Answer(ResponseCode.SERVICE_REFERRAL, referral.values, standing, referral.handle))
-    return answer_record(question, values[0], standing, plan.prefix)
+    return answer_record(question, values[0], standing, plan.prefix, plan.keys[0])
 
 
 def _answer_prefix(question: Question, plan: Plan, values: Sequence[bytes | None], standing: Standing, own_site: bytes) -> Answer:
@@ -216,6 +230,11 @@ def _refused(question: Question, standing: Standing) -> Answer:
     if standing.row.found == FOUND and question.authoritative:
         return Answer(TRY_ANOTHER, f"not the authority; {standing.text}".encode(), standing)
     return Answer(TRY_ANOTHER, standing.text.encode(), standing)
+
+
+def _blocked(blocked: Blocked, standing: Standing | None) -> Answer:
+    """What the view says is in force; who reads the catalog asks at its own moment."""
+    return Answer(BLOCKED, blocked.text().encode(), standing)
 
 
 def _quarantined(standing: Standing) -> Answer:

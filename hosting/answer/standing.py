@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from replica.model.blocks import NONE, Blocks, blocks_of
 from replica.model.states import Authority, Freshness
 from replica.model.view import SourceView
 
@@ -61,11 +62,13 @@ class Standing:
         view: of the source; None: the source is not held here, or cannot be read.
         row: codes and marks.
         why: what stands in the way when there is no view.
+        blocks: what of the source is not answered by order.
     """
 
     view: SourceView | None
     row: Row
     why: str = ""
+    blocks: Blocks = NONE
 
     @property
     def text(self) -> str:
@@ -92,7 +95,7 @@ def row_of(view: SourceView) -> Row:
 
 def standing_of(view: SourceView) -> Standing:
     """The standing of a source that was read."""
-    return Standing(view, row_of(view))
+    return Standing(view, row_of(view), blocks=blocks_of(view.blocks))
 
 
 def no_standing(why: str) -> Standing:

@@ -9,6 +9,7 @@ makes the next batch, so a slow owner makes batches larger and never a queue of 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -66,6 +67,7 @@ class Batcher:
         paused: True while requests that are read now may have waited over a pause of this process (`PauseWatch.paused`).
         in_flight_max: calls of the port under way at once; 2 keep a socket port busy.
         waiting_max: questions waiting for their call; more are refused with 2 (datagrams: dropped).
+        wall_clock: Unix seconds, for the end of orders to block.
     """
 
     def __init__(
@@ -75,10 +77,11 @@ class Batcher:
         *,
         in_flight_max: int = 2,
         waiting_max: int = 20_000,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.port = port
         self.counters = Counters()
-        self._paused = paused
+        self._paused, self._wall_clock = paused, wall_clock
         self._in_flight_max, self._waiting_max = in_flight_max, waiting_max
         self._heads = Heads()
         self._lanes: dict[str, _Lane] = {}
@@ -128,7 +131,8 @@ class Batcher:
             call.cancel()
 
     def _ask_slowly(self, sink: Sink, context: Any, question: Question) -> None:
-        todo = plan(question, self._heads.catalog)
+        catalog = self._heads.catalog
+        todo = plan(question, catalog, int(self._wall_clock() * 1_000) if catalog.blocks else 0)
         if isinstance(todo, Answer):
             self._waiting -= 1
             self._answer_now(sink, context, question, todo)
@@ -193,8 +197,8 @@ class Batcher:
                 sinks.add(sink)
                 sink.answered(context, question, refusal)
             return
-        for (sink, context, question, prefix), value in zip(lane.jobs, values, strict=False):
-            answer = answer_record(question, value, standing, prefix)
+        for (sink, context, question, prefix), value, key in zip(lane.jobs, values, lane.keys, strict=False):
+            answer = answer_record(question, value, standing, prefix, key)
             by_code[answer.code] = by_code.get(answer.code, 0) + 1
             sinks.add(sink)
             sink.answered(context, question, answer)

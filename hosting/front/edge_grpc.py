@@ -175,6 +175,7 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
     def _plan(self, names: Sequence[bytes], blank: Question, batch: _Batch) -> dict[str, _Lane]:
         lanes: dict[str, _Lane] = {}
         find, catalog = self._heads.find, self._heads.catalog
+        now_ms = self._service.now_ms() if catalog.blocks else 0
         for at, name in enumerate(names):
             prefix, slash, suffix = name.partition(b"/")
             head = find(prefix)
@@ -186,7 +187,7 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
                 lane.ats.append(at)
                 lane.prefixes.append(head.prefix)
                 continue
-            todo = plan(blank._replace(handle=name), catalog)
+            todo = plan(blank._replace(handle=name), catalog, now_ms)
             if isinstance(todo, Answer):
                 batch.put(at, 0, todo)
             else:
@@ -198,16 +199,16 @@ def _put_records(
     batch: _Batch, place: int, blank: Question, lane: _Lane, values: Sequence[bytes | None], standing: Standing
 ) -> None:
     """Answer the names that needed one key each; the plain case without an object for each of them."""
-    plain = standing.row.found == FOUND and not blank.authoritative
+    plain = standing.row.found == FOUND and not blank.authoritative and not standing.blocks
     indexes, types, places, codes, out = blank.indexes, blank.types, batch.places, batch.codes, batch.values
     room = VALUES_OCTETS_MAX - batch.octets
-    for at, value, prefix in zip(lane.ats, values, lane.prefixes, strict=False):
+    for at, value, prefix, key in zip(lane.ats, values, lane.prefixes, lane.keys, strict=False):
         octets = filter_values(value, indexes, types, True) if value and plain else None
         if octets is not None and octets != NOTHING and room >= len(octets):
             codes[at], out[at], places[at] = FOUND, octets, place
             room -= len(octets)
         else:
-            batch.put(at, place, answer_record(blank, value, standing, prefix))
+            batch.put(at, place, answer_record(blank, value, standing, prefix, key))
     batch.octets = VALUES_OCTETS_MAX - room
 
 

@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from hosting.answer.port import Found, Values, Wants
+from replica.model.blocks import Blocked, blocks_of
 from replica.model.catalog import Catalog, Owner
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import OverlaySites
@@ -28,7 +29,7 @@ from replica.model.identifier import PrefixTree
 from replica.model.states import Mode
 from replica.model.view import SourceView
 
-VERSION: Final = 1
+VERSION: Final = 2
 FRAME_OCTETS_MAX: Final = 64 * 1024 * 1024
 SOURCES_MAX: Final = 10_000
 KEYS_MAX: Final = 200_000
@@ -62,6 +63,7 @@ class _CatalogForm(msgspec.Struct, array_like=True):
     owners: list[tuple[bytes, str, Mode, bool]]
     overlays: list[OverlaySites]
     own_site: bytes
+    blocks: tuple[Blocked, ...]
 
 
 _decode_catalog = msgspec.msgpack.Decoder(_CatalogForm).decode
@@ -164,7 +166,8 @@ def decode_failed(body: bytes) -> ZaibeiError:
 def encode_catalog(catalog: Catalog) -> bytes:
     """Body of CATALOG."""
     owners = [(prefix, owner.source, owner.mode, owner.case_sensitive) for prefix, owner in catalog.owners.items()]
-    return msgspec.msgpack.encode(_CatalogForm(catalog.version, owners, list(catalog.overlays.values()), catalog.own_site))
+    overlays, blocks = list(catalog.overlays.values()), tuple(catalog.blocks)
+    return msgspec.msgpack.encode(_CatalogForm(catalog.version, owners, overlays, catalog.own_site, blocks))
 
 
 def decode_catalog(body: bytes) -> Catalog:
@@ -178,6 +181,7 @@ def decode_catalog(body: bytes) -> Catalog:
         PrefixTree({prefix: Owner(source, mode, case_sensitive) for prefix, source, mode, case_sensitive in form.owners}),
         {overlay.prefix: overlay for overlay in form.overlays},
         form.own_site,
+        blocks_of(form.blocks),
     )
 
 

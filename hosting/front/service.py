@@ -60,7 +60,7 @@ class FrontService:
         self._registrar = registrar
         self._registrations: set[asyncio.Task[None]] = set()
         self.watch = watch or PauseWatch()
-        self.batcher = Batcher(port, self.watch.paused, waiting_max=waiting_max)
+        self.batcher = Batcher(port, self.watch.paused, waiting_max=waiting_max, wall_clock=wall_clock)
         self._wall_clock = wall_clock
         self._view_calls: set[asyncio.Task[None]] = set()
 
@@ -83,6 +83,10 @@ class FrontService:
     def expires(self) -> int:
         """Expiration time of an answer made now."""
         return int(self._wall_clock()) + EXPIRATION_S
+
+    def now_ms(self) -> int:
+        """Unix milliseconds."""
+        return int(self._wall_clock() * 1_000)
 
     def ask_views(self, sink: ViewSink, context: Any) -> None:
         """Read the view of every source; `sink.views_read` is called with them, later or at once."""

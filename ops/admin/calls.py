@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from ops.admin.block_calls import BLOCK_SIGNATURES, BlockCalls
 from ops.admin.cluster_calls import CLUSTER_SIGNATURES
 from ops.admin.failback_calls import FAILBACK_SIGNATURES, FailbackCalls
 from ops.admin.ladder_calls import LADDER_SIGNATURES, LadderCalls
@@ -29,7 +30,7 @@ READ_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 60.0
 
 
-class AdminCalls(ProofCalls, FailbackCalls, LadderCalls, TenantCalls, Protocol):
+class AdminCalls(ProofCalls, FailbackCalls, LadderCalls, TenantCalls, BlockCalls, Protocol):
     """What a running member does for its operator. Each call may raise ZaibeiError; its code becomes the exit code."""
 
     async def status(self) -> Status: ...
@@ -140,7 +141,12 @@ CALLS: MappingProxyType[str, Call] = MappingProxyType(
         **{
             name: Call(MappingProxyType(parameters), result, changes)
             for name, (result, changes, parameters) in (
-                CLUSTER_SIGNATURES | PROOF_SIGNATURES | FAILBACK_SIGNATURES | LADDER_SIGNATURES | TENANT_SIGNATURES
+                CLUSTER_SIGNATURES
+                | PROOF_SIGNATURES
+                | FAILBACK_SIGNATURES
+                | LADDER_SIGNATURES
+                | TENANT_SIGNATURES
+                | BLOCK_SIGNATURES
             ).items()
         },
     }

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from ops.admin.block_calls import BlockClient
 from ops.admin.calls import CALLS
 from ops.admin.cluster_calls import INVITE_VALID_S
 from ops.admin.cluster_values import ClusterDone, ClusterPlan, ClusterStatus, Invitation
@@ -36,7 +37,7 @@ GRACE_S = 2.0  # beyond the member's own time limit
 READ_OCTETS = 64 * 1024
 
 
-class AdminClient(ProofClient, FailbackClient, LadderClient, TenantClient):
+class AdminClient(ProofClient, FailbackClient, LadderClient, TenantClient, BlockClient):
     """Calls a running member.
 
     Args:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ops.admin.block_calls import MemoryBlocks
 from ops.admin.failback_calls import MemoryFailbacks
 from ops.admin.ladder_calls import MemoryLadders
 from ops.admin.proof_calls import MemoryProofs
@@ -28,7 +29,7 @@ from replica.model.errors import Code, ZaibeiError
 
 
 @dataclass(slots=True)
-class MemoryMember(MemoryProofs, MemoryFailbacks, MemoryLadders, MemoryTenants):
+class MemoryMember(MemoryProofs, MemoryFailbacks, MemoryLadders, MemoryTenants, MemoryBlocks):
     """Answers from what it was given. `takeover` maps (call, source) to an answer."""
 
     state: Status
@@ -42,6 +43,7 @@ class MemoryMember(MemoryProofs, MemoryFailbacks, MemoryLadders, MemoryTenants):
     ladders: dict[str, Any] = field(default_factory=dict)
     failbacks: dict[str, Any] = field(default_factory=dict)
     tenants: dict[str, Any] = field(default_factory=dict)
+    blocks: dict[str, Any] = field(default_factory=dict)
     stopping: Callable[[], None] = lambda: None
 
     async def status(self) -> Status:

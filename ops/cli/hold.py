@@ -125,7 +125,7 @@ def sign(console: Console, token: str, key: Path | None, name: str | None, appro
     if (key is None) == (approval is None):
         raise click.UsageError("Name your key with --key FILE, or an approval with --approval FILE.")
     member = admin()
-    given = _read_approval(approval) if approval is not None else _approve(member.hold_plan_of(token), token, key, name, yes)
+    given = read_approval(approval) if approval is not None else _approve(member.hold_plan_of(token), token, key, name, yes)
     if given.token != token:
         raise ZaibeiError(Code.CONFLICT, f"that approval is for plan {given.token[:32]}, not {token[:32]}. Nothing was done")
     signed = member.hold_sign(given)
@@ -161,7 +161,8 @@ def _approve(planned: HoldPlan, token: str, key: Path | None, name: str | None, 
     return approve(name or key.name.removesuffix(edge_keys.SUFFIX), edge_keys.load(key, ask_passphrase), planned.text)
 
 
-def _read_approval(path: Path) -> Approval:
+def read_approval(path: Path) -> Approval:
+    """An approval made elsewhere, as JSON. Raises ZaibeiError(NOT_FOUND, MALFORMED)."""
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(APPROVAL_OCTETS_MAX), type=Approval)

@@ -43,6 +43,7 @@ COMMANDS = MappingProxyType(
         "metrics": Lazy("ops.cli.metrics:metrics", "Look", "Numbers of a running member."),
         "drill": Lazy("ops.cli.drill:drill", "Decide", "Rehearse what can break; signed evidence of it."),
         "hold": Lazy("ops.cli.hold:hold", "Decide", "What the brake stopped: look, sign, release or discard."),
+        "block": Lazy("ops.cli.block:block", "Decide", "What is not answered, by signed order with a deadline."),
         "takeover": Lazy("ops.cli.takeover:takeover", "Decide", "Answer in a source's place, and give it back."),
         "failback": Lazy("ops.cli.failback:failback", "Decide", "Give registrations back, dropping nothing."),
         "stop": Lazy("ops.cli.up:stop", "Decide", "Stop a running member in order."),

@@ -13,6 +13,7 @@ from ops.cli.style import Console, effective, styled, table, target_options
 from ops.config.read import NAME_PATTERN
 from ops.operators import edge_keys
 from ops.operators.approval import approve, token_of
+from ops.operators.blocks import VERSION as BLOCK_VERSION
 from ops.text import printable
 from replica.feed.decision import PLAN_VERSION
 from replica.model.errors import Code, ZaibeiError
@@ -103,9 +104,9 @@ def sign(console: Console, plan: Path, key: Path, name: str | None, yes: bool) -
     """
     with plan.open("rb") as file:
         text = file.read(PLAN_OCTETS_MAX).decode("utf-8", "replace")
-    if not text.startswith(PLAN_VERSION + "\n"):
+    if not text.startswith((PLAN_VERSION + "\n", BLOCK_VERSION + "\n")):
         raise ZaibeiError(
-            Code.MALFORMED, f"{plan} is no plan of this version. Next: zaibei hold plan ID release|discard --out FILE"
+            Code.MALFORMED, f"{plan} is no plan of this version. Next: zaibei hold plan, or block plan, with --out FILE"
         )
     confirm(text, yes)
     approval = approve(name or key.name.removesuffix(edge_keys.SUFFIX), edge_keys.load(key, ask_passphrase), text)

@@ -5,10 +5,12 @@ Values, position and generation are read together by the store; age is taken aft
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from replica.feed.freshness import CopyAge, Vouching, freshness_of
+from replica.model.blocks import Blocks, InForce
 from replica.model.catalog import Catalog, Owner
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites
@@ -38,6 +40,7 @@ class SourceAnswers:
         in_service: False once this group went out of service (damaged store), or this member forgot what it had promised.
         leader_silent_ms: since the group's leader was heard; 0: a group of one member is led here.
         boottime_ns: CLOCK_BOOTTIME.
+        wall_ms: Unix milliseconds, for the end of orders to block.
     """
 
     def __init__(
@@ -50,10 +53,12 @@ class SourceAnswers:
         in_service: Callable[[], bool],
         boottime_ns: Callable[[], int],
         leader_silent_ms: Callable[[], int] = lambda: 0,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._store, self._age, self._horizon_ms = store, age, horizon_ms
         self._probes_alive, self._in_service, self._boottime_ns = probes_alive, in_service, boottime_ns
         self._leader_silent_ms = leader_silent_ms
+        self._wall_ms, self._in_force = wall_ms, InForce()
 
     def read(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], SourceView]:
         """Values in the order of the keys, and the view that holds for them: what the group had decided before they were read,
@@ -99,18 +104,21 @@ class SourceAnswers:
             verified=state.verified,
             ready=state.ready and self._in_service(),
             gaps=state.prefixes if state.feed in MISSING_UNKNOWN else (),
+            blocks=self._in_force.at(state.blocks, self._wall_ms()) if state.blocks else (),
         )
 
 
 def catalog_of(states: Iterable[GroupState], own_site: bytes, version: int) -> Catalog:
-    """The catalog out of all groups' committed ownership and overlays.
+    """The catalog out of all groups' committed ownership, overlays and blocks.
 
     A shadow overlay (a drill's) never stands for a real prefix. Where two groups claim one prefix, the configuration check
     refused the start, so the first claim stands.
     """
     owners: PrefixTree[Owner] = PrefixTree()
     overlays: dict[bytes, OverlaySites] = {}
+    blocked = []
     for state in states:
+        blocked += [one for order in state.blocks for one in order.blocked()]
         keeps_case = frozenset(state.case_sensitive)
         for prefix in (*state.prefixes, *state.case_sensitive):
             if owners.get(prefix) is None:
@@ -118,12 +126,12 @@ def catalog_of(states: Iterable[GroupState], own_site: bytes, version: int) -> C
                 owners.put(prefix, Owner(state.source, state.mode, case_sensitive=case))
         for overlay in state.overlays:
             overlays.setdefault(overlay.prefix, overlay)
-    return Catalog(version, owners, overlays, own_site)
+    return Catalog(version, owners, overlays, own_site, Blocks(blocked))
 
 
 def catalog_mark(states: Mapping[str, GroupState]) -> tuple[object, ...]:
     """Equal as long as no catalog made of these states would differ; cheap, for each apply."""
     return tuple(
-        (name, state.ownership_version, state.prefixes, state.case_sensitive, state.mode, state.overlays)
+        (name, state.ownership_version, state.prefixes, state.case_sensitive, state.mode, state.overlays, state.blocks)
         for name, state in states.items()
     )

@@ -268,6 +268,16 @@ def _review(body: Any) -> Decided:
     return Decided("a break-glass act is reviewed", _operators([body.approval]), body.verdict, evidence)
 
 
+def _block(body: Any) -> Decided:
+    evidence: dict[str, Any] = {"plan": _hash(body.plan.encode()), "approvals": _signatures([body.approval])}
+    who = _operators([body.approval])
+    if body.lifted:
+        return Decided(f"order {body.order} to block is lifted", who, body.reason, evidence)
+    named = [*body.identifiers[:LIST_MAX], *(f"prefix {one}" for one in body.prefixes[:LIST_MAX])]
+    evidence |= {"number": body.number, "until_ms": body.until_ms, "blocked": named}
+    return Decided(f"order {body.number} blocks {len(named)} identifiers and prefixes", who, body.reason, evidence)
+
+
 def _ledger_decision(body: Any) -> Decided:
     what = f"{len(body.lines)} diverged writes {'enter' if body.accept else 'stay out'}"
     lines = [one.hex() for one in body.lines[:LIST_MAX]]
@@ -327,11 +337,14 @@ TABLE: dict[str, Callable[[Any], Decided]] = {
     "ladder": _ladder,
     "order": _order,
     "review": _review,
+    "block": _block,
     "ledger_decision": _ledger_decision,
     "ledger_enter": _ledger_enter,
     "control": _control,
 }
-ALWAYS = frozenset({"epoch_ask", "decision", "overlay", "authority", "grant", "ladder", "order", "review", "ledger_decision"})
+ALWAYS = frozenset(
+    {"epoch_ask", "decision", "overlay", "authority", "grant", "ladder", "order", "review", "ledger_decision", "block"}
+)
 """Acts: recorded also where a rule refused them. Everything else only where it changed something."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from replica.model.blocks import NONE, Blocks
 from replica.model.group_state import OverlaySites
 from replica.model.identifier import PrefixTree
 from replica.model.states import Mode
@@ -25,6 +26,7 @@ class Catalog:
     Args:
         owners: owned prefix (key part) -> Owner.
         overlays: prefix (key part) -> sites answered first.
+        blocks: what is not answered by order; some of it may be over by now.
         own_site: HS_SITE data octets of this cluster, for op 2 and /api/site.
     """
 
@@ -32,3 +34,4 @@ class Catalog:
     owners: PrefixTree[Owner] = field(default_factory=PrefixTree)
     overlays: dict[bytes, OverlaySites] = field(default_factory=dict)
     own_site: bytes = b""
+    blocks: Blocks = NONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from replica.model.blocks import BlockOrder
 from replica.model.brake import BrakeWindows
 from replica.model.digest import ContentDigest
 from replica.model.ladder import Ladder
@@ -58,6 +59,7 @@ class GroupState:
         verified: outcome of the last certificate comparison; None: never.
         node: where the node itself answers, as its source last described it.
         ladder: where the authority over its registrations stands, on the way up or back.
+        blocks: orders not to answer something, the ones that are over too until another one comes.
         ledger: of the newest failback; its lines lie beside the records. None: there was none.
     """
 
@@ -89,3 +91,5 @@ class GroupState:
     verified: bool | None = None
     ladder: Ladder = field(default_factory=Ladder)
     ledger: Ledger | None = None
+    blocks: tuple[BlockOrder, ...] = ()
+    block_numbers: tuple[tuple[str, int], ...] = ()  # hex key id of a signer -> highest number of its orders

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from replica.model.blocks import Blocked
 from replica.model.position import ORIGIN, Position
 from replica.model.states import Authority, FeedState, Freshness, Mode
 
@@ -25,6 +26,7 @@ class SourceView:
         authority: who answers for the source; `leader_silent`: no word from the group's leader for 2 s.
         verified: the last certificate compared equal, and nothing since says otherwise; None: never compared.
         ready: False while no copy is complete (first load, damaged store): every answer is 2.
+        blocks: what is not answered by order at this moment, whatever the copy holds.
         gaps: prefix parts of subtrees whose missing names are 2 even after a registration takeover (gap, HELD).
     """
 
@@ -40,3 +42,4 @@ class SourceView:
     verified: bool | None = None
     ready: bool = False
     gaps: tuple[bytes, ...] = field(default=())
+    blocks: tuple[Blocked, ...] = ()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from replica.model import ladder_rules, ladder_words
+from replica.model.block_rules import take_block
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites, SideGeneration
@@ -303,6 +304,10 @@ def review(stored: Stored, body: entry_pb2.LadderReview, moment: Moment) -> Step
     return _judged(stored, moment, ladder_words.review(stored.group, body))
 
 
+def block(stored: Stored, body: entry_pb2.Block, moment: Moment) -> Step:
+    return _judged(stored, moment, take_block(stored.group, body))
+
+
 def noted(stored: Stored, body: object, moment: Moment) -> Step:
     """Entries that only have their place in the order: a new term's first one, a source's question for an epoch."""
     return _applied(stored, moment)
@@ -326,4 +331,5 @@ RULES: dict[str, Callable[[Stored, Any, Moment], Step]] = {
     "lease": lease,
     "order": order,
     "review": review,
+    "block": block,
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from replica.model.blocks import BlockOrder
 from replica.model.brake import Count
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
@@ -74,12 +75,14 @@ class _Row:
     ladder: Ladder = field(default_factory=Ladder)  # rows of before have none
     ledger: Ledger | None = None
     node: tuple[Endpoint, ...] = ()
+    blocks: tuple[BlockOrder, ...] = ()
+    block_numbers: tuple[tuple[str, int], ...] = ()
 
 
 _COPIED = (
     "source", "generation", "ready", "granted", "grant_taken", "feed", "feed_code", "feed_reason", "hold", "side", "authority",
     "authority_act", "overlays", "serial_highest", "ownership_version", "prefixes", "case_sensitive", "mode", "verified",
-    "ladder", "ledger", "node",
+    "ladder", "ledger", "node", "blocks", "block_numbers",
 )  # fmt: skip
 _PRIVATE = ("hold_quarantined", "hold_counts", "staged_by", "members_needed")
 # Made here, once: two threads that decode a type for the first time in one moment crash msgspec 0.22 (stores open side by side).

@@ -304,6 +304,6 @@ async def test_the_memory_twin_leaves_out_what_it_does_not_hold_and_fails_when_t
 def test_the_short_way_and_the_plan_agree_on_the_answer() -> None:
     for view in (FRESH, EXPIRED, TAKEN):
         for value in (URL, None, b""):
-            short = answer_record(Question(b"88.118/a"), value, standing_of(view), prefix_key("88.118"))
+            short = answer_record(Question(b"88.118/a"), value, standing_of(view), prefix_key("88.118"), key("88.118/a"))
             stored = {} if value is None else {"88.118/a": value}
             assert (short.code, short.octets) == ask("88.118/a", stored, view)[:2]

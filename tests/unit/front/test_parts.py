@@ -174,7 +174,7 @@ def test_mutated_findings_are_faults_or_findings(data: st.DataObject) -> None:
 def test_frames_of_another_version_or_over_the_limit_are_refused() -> None:
     good = frame(Kind.WANTS, 1, b"abc")
     for octets in (
-        good[:4] + b"\x02" + good[5:],
+        good[:4] + b"\x7f" + good[5:],
         (FRAME_OCTETS_MAX + 1).to_bytes(4, "little") + good[4:],
         good[:5] + b"\x09" + good[6:],
     ):

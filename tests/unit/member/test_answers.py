@@ -11,7 +11,8 @@ from hosting.answer.question import Question
 from hosting.answer.resolve import answer_record
 from hosting.answer.standing import standing_of
 from replica.feed.freshness import CopyAge
-from replica.member.answers import SourceAnswers
+from replica.member.answers import SourceAnswers, catalog_mark, catalog_of
+from replica.model.blocks import Blocked, BlockOrder
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import Identifier, prefix_key
@@ -86,7 +87,7 @@ def test_what_was_decided_before_the_read_holds_for_it() -> None:
     store.after_read.append(lambda: setattr(store, "now", replace(WITH_GAP, feed=FeedState.FLOWING)))
     (value,), view = answers(store).read([NAME.key()])
     assert (view.freshness, view.gaps) == (Freshness.FRESH, WITH_GAP.prefixes)
-    assert answer_record(Question(b"88.118/REGISTERED-IN-THE-GAP"), value, standing_of(view), NAME.prefix).code == 2
+    assert answer_record(Question(b"88.118/REGISTERED-IN-THE-GAP"), value, standing_of(view), NAME.prefix, NAME.key()).code == 2
 
 
 @pytest.mark.parametrize("feed", FeedState)
@@ -95,7 +96,7 @@ def test_not_found_is_said_while_changes_flow_and_the_source_decides_or_we_do(fe
     store = Store(replace(WITH_GAP, feed=feed, position=NEW, authority=authority))
     (value,), view = answers(store).read([NAME.key()])
     assert value is None
-    code = answer_record(Question(b"88.118/REGISTERED-IN-THE-GAP"), value, standing_of(view), NAME.prefix).code
+    code = answer_record(Question(b"88.118/REGISTERED-IN-THE-GAP"), value, standing_of(view), NAME.prefix, NAME.key()).code
     sure = feed is FeedState.FLOWING and authority is not Authority.RESOLUTION
     assert code == (100 if sure else 2)
 
@@ -104,4 +105,24 @@ def test_not_found_is_said_while_changes_flow_and_the_source_decides_or_we_do(fe
 def test_a_copy_that_is_not_whole_proved_and_the_sources_own_word_never_says_not_found(fault: dict[str, object]) -> None:
     store = Store(replace(WHOLE, **fault))  # type: ignore[arg-type]
     (value,), view = answers(store).read([NAME.key()])
-    assert answer_record(Question(b"88.118/REGISTERED-IN-THE-GAP"), value, standing_of(view), NAME.prefix).code == 2
+    assert answer_record(Question(b"88.118/REGISTERED-IN-THE-GAP"), value, standing_of(view), NAME.prefix, NAME.key()).code == 2
+
+
+def test_orders_to_block_are_in_force_until_their_deadline() -> None:
+    order = BlockOrder("li.wei", "00", 17, (), ("88.118",), (prefix_key("88.118"),), 2_000, 1_000, "why")
+    now_ms = [1_500]
+    store = Store(replace(WHOLE, blocks=(order,)))
+    looked = SourceAnswers(
+        store,
+        CopyAge(),
+        300_000,
+        probes_alive=lambda: None,
+        in_service=lambda: True,
+        boottime_ns=lambda: 1_000_000,
+        wall_ms=lambda: now_ms[0],
+    )
+    assert looked.view().blocks == (Blocked(prefix_key("88.118"), 2_000, "li.wei/17"),)
+    now_ms[0] = 2_000
+    assert looked.view().blocks == ()
+    assert sorted(catalog_of([store.now], b"", 1).blocks) == [Blocked(prefix_key("88.118"), 2_000, "li.wei/17")]
+    assert catalog_mark({"s": store.now}) != catalog_mark({"s": WHOLE})
