@@ -28,11 +28,11 @@ def registration_port(sources: Sequence[Source], member: Member, identity: Ident
     return RegistrationPort(identity, Offices(settings, member.hosted, _now_ms))
 
 
-def registrar_of(offices: Offices, port: AnswerPort) -> Registrar | None:
-    """Who answers registrations over the Handle protocol; None: no source lives at this member."""
+def registrar_of(offices: Offices, port: AnswerPort, *, basic_in_clear: bool = False) -> Registrar | None:
+    """Who answers registrations over the Handle protocol and the JSON API; None: no source lives at this member."""
     if not offices.settings:
         return None
-    return Registrar(Looks(offices, port), Sources(_now_ms, secrets.token_bytes))
+    return Registrar(Looks(offices, port), Sources(_now_ms, secrets.token_bytes), basic_in_clear=basic_in_clear)
 
 
 def _now_ms() -> int:

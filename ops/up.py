@@ -104,7 +104,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         registration = registration_port(config.sources, member, identity)
         stack.push_async_callback(registration.stop)
         await registration.start(_pairs(config.listen.registration))
-        port.registrar = registrar_of(registration.offices, port)
+        port.registrar = registrar_of(registration.offices, port, basic_in_clear=config.listen.basic_in_clear)
         bound["registration"] = [Address(*address) for address in registration.addresses]
         running = None if member.life is None else RunningCluster(member, member.life)
         enrolment = Enrolment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections import deque
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from hosting.front.http_pages import (
     OwnSite,
     Page,
     Ready,
+    Registers,
     Resolve,
     Tunnel,
     fault_page,
@@ -34,6 +36,8 @@ from hosting.front.http_pages import (
 )
 from hosting.front.json_answers import answer_json, own_site_json
 from hosting.front.service import FrontService
+from hosting.handle.edge_json import JsonSaid
+from hosting.handle.json_asks import JsonAsked, pretty
 from replica.model.handle.answers import Peeked
 from replica.model.handle.codes import ResponseCode, http_status
 
@@ -86,7 +90,7 @@ class HttpConnection(StreamConnection):
 
     def on_message_begin(self) -> None:
         self._url = b""
-        self._type = b""
+        self._type = self._authorization = b""
         self._body: list[bytes] = []
         self._header_octets = self._header_count = self._body_octets = 0
 
@@ -102,6 +106,10 @@ class HttpConnection(StreamConnection):
             self._refuse(Page(431, b'{"responseCode":4,"message":"the headers are too long"}'))
         elif len(name) == 12 and name.lower() == b"content-type":
             self._type = value.partition(b";")[0].strip().lower()
+        elif len(name) == 13 and name.lower() == b"authorization":
+            if self._authorization:
+                self._refuse(Page(400, b'{"responseCode":4,"message":"two credentials for one request"}'))
+            self._authorization = value
         elif len(name) == 6 and name.lower() == b"expect" and self.transport is not None and not self._slots:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -131,6 +139,8 @@ class HttpConnection(StreamConnection):
             self._fill(slot, page_response(wanted, close=slot.close, head_only=slot.head_only))
         elif isinstance(wanted, Tunnel):
             self._tunnel(slot, wanted)
+        elif isinstance(wanted, Registers):
+            self._ask_json(slot, method, wanted)
         else:
             self._service.ask_views(self, (slot, wanted))
         if slot.close:
@@ -202,8 +212,8 @@ class HttpConnection(StreamConnection):
         elif isinstance(taken, bytes):
             self._fill(slot, _tunnelled(taken, slot))
         elif isinstance(taken[0], Registering):
-            name = self.transport.get_extra_info("peername") if self.transport is not None else None
-            self._service.register(self, slot, taken[0], str(name[0]) if name else "")
+            client = _peer(self.transport)[0] if self.transport is not None else ""
+            self._service.register(self, slot, taken[0], client)
         elif taken[1] is None:
             self._service.ask_views(self, (slot, taken[0]))
         else:
@@ -217,6 +227,21 @@ class HttpConnection(StreamConnection):
             self._fill(slot, _tunnelled(b"".join(answers), slot))  # a list: its messages one after another, as over TCP
         else:
             self._fill(slot, page_response(Page(503, b'{"responseCode":3,"message":"too much is under way"}'), close=slot.close))
+        self.send_ready()
+
+    def _ask_json(self, slot: _Slot, method: bytes, wanted: Registers) -> None:
+        transport = self.transport
+        client, private = _peer(transport) if transport is not None else ("", False)
+        asked = JsonAsked(method, self._url, b"".join(self._body), self._authorization, client, private)
+        if not self._service.ask_json(self, (slot, pretty(self._url)), asked):
+            self._fill(slot, page_response(wanted.otherwise, close=slot.close, head_only=slot.head_only))
+
+    def json_said(self, context: Any, said: JsonSaid | None) -> None:
+        slot, for_people = context
+        page = Page(503, b'{"responseCode":3,"message":"too much is under way"}')
+        if said is not None:
+            page = Page(said.status, look_at(said.body, Look(for_people))[0], headers=said.headers)
+        self._fill(slot, page_response(page, close=slot.close, head_only=slot.head_only))
         self.send_ready()
 
     def _fill(self, slot: _Slot, octets: bytes) -> None:
@@ -244,6 +269,17 @@ class HttpConnection(StreamConnection):
 
 class _Refused(Exception):
     """Leaves the parser after a refusal; httptools reports it as a parser error."""
+
+
+def _peer(transport: asyncio.Transport) -> tuple[str, bool]:
+    """Address of a peer without its port, and whether nobody else can listen: TLS, or a peer on this machine."""
+    name = transport.get_extra_info("peername")
+    client = str(name[0]) if name else ""
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return client, False
+    return client, address.is_loopback or transport.get_extra_info("ssl_object") is not None
 
 
 def _tunnelled(message: bytes, slot: _Slot) -> bytes:

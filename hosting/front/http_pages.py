@@ -3,7 +3,8 @@
 | request | what it becomes |
 | --- | --- |
 | GET, HEAD, POST /api/handles/HANDLE | a resolution; POST has its parameters in a form or JSON body |
-| PUT, DELETE /api/handles/HANDLE | 301: registrations go to the node itself |
+| PUT, DELETE /api/handles/HANDLE | hosting/handle answers, where sources live at this member; else 301 |
+| GET /api/handles?prefix=P, GET /api/verifications/KEY, /api/sessions | the same; else 5 |
 | GET /api/site | this cluster's site, with the freshness of its sources as attributes |
 | GET /livez, /readyz, /healthz | the process lives; it can answer for at least one source (healthz: the same) |
 | POST anything, Content-Type application/x-hdl-message | a Handle message in its envelope, answered likewise |
@@ -25,6 +26,7 @@ import msgspec
 
 from hosting.answer.question import Question
 from hosting.answer.standing import Standing, freshness_of
+from hosting.handle.json_asks import HANDLES, SESSIONS, VERIFICATIONS
 from replica.model.handle.codes import ResponseCode, http_status
 
 BODY_OCTETS_MAX: Final = 262_144 + 20  # the longest Handle message and its envelope
@@ -93,7 +95,14 @@ class Tunnel:
     message: bytes
 
 
-Wanted = Page | Resolve | OwnSite | Ready | Tunnel
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """A request for hosting/handle. `otherwise`: the page where no source lives whose registrations we take."""
+
+    otherwise: Page
+
+
+Wanted = Page | Resolve | OwnSite | Ready | Tunnel | Registers
 
 
 @dataclass(slots=True)
@@ -127,15 +136,17 @@ def read_request(request: HttpRequest) -> Wanted:
         case b"/api/site" if request.method in (b"GET", b"HEAD"):
             return _read_site(query)
     if path == b"/api" or path.startswith(b"/api/"):
-        return fault_page(ResponseCode.OPERATION_NOT_SUPPORTED, "not offered by a disaster-recovery site; ask the node itself")
+        page = fault_page(ResponseCode.OPERATION_NOT_SUPPORTED, "not offered by a disaster-recovery site; ask the node itself")
+        return Registers(page) if _is_registering(request.method, path) else page
     return Page(404, _encode({"message": "no such page; identifiers are under /api/handles/"}))
 
 
 def _read_handle(request: HttpRequest, handle: bytes, query: bytes) -> Wanted:
     if request.method in (b"PUT", b"DELETE"):
-        return fault_page(ResponseCode.SERVER_NOT_RESP, "registrations go to the node itself, not to its copy", handle)
+        return Registers(fault_page(ResponseCode.SERVER_NOT_RESP, "registrations go to the node itself, not to its copy", handle))
     if request.method not in (b"GET", b"HEAD", b"POST"):
-        return Page(405, _encode({"message": "use GET, HEAD or POST"}), headers=b"Allow: GET, HEAD, POST\r\n")
+        allowed = b"Allow: GET, HEAD, POST, PUT, DELETE\r\n"
+        return Page(405, _encode({"message": "use GET, HEAD, POST, PUT or DELETE"}), headers=allowed)
     try:
         parameters = _parameters(parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=PARAMETERS_MAX))
         if request.method == b"POST" and request.body:
@@ -151,6 +162,14 @@ def _read_handle(request: HttpRequest, handle: bytes, query: bytes) -> Wanted:
         not flags.get("doNotRefer", False),
     )
     return Resolve(question, Look(flags.get("pretty", False), parameters.callback))
+
+
+def _is_registering(method: bytes, path: bytes) -> bool:
+    """Lists, verifications and sessions of the JSON API."""
+    if path.startswith(SESSIONS):
+        return path[len(SESSIONS) :] in (b"", b"/", b"/this")
+    reads = method in (b"GET", b"HEAD")
+    return reads and (path in (HANDLES, HANDLES + b"/") or (path.startswith(VERIFICATIONS) and len(path) > len(VERIFICATIONS)))
 
 
 def _read_site(query: bytes) -> Wanted:

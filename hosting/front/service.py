@@ -13,7 +13,9 @@ from hosting.answer.standing import Standing, no_standing, standing_of
 from hosting.front.batcher import Batcher
 from hosting.front.exchange import Exchange, Registering, SiteAsked
 from hosting.front.pause import PauseWatch
+from hosting.handle.edge_json import JsonSaid
 from hosting.handle.edge_registrar import Registrar
+from hosting.handle.json_asks import JsonAsked
 from replica.model.errors import ZaibeiError
 from replica.model.handle.codes import EXPIRATION_S
 
@@ -34,6 +36,14 @@ class RegistrationSink(Protocol):
 
     def registered(self, context: Any, answers: list[bytes]) -> None:
         """`answers`: whole messages; none: silence, or too much is under way."""
+        ...
+
+
+class JsonSink(Protocol):
+    """Whoever took a request of the JSON API that registers."""
+
+    def json_said(self, context: Any, said: JsonSaid | None) -> None:
+        """None: too much is under way."""
         ...
 
 
@@ -79,6 +89,19 @@ class FrontService:
         call = asyncio.get_running_loop().create_task(_register(registrar, sink, context, asked.octets, client))
         self._registrations.add(call)
         call.add_done_callback(self._registrations.discard)
+
+    def ask_json(self, sink: JsonSink, context: Any, asked: JsonAsked) -> bool:
+        """Have a request of the JSON API answered; `sink.json_said` is called later, or at once. False: no source lives here."""
+        registrar = self._registrar()
+        if registrar is None:
+            return False
+        if len(self._registrations) >= REGISTRATIONS_MAX:
+            sink.json_said(context, None)
+            return True
+        call = asyncio.get_running_loop().create_task(_ask_json(registrar, sink, context, asked))
+        self._registrations.add(call)
+        call.add_done_callback(self._registrations.discard)
+        return True
 
     def expires(self) -> int:
         """Expiration time of an answer made now."""
@@ -129,3 +152,11 @@ async def _register(registrar: Registrar, sink: RegistrationSink, context: Any, 
         answers = await registrar.answer(octets, client)
     finally:  # whatever went wrong, the place of the request is given back
         sink.registered(context, answers)
+
+
+async def _ask_json(registrar: Registrar, sink: JsonSink, context: Any, asked: JsonAsked) -> None:
+    said: JsonSaid | None = None
+    try:
+        said = await registrar.json.answer(asked)
+    finally:
+        sink.json_said(context, said)

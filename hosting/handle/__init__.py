@@ -1,10 +1,11 @@
-"""Registration over the Handle protocol: who asks proves who it is, its rights are looked up, its change goes to the desk.
+"""Registration over Handle messages and JSON: who asks proves who it is, its rights are looked up, its change goes to the desk.
 
 | file | what |
 | --- | --- |
-| challenges | requests that wait for the proof of who sent them |
+| challenges | what waits for the proof of who sent it |
 | permits | may this key do it, by HS_ADMIN values and groups of them |
 | edits | from an operation and the record that is there to the record that shall be |
 | codes | which response code tells a trouble of ours |
-| edge_registrar, edge_work, edge_look | messages in and out; carrying out; reading |
+| json_asks, json_auth | the JSON API: what is asked, and who asks it |
+| edge_registrar, edge_json, edge_judge, edge_work, edge_look | messages and requests in and out; proofs; carrying out; reading |
 """

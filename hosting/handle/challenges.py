@@ -1,11 +1,11 @@
-"""Requests that wait for the proof of who sent them. Pure: time and randomness are arguments.
+"""What waits for the proof of who sent it. Pure: time and randomness are arguments.
 
-| a request is | until | then |
+| a challenge is | until | then |
 | --- | --- | --- |
 | OFFERED | an answer names its session | TAKEN: whatever the proof is worth, it is not judged twice |
 | OFFERED | its time is over, or its place is needed by nobody else's than its own client's | EXPIRED |
 
-A session id is given once and means one request of one client. Who floods us fills its own share alone: beyond `client_max` its
+A session id is given once and means one challenge of one client. Who floods us fills its own share alone: beyond `client_max` its
 oldest challenge makes room; when the table is full, new clients are told to come again, and nobody's challenge is lost.
 """
 
@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from replica.model.handle.admin_bodies import Challenge
 from replica.model.handle.codes import MESSAGE_OCTETS_MAX
-from replica.model.handle.message import Message
 
 SESSION_IDS = 0x7FFFFFFF  # the standard client reads them as signed numbers
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +39,22 @@ class ChallengeLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
-    """A request, what was asked of its sender, and until when (Unix milliseconds, or any clock that does not go back)."""
+class Offered(Generic[T]):
+    """What waits, how many octets it holds, and until when (Unix milliseconds, or any clock that does not go back)."""
 
     session_id: int
     client: str
-    request: Message
-    octets: bytes
-    challenge: Challenge
+    kept: T
+    octets: int
     ends_ms: int
 
 
-class Challenges:
+class Challenges(Generic[T]):
     """See the module."""
 
     def __init__(self, limits: ChallengeLimits | None = None) -> None:
         self.limits = limits or ChallengeLimits()
-        self._offered: OrderedDict[int, Offered] = OrderedDict()  # oldest first, so soonest over first
+        self._offered: OrderedDict[int, Offered[T]] = OrderedDict()  # oldest first, so soonest over first
         self._clients: dict[str, OrderedDict[int, int]] = {}  # session ids and octets of each client, oldest first
         self._octets = 0
 
@@ -83,20 +82,20 @@ class Challenges:
             self._drop(next(iter(mine)))
         return len(self._offered) < limits.waiting_max and self._octets + octets <= limits.octets_max
 
-    def offer(self, session_id: int, client: str, request: Message, octets: bytes, challenge: Challenge, now_ms: int) -> None:
-        """Keep a request for which `room` was made."""
-        self._offered[session_id] = Offered(session_id, client, request, octets, challenge, now_ms + self.limits.life_ms)
-        self._clients.setdefault(client, OrderedDict())[session_id] = len(octets)
-        self._octets += len(octets)
+    def offer(self, session_id: int, client: str, kept: T, octets: int, now_ms: int) -> None:
+        """Keep something for which `room` was made."""
+        self._offered[session_id] = Offered(session_id, client, kept, octets, now_ms + self.limits.life_ms)
+        self._clients.setdefault(client, OrderedDict())[session_id] = octets
+        self._octets += octets
 
-    def take(self, session_id: int, client: str, now_ms: int) -> Offered | None:
-        """The request an answer speaks of, for this once. None: none waits, its time is over, or it is another client's."""
+    def take(self, session_id: int, client: str, now_ms: int) -> T | None:
+        """What an answer speaks of, for this once. None: none waits, its time is over, or it is another client's."""
         self.expire(now_ms)
         found = self._offered.get(session_id)
         if found is None or found.client != client:
             return None
         self._drop(session_id)
-        return found
+        return found.kept
 
     def expire(self, now_ms: int) -> None:
         while self._offered:

@@ -9,29 +9,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from hosting.handle.challenges import Challenges, Offered
+from hosting.handle.challenges import Challenges
 from hosting.handle.codes import code_of, text_of
+from hosting.handle.edge_json import JsonDesk
+from hosting.handle.edge_judge import Judge
 from hosting.handle.edge_look import Looks
 from hosting.handle.edge_work import Done, Work
 from hosting.handle.edits import Denied
 from replica.model.errors import ZaibeiError
-from replica.model.handle.admin_bodies import (
-    HS_PUBKEY,
-    HS_SECKEY,
-    NONCE_OCTETS,
-    ChallengeAnswer,
-    challenge_to,
-    decode_challenge_answer,
-)
+from replica.model.handle.admin_bodies import NONCE_OCTETS, Challenge, challenge_to, decode_challenge_answer
 from replica.model.handle.bodies import ErrorResponse, decode_request
 from replica.model.handle.codes import EXPIRATION_S, OpCode, ResponseCode
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.message import Message, answer_to, decode_message, fault_answer
-from replica.model.handle.proofs import judge_public, judge_secret
 
 REGISTERS = frozenset(
     {
@@ -44,8 +37,6 @@ REGISTERS = frozenset(
         OpCode.CHALLENGE_RESPONSE,
     }
 )
-JUDGED_MAX = 2  # proofs judged at once, in threads: up to 0.1 s of a core each
-JUDGED_WAITING_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +47,27 @@ class Sources:
     random: Callable[[int], bytes]
 
 
-class Registrar:
-    """See the module. All calls on one event loop."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request that waits for a proof, and what was asked of its sender."""
 
-    def __init__(self, looks: Looks, sources: Sources, challenges: Challenges | None = None) -> None:
-        self.challenges = challenges or Challenges()
-        self._looks, self._sources = looks, sources
-        self._work = Work(looks, sources.random)
-        self._judging = asyncio.Semaphore(JUDGED_MAX)
-        self._waiting = 0
+    request: Message
+    octets: bytes
+    challenge: Challenge
+
+
+class Registrar:
+    """See the module. All calls on one event loop.
+
+    Args:
+        basic_in_clear: the JSON API takes secrets where others may listen.
+    """
+
+    def __init__(self, looks: Looks, sources: Sources, *, basic_in_clear: bool = False) -> None:
+        self.challenges: Challenges[Waiting] = Challenges()
+        self.judge, self.work = Judge(looks), Work(looks, sources.random)
+        self.json = JsonDesk(self.judge, self.work, sources.now_ms, sources.random, basic_in_clear=basic_in_clear)
+        self._sources = sources
 
     async def answer(self, octets: bytes, client: str) -> list[bytes]:
         """The messages that answer one message; none: silence.
@@ -95,46 +98,30 @@ class Registrar:
         session = table.session_id(int.from_bytes(self._sources.random(4), "big"))
         nonce = self._sources.random(NONCE_OCTETS)
         said, challenge = challenge_to(message, octets, nonce, session, expiration=self._expires())
-        table.offer(session, client, message, octets, challenge, now_ms)
+        table.offer(session, client, Waiting(message, octets, challenge), len(octets), now_ms)
         return said
 
     async def _proved(self, message: Message, octets: bytes, client: str) -> list[bytes]:
         answer = decode_challenge_answer(message.body)
-        offered = self.challenges.take(message.envelope.session_id, client, self._sources.now_ms())
-        if offered is None:
+        waited = self.challenges.take(message.envelope.session_id, client, self._sources.now_ms())
+        if waited is None:
             text = b"no challenge waits for this: it was answered, or its time is over"
             return [self._refused(message, octets, ResponseCode.AUTHEN_TIMEOUT, text)]
-        asked = replace(offered.request, envelope=message.envelope)
+        request, challenge = waited.request, waited.challenge
+        asked = replace(request, envelope=message.envelope)
         try:
-            denied = await self._judged(answer, offered)
-            done = denied or await self._work.do(decode_request(offered.request), asked, answer.key, self._sources.now_ms())
+            done: Done | Denied | None = await self.judge.proved(
+                answer.kind, answer.key, challenge.nonce, challenge.digest, answer.proof
+            )
+            if done is None:
+                done = await self.work.do(decode_request(request), request.header, answer.key, self._sources.now_ms())
         except ProtocolFault as fault:
-            return [self._refused(asked, offered.octets, fault.code or ResponseCode.ERROR, fault.detail.encode())]
+            return [self._refused(asked, waited.octets, fault.code or ResponseCode.ERROR, fault.detail.encode())]
         except ZaibeiError as exc:
-            return [self._refused(asked, offered.octets, code_of(exc.trouble), text_of(exc.trouble))]
+            return [self._refused(asked, waited.octets, code_of(exc.trouble), text_of(exc.trouble))]
         if isinstance(done, Denied):
-            return [self._refused(asked, offered.octets, done.code, done.text.encode())]
-        return self._said(asked, offered.octets, done)
-
-    async def _judged(self, answer: ChallengeAnswer, offered: Offered) -> Denied | None:
-        """Is the proof good? Raises ProtocolFault, ZaibeiError: it cannot be told."""
-        judge = {HS_SECKEY: judge_secret, HS_PUBKEY: judge_public}.get(answer.kind)
-        if judge is None:
-            return Denied(ResponseCode.AUTHENTICATION_FAILED, "keys are HS_SECKEY or HS_PUBKEY here")
-        if self._waiting >= JUDGED_WAITING_MAX:
-            return Denied(ResponseCode.SERVER_TOO_BUSY, "too many proofs wait to be judged: again later")
-        values = await self._looks.values(answer.key.handle) or ()
-        keys = [one.data for one in values if one.index == answer.key.index and one.type.upper() == answer.kind]
-        if not keys or not answer.key.index:
-            return Denied(ResponseCode.INVALID_ADMIN, "there is no such key")
-        self._waiting += 1
-        try:
-            async with self._judging:
-                challenge = offered.challenge
-                good = await asyncio.to_thread(judge, keys[0], challenge.nonce, challenge.digest, answer.proof)
-        finally:
-            self._waiting -= 1
-        return None if good else Denied(ResponseCode.AUTHENTICATION_FAILED, "the proof is not of this key")
+            return [self._refused(asked, waited.octets, done.code, done.text.encode())]
+        return self._said(asked, waited.octets, done)
 
     def _said(self, asked: Message, octets: bytes, done: Done) -> list[bytes]:
         last = len(done.bodies) - 1

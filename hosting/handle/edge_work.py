@@ -1,7 +1,7 @@
 """Carries out what a proved key asks for: looks, judges by HS_ADMIN and by the tenant's rights, and hands the change to the desk.
 
 The change holds for exactly the record that was judged: it is put with that record as its precondition, which is tested again at
-apply. Who was overtaken looks and is judged anew.
+apply. Who was overtaken looks and is judged anew. Handle messages and the JSON API come here alike.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from hosting.handle.edge_look import Looks, Seen
-from hosting.handle.edits import Denied, edit_of
+from hosting.handle.edits import Denied, Edit, edit_of
 from hosting.handle.permits import Walk, admins
 from hosting.tenant.edge_service import page_of
 from hosting.tenant.papers import Papers
@@ -19,16 +19,17 @@ from hosting.tenant.rights import Caller, Operation
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.bodies import HandleRequest, IndexesRequest, Request, ValuesRequest, list_batches
 from replica.model.handle.codes import OpCode, OpFlag, ResponseCode
-from replica.model.handle.message import Message
+from replica.model.handle.message import Header
 from replica.model.handle.names import full_name
 from replica.model.handle.types import AdminPermission
 from replica.model.handle.values import HandleValue, Reference, encode_values, spelling_of
 from replica.model.handle.wire import string
-from replica.model.identifier import key_text, prefix_part, prefix_text, subtree
+from replica.model.identifier import SEP, key_text, prefix_text, subtree
 from replica.model.precondition import ABSENT, equal_to
 
 OVERTAKEN_MAX = 5  # times a change is judged anew because another came first
-LIST_NAMES_MAX = 20_000
+LIST_NAMES_MAX = 20_000  # of one answer
+LIST_COUNTED_MAX = 200_000  # handles that are read to answer one list
 LIST_PAGE_NAMES = 1_000
 MINTED_OCTETS = 16  # of chance in a suffix we make
 
@@ -37,9 +38,25 @@ Named = (HandleRequest, ValuesRequest, IndexesRequest)
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Bodies of the answer's messages; more than one for a list alone."""
+    """What was done.
+
+    Args:
+        bodies: of the answer's messages; more than one for a list alone.
+        handle: as asked, or as minted.
+        replaced: something was there before in the place of what was put.
+    """
 
     bodies: tuple[bytes, ...]
+    handle: bytes = b""
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Names of handles in the order of their keys, and how many there are in all."""
+
+    names: tuple[bytes, ...]
+    total: int
 
 
 class Work:
@@ -48,20 +65,29 @@ class Work:
     def __init__(self, looks: Looks, random: Callable[[int], bytes]) -> None:
         self._looks, self._random = looks, random
 
-    async def do(self, request: Request, message: Message, key: Reference, now_ms: int) -> Done | Denied:
-        """Raises ZaibeiError: nothing was done, or (not definite) it is not known."""
+    async def do(self, request: Request, header: Header, key: Reference, now_ms: int) -> Done | Denied:
+        """Carry a request out.
+
+        Args:
+            header: operation and flags of the request.
+        Raises:
+            ZaibeiError: nothing was done, or (not definite) it is not known.
+        """
         if not isinstance(request, Named):
             return Denied(ResponseCode.OPERATION_NOT_SUPPORTED, "not offered here")
-        if message.header.op_code == OpCode.LIST_HANDLES:
-            return await self._list(request.handle, key)
-        minted = message.header.op_code == OpCode.CREATE_HANDLE and bool(message.header.flags & OpFlag.MINT)
+        if header.op_code == OpCode.LIST_HANDLES:
+            listed = await self.names(request.handle, key, count_max=LIST_NAMES_MAX)
+            return listed if isinstance(listed, Denied) else Done(tuple(one.encode() for one in list_batches(listed.names)))
+        minted = header.op_code == OpCode.CREATE_HANDLE and bool(header.flags & OpFlag.MINT)
+        if minted:
+            header = replace(header, flags=header.flags & ~int(OpFlag.OVERWRITE))  # a name we made replaces nothing
         for _ in range(OVERTAKEN_MAX):
             asked = request
             if minted:
                 asked = replace(request, handle=request.handle + self._random(MINTED_OCTETS).hex().encode())
-            found = await self._once(asked, message, key, now_ms // 1_000)
-            if found is None:
-                return Done((string(asked.handle) if minted else b"",))
+            found = await self._once(asked, header, key, now_ms // 1_000)
+            if isinstance(found, Edit):
+                return Done((string(asked.handle) if minted else b"",), asked.handle, found.replaces)
             if isinstance(found, Denied):
                 if minted and found.code is ResponseCode.HANDLE_ALREADY_EXISTS:
                     continue
@@ -69,16 +95,15 @@ class Work:
         return Denied(ResponseCode.SERVER_TOO_BUSY, "others keep changing this handle: again later; nothing was changed")
 
     async def _once(
-        self, request: HandleRequest | ValuesRequest | IndexesRequest, message: Message, key: Reference, now_s: int
-    ) -> Denied | str | None:
-        """None: done. A text: another came first."""
+        self, request: HandleRequest | ValuesRequest | IndexesRequest, header: Header, key: Reference, now_s: int
+    ) -> Denied | Edit | None:
+        """The edit that was carried out. None: another came first."""
         name = named(_text(request.handle))
         seen = await self._looks.at_desk(name)
         own = seen.values
         above, unread = await self._above(_prefix_record(name.owner))
         if not await self._holds(key, 0, (own, above)):
             return _stranger(key, unread)
-        header = message.header
         edit = edit_of(header.op_code, request, own, flags=header.flags, now_s=now_s, is_prefix=name.identifier.route)
         if isinstance(edit, Denied):
             return edit
@@ -94,13 +119,24 @@ class Work:
         need = seen.office.admitted(papers, _caller(key, papers), name, change, need)
         verdict = await seen.office.clerk.change(change, need)
         if verdict.trouble is None:
-            return None
+            return edit
         if verdict.trouble.code is Code.CONFLICT and verdict.trouble.definite:
-            return "overtaken"
+            return None
         trouble = verdict.trouble
         raise ZaibeiError(trouble.code, trouble.message, definite=trouble.definite, retry=trouble.retry)
 
-    async def _list(self, handle: bytes, key: Reference) -> Done | Denied:
+    async def names(
+        self, handle: bytes, key: Reference, *, first: int = 0, most: int = LIST_NAMES_MAX, count_max: int = LIST_COUNTED_MAX
+    ) -> Listed | Denied:
+        """Handles of one prefix, none below it.
+
+        Args:
+            handle: the prefix's own name, `0.NA/PREFIX`.
+            first, most: which of them are told.
+            count_max: where there are more in all, the list is refused.
+        Raises:
+            ZaibeiError: they cannot be read.
+        """
         name = named(_text(handle))
         if not name.identifier.route:
             return Denied(ResponseCode.INVALID_HANDLE, "a list is asked of a prefix, 0.NA/PREFIX")
@@ -111,18 +147,19 @@ class Work:
         papers = await office.documents()
         office.readable(papers, _caller(key, papers), Operation.LIST, prefix)
         await office.clerk.barrier()
-        (start, stop), names, more = subtree(prefix), [], True
+        start, stop, more = subtree(prefix)[0], prefix + SEP, True
+        told, total = [], 0
         while more:
             rows, more = await page_of(office.clerk, start, stop, LIST_PAGE_NAMES)
-            for stored, record in rows:
-                if prefix_part(stored) == prefix:
-                    names.append(spelling_of(record) or key_text(stored).encode())
-            if len(names) > LIST_NAMES_MAX:
-                return Denied(
-                    ResponseCode.ERROR, f"over {LIST_NAMES_MAX} handles: list them in pages over hosting.v1.Registration"
-                )
+            for number, (stored, record) in enumerate(rows, total):
+                if first <= number < first + most:
+                    told.append(spelling_of(record) or key_text(stored).encode())
+            total += len(rows)
+            if total > count_max:
+                text = f"over {count_max} handles: list them in pages over hosting.v1.Registration"
+                return Denied(ResponseCode.ERROR, text)
             start = rows[-1][0] + b"\0" if rows else stop
-        return Done(tuple(batch.encode() for batch in list_batches(names)))
+        return Listed(tuple(told), total)
 
     async def _holds(self, key: Reference, needs: int, records: Iterable[Iterable[HandleValue] | None]) -> bool:
         """Has the key all of these permissions, by any of the records?"""

@@ -35,11 +35,13 @@ class Edit:
         values: of the record; None: no record.
         needs: AdminPermission bits over the record itself (its own administrators or its prefix's).
         prefix_needs: AdminPermission bits over the prefix.
+        replaces: it puts something in the place of what is there.
     """
 
     values: tuple[HandleValue, ...] | None
     needs: int = 0
     prefix_needs: int = 0
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def _create(
         return denied
     adds = AdminPermission.ADD_DERIVED_PREFIX if is_prefix else AdminPermission.ADD_HANDLE
     deletes = AdminPermission.DELETE_DERIVED_PREFIX if is_prefix else AdminPermission.DELETE_HANDLE
-    return _kept([replace(value, timestamp=now_s) for value in values], 0 if record is None else deletes, adds)
+    made = [replace(value, timestamp=now_s) for value in values]
+    return _kept(made, 0 if record is None else deletes, adds, replaces=record is not None)
 
 
 def _put(
@@ -102,7 +105,7 @@ def _put(
         return Denied(ResponseCode.INVALID_VALUE, "no value was sent")
     if (denied := _unfit(values)) is not None:
         return denied
-    made, needs = {value.index: value for value in record}, 0
+    made, needs, replaces = {value.index: value for value in record}, 0, False
     for value in values:
         old = made.get(value.index)
         if old is None and not may_add:
@@ -111,9 +114,9 @@ def _put(
             return Denied(ResponseCode.VALUE_ALREADY_EXISTS, f"there is a value {value.index} already")
         if old is not None and (denied := _immutable((old,))) is not None:
             return denied
-        needs |= _needs(old, value)
+        needs, replaces = needs | _needs(old, value), replaces or old is not None
         made[value.index] = replace(value, timestamp=now_s)
-    return _kept(made.values(), needs, 0)
+    return _kept(made.values(), needs, 0, replaces=replaces)
 
 
 def _remove(indexes: Sequence[int], record: Sequence[HandleValue]) -> Edit | Denied:
@@ -166,10 +169,10 @@ def _immutable(values: Iterable[HandleValue]) -> Denied | None:
     return None
 
 
-def _kept(values: Iterable[HandleValue], needs: int, prefix_needs: int) -> Edit | Denied:
+def _kept(values: Iterable[HandleValue], needs: int, prefix_needs: int, *, replaces: bool = False) -> Edit | Denied:
     made = tuple(sorted(values, key=lambda value: value.index))
     if not any(is_kind(value, HS_ADMIN) for value in made):
         return Denied(ResponseCode.INVALID_VALUE, "a handle keeps an HS_ADMIN value, or nobody could change it again")
     if len(made) > VALUES_MAX:
         return Denied(ResponseCode.INVALID_VALUE, f"a handle has at most {VALUES_MAX} values")
-    return Edit(made, needs, prefix_needs)
+    return Edit(made, needs, prefix_needs, replaces)

@@ -90,6 +90,12 @@ LISTEN = Section(
         ),
         Key("fronts", read.whole(0, 64), 0, "0: answers come from this process; N: N answering processes beside it."),
         Key("allow_public", read.flag, False, "Must be true before any server listens beyond loopback."),
+        Key(
+            "basic_in_clear",
+            read.flag,
+            False,
+            "The JSON API takes secrets by Basic from other machines without TLS; where a proxy in front of it has TLS, say.",
+        ),
     ),
 )
 SITE = Section(

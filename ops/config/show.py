@@ -27,6 +27,7 @@ def document(config: MemberConfig) -> dict[str, Any]:
             **{name: [str(a) for a in getattr(listen, name)] for name in LISTENERS},
             "fronts": listen.fronts,
             "allow_public": listen.allow_public,
+            "basic_in_clear": listen.basic_in_clear,
         },
         "site": {
             "description": site.description,

@@ -60,6 +60,7 @@ class Listen:
     metrics: tuple[Address, ...]
     fronts: int
     allow_public: bool
+    basic_in_clear: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,7 @@ HTTP_STATUS = {
     ResponseCode.INSUFFICIENT_PERMISSIONS: 403,
     ResponseCode.AUTHENTICATION_FAILED: 403,
     ResponseCode.INVALID_CREDENTIAL: 403,
+    ResponseCode.REGISTER_COUNT_LIMIT: 403,  # ours: trying again does not help
 }
 
 

@@ -54,7 +54,7 @@ def _refuse(what: str) -> NoReturn:
 def _parse(octets: bytes) -> Any:
     try:
         return msgspec.json.decode(octets)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise ProtocolFault(f"not JSON: {exc}", ResponseCode.PROTOCOL_ERROR) from exc
 
 
@@ -93,7 +93,17 @@ def read_answer(octets: bytes) -> JsonAnswer:
 
 def read_values(octets: bytes) -> tuple[HandleValue, ...]:
     """Values of a request's body: an array, {"values": [...]}, or a single value. Raises ProtocolFault."""
+    return _given_values(_parse(octets))
+
+
+def read_request(octets: bytes) -> tuple[bytes | None, tuple[HandleValue, ...]]:
+    """Body of a PUT: the handle it is of, None: it does not say; and its values, as in `read_values`. Raises ProtocolFault."""
     thing = _parse(octets)
+    whole = isinstance(thing, dict) and "values" in thing
+    return (_octets(_member(thing, "handle", str, "")) or None) if whole else None, _given_values(thing)
+
+
+def _given_values(thing: Any) -> tuple[HandleValue, ...]:
     if isinstance(thing, dict):
         thing = thing.get("values", [thing])
     if not isinstance(thing, list):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import urllib.request
 from collections.abc import Awaitable, Callable
 
@@ -13,7 +14,9 @@ from hosting.front.service import FrontService
 from replica.model.handle.codes import OpCode
 from replica.model.handle.message import Message, decode_message
 from replica.model.handle.stream import Deframer
-from tests.unit.handle.test_registrar import CREATE, NAME, World, answer_of, request
+from tests.unit.front.world import ask_http
+from tests.unit.handle.test_json_writes import VALUES, basic
+from tests.unit.handle.test_registrar import CREATE, NAME, PREFIX, World, answer_of, request
 
 WAIT_S = 30.0
 Ask = Callable[[bytes], Awaitable[Message]]
@@ -78,6 +81,30 @@ async def test_a_handle_is_registered_over_sockets(way: str) -> None:
         done = decode_message(await send(answer_of(challenge, asked), host, port))
         assert (done.header.response_code, done.envelope.request_id) == (1, 8)
         assert world.values(NAME) is not None
+    finally:
+        await front.stop()
+
+
+async def test_a_handle_is_registered_over_the_json_api() -> None:
+    world = World()
+    place = [("127.0.0.1", 0)]
+    service = FrontService(world.port, registrar=lambda: world.registrar)
+    front = Front(world.port, FrontConfig(http=place), service)
+    bound = await front.start()
+    try:
+        body, kind = json.dumps(VALUES).encode(), "application/json"
+        target = f"/api/handles/{NAME}"
+        status, headers, _ = await ask_http(bound.http[0], target, "PUT", body, kind)
+        assert status == 401 and "handle" in headers["www-authenticate"].lower()
+        status, _, said = await ask_http(bound.http[0], target, "PUT", body, f"{kind}\r\nAuthorization: {basic().decode()}")
+        assert (status, json.loads(said)["responseCode"]) == (201, 1) and world.values(NAME) is not None
+        status, _, said = await ask_http(
+            bound.http[0], target + "?pretty", "DELETE", kind=f"x\r\nAuthorization: {basic().decode()}"
+        )
+        assert status == 200 and b"\n" in said and world.values(NAME) is None
+        twice = f"{kind}\r\nAuthorization: {basic().decode()}\r\nAuthorization: Basic eA=="
+        assert (await ask_http(bound.http[0], target, "PUT", body, twice))[0] == 400
+        assert (await ask_http(bound.http[0], f"/api/handles?prefix={PREFIX}"))[0] == 401
     finally:
         await front.stop()
 

@@ -12,17 +12,13 @@ from hosting.handle import permits
 from hosting.handle.challenges import ChallengeLimits, Challenges
 from hosting.handle.edits import Denied, Edit, edit_of
 from hosting.handle.permits import Walk, admins, folded
-from replica.model.handle.admin_bodies import Challenge
 from replica.model.handle.bodies import HandleRequest, IndexesRequest, Request, ValuesRequest
 from replica.model.handle.codes import OpCode, OpFlag, ResponseCode
-from replica.model.handle.message import Envelope, Header, Message
 from replica.model.handle.types import ADMIN_ALL, AdminPermission, HsAdmin, encode_admin, encode_vlist
 from replica.model.handle.values import HandleValue, Reference
 
 NAME = b"88.118.9/A"
 KEY = Reference(b"88.118.9/ADMIN", 300)
-MESSAGE = Message(Envelope(1, 0), Header(OpCode.DELETE_HANDLE), b"")
-CHALLENGE = Challenge(b"n" * 16, b"d" * 32)
 
 
 def admin(index: int = 100, key: Reference = KEY, bits: int = ADMIN_ALL) -> HandleValue:
@@ -47,15 +43,15 @@ def walked(key: Reference, roots: Sequence[Reference], records: dict[bytes, Sequ
 
 
 # ---------------------------------------------------------------------------------------------------------- challenges
-def kept(table: Challenges, session: int, client: str = "a", octets: bytes = b"o", now_ms: int = 0) -> bool:
+def kept(table: Challenges[bytes], session: int, client: str = "a", octets: bytes = b"o", now_ms: int = 0) -> bool:
     if not table.room(client, len(octets), now_ms):
         return False
-    table.offer(session, client, MESSAGE, octets, CHALLENGE, now_ms)
+    table.offer(session, client, octets, len(octets), now_ms)
     return True
 
 
 def test_a_challenge_is_answered_once_by_its_client_in_its_time() -> None:
-    table = Challenges()
+    table: Challenges[bytes] = Challenges()
     assert kept(table, 1) and kept(table, 2) and kept(table, 3, now_ms=10)
     assert table.take(1, "b", 5) is None, "another client's"
     assert table.take(1, "a", 5) is not None
@@ -66,7 +62,7 @@ def test_a_challenge_is_answered_once_by_its_client_in_its_time() -> None:
 
 
 def test_a_flood_costs_its_sender_alone() -> None:
-    table = Challenges(ChallengeLimits(waiting_max=4, client_max=2, client_octets_max=10))
+    table: Challenges[bytes] = Challenges(ChallengeLimits(waiting_max=4, client_max=2, client_octets_max=10))
     assert kept(table, 1, "quiet")
     assert all(kept(table, session, "flood") for session in range(2, 20))
     assert table.take(1, "quiet", 0) is not None
@@ -82,7 +78,8 @@ def test_a_flood_costs_its_sender_alone() -> None:
 )
 def test_the_table_never_passes_its_limits(steps: list[tuple[str, int, int, bool]]) -> None:
     limits = ChallengeLimits(life_ms=30, waiting_max=5, octets_max=20, client_max=3, client_octets_max=12)
-    table, now_ms, session = Challenges(limits), 0, 0
+    table: Challenges[bytes] = Challenges(limits)
+    now_ms = session = 0
     for client, octets, passed, take in steps:
         now_ms += passed
         if take:

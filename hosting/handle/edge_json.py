@@ -1,0 +1,154 @@
+"""The JSON API's requests that change, list or verify: who asks proves it, and then the same judgement as for Handle messages.
+
+| request | answer |
+| --- | --- |
+| without a credential, or when its challenge is over | 401, a fresh challenge: nobody is told what is there before a proof |
+| Basic where others may listen | 403, and the secret is not looked at; `basic_in_clear` lets it in |
+| with a proof that is good | what `Work` says, as JSON |
+| a session | 403: sessions need TLS, and this port has none |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from hosting.handle.challenges import ChallengeLimits, Challenges
+from hosting.handle.codes import code_of, text_of
+from hosting.handle.edge_judge import Judge
+from hosting.handle.edge_work import LIST_NAMES_MAX, Work
+from hosting.handle.edits import Denied
+from hosting.handle.json_asks import SESSIONS, VERIFICATIONS, JsonAsked, Page, read_change, read_page, read_verification
+from hosting.handle.json_auth import Basic, Proof, challenge_headers, read_authorization
+from replica.model.errors import ZaibeiError
+from replica.model.handle.admin_bodies import NONCE_OCTETS
+from replica.model.handle.codes import OpCode, ResponseCode, http_status
+from replica.model.handle.faults import ProtocolFault
+from replica.model.handle.json_api import error_json
+from replica.model.handle.values import Reference
+
+IN_CLEAR = "a secret would travel in clear here: use TLS, the machine itself, or the Handle scheme, which sends a proof of it"
+CHALLENGE = "prove a key of yours, by a credential in the Authorization header"
+STALE = "no challenge waits for this proof: it was answered, or its time is over; here is a fresh one"
+BUSY = Denied(ResponseCode.SERVER_TOO_BUSY, "too many requests wait for a proof: again later")
+NO_SESSIONS = Denied(ResponseCode.AUTHENTICATION_FAILED, "sessions need TLS, which this port does not have: prove each request")
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSaid:
+    """A response. `headers`: whole lines."""
+
+    status: int
+    body: bytes
+    headers: bytes = b""
+
+
+class JsonDesk:
+    """All calls on one event loop.
+
+    Args:
+        now_ms: Unix milliseconds. random: so many octets nobody can guess.
+        basic_in_clear: secrets are taken where others may listen.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        work: Work,
+        now_ms: Callable[[], int],
+        random: Callable[[int], bytes],
+        *,
+        basic_in_clear: bool = False,
+        limits: ChallengeLimits | None = None,
+    ) -> None:
+        self.challenges: Challenges[bytes] = Challenges(limits)
+        self._judge, self._work, self._now_ms, self._random = judge, work, now_ms, random
+        self._basic_in_clear = basic_in_clear
+
+    async def answer(self, asked: JsonAsked) -> JsonSaid:
+        """The response to one request. It says no more of what is here than who asks may know."""
+        try:
+            if asked.url.startswith(SESSIONS):
+                return _refused(asked, NO_SESSIONS)
+            if asked.url.startswith(VERIFICATIONS):
+                return await self._verified(asked)
+            key = await self._key(asked)
+            if isinstance(key, JsonSaid):
+                return key
+            if asked.method in (b"GET", b"HEAD"):
+                return await self._listed(asked, read_page(asked), key)
+            return await self._changed(asked, key)
+        except ProtocolFault as fault:
+            return _refused(asked, Denied(fault.code or ResponseCode.PROTOCOL_ERROR, fault.detail))
+        except ZaibeiError as exc:
+            return _refused(asked, Denied(code_of(exc.trouble), text_of(exc.trouble).decode()))
+
+    async def _key(self, asked: JsonAsked) -> Reference | JsonSaid:
+        """The key that was proved, or what to say. Raises ProtocolFault, ZaibeiError."""
+        given = read_authorization(asked.authorization)
+        if given is None:
+            return self._challenged(asked, CHALLENGE)
+        if isinstance(given, Basic):
+            if not self._takes_basic(asked):
+                return _refused(asked, Denied(ResponseCode.AUTHENTICATION_FAILED, IN_CLEAR))
+            denied = await self._judge.secret(given.key, given.secret)
+        else:
+            nonce = self.challenges.take(given.session, asked.client, self._now_ms())
+            if nonce is None:
+                return self._challenged(asked, STALE)
+            denied = await self._proved(given, nonce)
+        return given.key if denied is None else _refused(asked, denied)
+
+    async def _proved(self, given: Proof, nonce: bytes) -> Denied | None:
+        return await self._judge.proved(given.kind, given.key, nonce, given.cnonce, given.octets)
+
+    def _challenged(self, asked: JsonAsked, text: str) -> JsonSaid:
+        now_ms, table = self._now_ms(), self.challenges
+        if not table.room(asked.client, NONCE_OCTETS, now_ms):
+            return _refused(asked, BUSY)
+        session, nonce = table.session_id(int.from_bytes(self._random(4), "big")), self._random(NONCE_OCTETS)
+        table.offer(session, asked.client, nonce, NONCE_OCTETS, now_ms)
+        headers = challenge_headers(session, nonce, basic=self._takes_basic(asked))
+        return _refused(asked, Denied(ResponseCode.AUTHENTICATION_NEEDED, text), headers)
+
+    def _takes_basic(self, asked: JsonAsked) -> bool:
+        return asked.private or self._basic_in_clear
+
+    async def _changed(self, asked: JsonAsked, key: Reference) -> JsonSaid:
+        change = read_change(asked)
+        done = await self._work.do(change.request, change.header, key, self._now_ms())
+        if isinstance(done, Denied):
+            return _refused(asked, done)
+        created = change.header.op_code in (OpCode.CREATE_HANDLE, OpCode.ADD_VALUE) and not done.replaced
+        body = {"responseCode": int(ResponseCode.SUCCESS), "handle": done.handle.decode("utf-8", "replace")}
+        return JsonSaid(http_status(ResponseCode.SUCCESS, created=created), msgspec.json.encode(body))
+
+    async def _listed(self, asked: JsonAsked, page: Page, key: Reference) -> JsonSaid:
+        most = LIST_NAMES_MAX if page.size is None else page.size
+        listed = await self._work.names(page.prefix, key, first=page.first, most=most)
+        if isinstance(listed, Denied):
+            return _refused(asked, listed)
+        if page.size is None and listed.total > LIST_NAMES_MAX:
+            text = f"{listed.total} handles: ask for pages of at most {LIST_NAMES_MAX} by page and pageSize"
+            return _refused(asked, Denied(ResponseCode.PROTOCOL_ERROR, text))
+        body: dict[str, object] = {
+            "responseCode": int(ResponseCode.SUCCESS),
+            "prefix": page.said.decode("utf-8", "replace"),
+            "totalCount": str(listed.total),
+        }
+        if page.size is not None:
+            body |= {"page": page.page, "pageSize": page.size}
+        body["handles"] = [name.decode("utf-8", "replace") for name in listed.names]
+        return JsonSaid(http_status(ResponseCode.SUCCESS), msgspec.json.encode(body))
+
+    async def _verified(self, asked: JsonAsked) -> JsonSaid:
+        kind, wanted = read_verification(asked)
+        valid = await self._judge.valid(kind, wanted)
+        return JsonSaid(200, msgspec.json.encode({"responseCode": int(ResponseCode.SUCCESS), "isValid": valid}))
+
+
+def _refused(asked: JsonAsked, denied: Denied, headers: bytes = b"") -> JsonSaid:
+    status = http_status(denied.code, op_code=OpCode.ADD_VALUE)
+    return JsonSaid(status, error_json(denied.code, asked.handle, denied.text), headers)
