@@ -29,7 +29,7 @@ from replica.model.errors import InvariantBroken, ZaibeiError
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = ("127.0.0.1", "::1")
-SOON_S = 5.0
+SOON_S = 30.0
 SILENT_S = 0.2  # nothing came within it: taken as nothing comes
 
 
@@ -124,6 +124,14 @@ class Caller:
             assert await self.reader.readexactly(len(octets)) == octets
         return time.monotonic() - began
 
+    async def quick(self, octets: bytes, seconds: float) -> float:
+        """The first echo within so many seconds, of twenty: a busy machine is late now and then, a slow wire every time."""
+        took = [await self.echo(octets)]
+        while took[-1] >= seconds and len(took) < 20:
+            took.append(await self.echo(octets))
+        assert took[-1] < seconds, took
+        return took[-1]
+
     async def silent(self) -> bool:
         try:
             async with asyncio.timeout(SILENT_S):
@@ -157,16 +165,16 @@ async def test_a_cut_is_silent_and_loses_nothing(family: int) -> None:
 async def test_delay_jitter_and_rate() -> None:
     async with echoing(seed=7) as proxy:
         caller = await Caller.connect(proxy)
-        assert await caller.echo() < 0.05
+        await caller.quick(b"ping", 0.05)
         for way in Way:
             proxy.set(way, StreamRule(delay_ms=60, jitter_ms=20))
-        assert 0.12 <= await caller.echo() < 0.5
+        assert await caller.quick(b"ping", 0.5) >= 0.12
         proxy.heal()
         proxy.set(Way.FORTH, StreamRule(octets_per_s=200_000))
         await caller.echo()  # the first piece finds the wire empty
-        assert 0.3 <= await caller.echo(bytes(100_000)) < 1.5
+        assert await caller.quick(bytes(100_000), 1.5) >= 0.3
         proxy.heal()
-        assert await caller.echo(bytes(100_000)) < 0.3
+        await caller.quick(bytes(100_000), 0.3)
 
 
 async def test_reset_drop_refuse_and_half_open() -> None:
@@ -348,14 +356,26 @@ async def test_a_crash_at_a_chosen_call(shim: Shim, child: Child, tmp_path: Path
 
 @needs_compiler
 async def test_the_wall_clock_jumps_and_nobody_oversleeps(shim: Shim, child: Child) -> None:
+    def ahead_ms() -> tuple[float, float]:
+        """Of our own clock, at least and at most: the child looked somewhere between two looks of ours."""
+        before, there, after = time.time() * 1_000, int(child.ask("clock")), time.time() * 1_000
+        return there - after - 10, there - before + 10
+
     for by_ms in (3_600_000, -7_200_000):
         async with shim.clock_moved(by_ms):
-            assert abs(int(child.ask("clock")) - time.time() * 1000 - by_ms) < 1_000
-            assert 0.4 <= float(child.ask("wait", 0.2)) < 2
-    assert abs(int(child.ask("clock")) - time.time() * 1000) < 1_000
+            least, most = ahead_ms()
+            assert least <= by_ms <= most
+            began_s = time.monotonic()
+            assert 0.4 <= float(child.ask("wait", 0.2)) <= time.monotonic() - began_s + 0.1 < SOON_S
+    least, most = ahead_ms()
+    assert least <= 0 <= most
+    began_s = time.monotonic()
     async with shim.clock_moved(0, drift_ppm=500_000):
+        set_s = time.monotonic()
         await asyncio.sleep(1)
-        assert 300 < int(child.ask("clock")) - time.time() * 1000 < 1_500
+        asked_s = time.monotonic()
+        least, most = ahead_ms()
+        assert least <= (time.monotonic() - began_s) * 500 and most >= (asked_s - set_s) * 500
 
 
 # ------------------------------------------------------------------------------------------------------ processes and files

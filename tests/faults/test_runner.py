@@ -7,25 +7,32 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from chaos.check.history import parse
+from chaos.check.history import Op, parse
 from chaos.check.verdict import Verdict
 from chaos.faults.edge_shim import build
 from chaos.rigs.capability import Capability
-from tests.faults import run
+from tests.faults import run, standin_system
 from tests.faults.acts import Follower, Kill, Leader, OldImage, Part, Stage
 from tests.faults.run import all_scenarios, run_all, run_one, turned
 from tests.faults.scenario import Budgets, Invariant, Layer, Load, Scenario, Step
 from tests.faults.system import ROOT
+from tests.faults.workload import History
 
 WANTED = {1, 2, 3, 4, 5, 7, 8, 17, 18, 19, 21, 22, 23, 24, 45, 46, 52}
 CUT = Scenario(7, "cut off", (Step(Part(Leader()), for_s=1.5),), budgets=Budgets(acked_min=30))
+SHOWS_S_MAX = 40.0
 
 needs_compiler = pytest.mark.skipif(build() is None, reason="the fault shim needs a C compiler: install the package gcc")
 
@@ -58,8 +65,39 @@ def test_scenarios_share_a_system_until_one_does_not_pass(tmp_path: Path, monkey
     assert len(list((tmp_path / "run").glob("system-*"))) == 2
 
 
-def test_a_rule_that_is_turned_off_is_found(tmp_path: Path) -> None:
-    outcome = run_one(CUT, "standin:obliging", tmp_path / "run", 1)
+class CutUntilItShows:
+    """Cut off until a history can only be wrong: after one side acknowledged an entry of a list that the other one cannot have,
+    the other one answered a reader of that list, or acknowledged an entry of its own."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+
+    @asynccontextmanager
+    async def on(self, stage: Stage) -> AsyncIterator[None]:
+        async with Part(Leader()).on(stage):
+            cut_ns = time.monotonic_ns()
+
+            async def shows() -> bool:
+                lists = [
+                    one for one in self.history.operations if one.t0_ns > cut_ns and one.ok and one.op in (Op.GET, Op.APPEND)
+                ]
+                apart = [one for one in lists if one.op is Op.APPEND and one.client in ("c1", "c5")]
+                return any(
+                    late.client in ("c0", "c2", "c4") and late.key == early.key and late.t0_ns > early.t1_ns
+                    for early in apart
+                    for late in lists
+                )
+
+            await stage.system.until("both sides acknowledge", shows, SHOWS_S_MAX)
+            yield
+
+
+def test_a_rule_that_is_turned_off_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = History()
+    monkeypatch.setattr(run, "History", lambda: history)
+    monkeypatch.setattr(standin_system, "LOST_S", SHOWS_S_MAX)  # who waits its turn at the side that is cut off stays there
+    cut = replace(CUT, steps=(Step(CutUntilItShows(history), for_s=0),))
+    outcome = run_one(cut, "standin:obliging", tmp_path / "run", 1)
     assert outcome.verdict is Verdict.FAIL and any("linearizable" in why for why in outcome.why), outcome.line()
     assert len(list((tmp_path / "run").glob("system-*"))) == 1  # a failure is never played again
 
@@ -112,11 +150,15 @@ class Nobody:
         raise ValueError("nobody")
 
 
-def test_the_command_counts_what_is_inconclusive_as_failed_in_ci() -> None:
-    argv = [sys.executable, "-m", "tests.faults.run", "--only", "46", "--system", "standin"]
-    for ci, last in (("true", "0 passed, 1 failed"), ("", "0 passed, 0 failed")):
-        done = subprocess.run(
-            argv, cwd=ROOT, env={**os.environ, "CI": ci}, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 1 and done.stdout.splitlines()[-1] == last, done.stderr
-        assert "no membership here" in done.stdout
+def test_the_command_counts_what_is_inconclusive_as_failed_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--only", "46", "--system", "standin"]
+    argv, env = [sys.executable, "-m", "tests.faults.run", *words], {**os.environ, "CI": "true"}
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and done.stdout.splitlines()[-1] == "0 passed, 1 failed", done.stderr
+    assert "no membership here" in done.stdout
+    monkeypatch.setattr(run, "CI", False)
+    before = signal.getsignal(signal.SIGTERM)
+    here = CliRunner().invoke(run.main, words)
+    signal.signal(signal.SIGTERM, before)  # the command takes it over
+    assert here.exit_code == 1 and here.stdout.splitlines()[-1] == "0 passed, 0 failed", here.output
+    assert "no membership here" in here.stdout

@@ -90,7 +90,7 @@ def route(prefix: str, *sites: bytes, ttl: int = 300) -> dict[str, Any]:
     return {"prefix": prefix, "sites": [], "values": values}
 
 
-async def until(check: Callable[[], Awaitable[bool]], limit_s: float = 10.0) -> None:
+async def until(check: Callable[[], Awaitable[bool]], limit_s: float = 30.0) -> None:
     """Wait until something is so; fails when it never is."""
     for _ in range(int(limit_s / 0.05)):
         if await check():

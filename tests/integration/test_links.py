@@ -21,7 +21,7 @@ from replica.consensus.edge_link_tls import LINK_PATH, METHOD, SERVER_OPTIONS, S
 from replica.consensus.link_port import LINK_OCTETS_MAX, Answerer, LinkKeys, LinkLimits, Place
 from replica.model.edge_identity import Identity
 from replica.v1 import peer_pb2
-from tests.unit.consensus.link_world import CLUSTER, LINEAGE, QUICK, Node, Wire, World, until, wire
+from tests.unit.consensus.link_world import CLUSTER, LINEAGE, QUICK, Node, Wire, World, seconds_until, until, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 LinkMessage, Hello = peer_pb2.LinkMessage, peer_pb2.Hello
@@ -63,7 +63,7 @@ class Child:
 
     async def line(self) -> str:
         assert self.process is not None and self.process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return (await self.process.stdout.readline()).decode().strip()
 
     def signal(self, number: int) -> None:
@@ -94,7 +94,7 @@ async def with_child(world: World) -> AsyncIterator[tuple[Node, Child]]:
 async def echoes(node: Node) -> None:
     """A message goes there and comes back; early ones may meet a peer whose own call does not stand yet."""
     before = len(node.heard.messages)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(node.heard.messages) == before:
             node.links.send(2, wire(index=1))
             await asyncio.sleep(0.02)
@@ -103,16 +103,13 @@ async def echoes(node: Node) -> None:
 async def test_a_killed_process_is_lost_at_once_and_met_again_when_it_returns(world: World) -> None:
     async with with_child(world) as (node, child):
         await echoes(node)
-        at_s = time.monotonic()
         child.signal(signal.SIGKILL)
-        await until(lambda: "lost 2" in node.heard.story)
-        assert time.monotonic() - at_s < 0.3
+        assert await seconds_until(lambda: "lost 2" in node.heard.story) < 0.3
+        assert "no answer" not in node.heard.reasons[0]
         await child.kill()
         await asyncio.sleep(1)  # the back-off has grown
         await child.start()
-        at_s = time.monotonic()
-        await until(lambda: node.links.connected == {2})
-        assert time.monotonic() - at_s < 0.3
+        assert await seconds_until(lambda: node.links.connected == {2}) < 0.3
         assert node.heard.hellos[2][-1].boot == 2
         await echoes(node)
 
@@ -126,7 +123,7 @@ async def test_who_calls_us_is_called_back_without_a_pause(world: World) -> None
     two = await world.add(2, listen=(("127.0.0.1", port),))
     two.links.start()
     world.places(patient, two)
-    await until(lambda: patient.links.connected == {2}, wait_s=5)
+    await until(lambda: patient.links.connected == {2})  # the pause is a minute: longer than anybody waits here
 
 
 async def test_a_frozen_process_is_lost_within_a_second_and_back_when_it_thaws(world: World) -> None:
@@ -135,16 +132,14 @@ async def test_a_frozen_process_is_lost_within_a_second_and_back_when_it_thaws(w
         at_s = time.monotonic()
         child.signal(signal.SIGSTOP)
         try:
-            await until(lambda: "lost 2" in node.heard.story)
-            assert 0.8 < time.monotonic() - at_s < 1.6
+            took_s = await seconds_until(lambda: "lost 2" in node.heard.story)
+            assert took_s < 1.6 and time.monotonic() - at_s > 0.8
             assert "no answer" in node.heard.reasons[0] and not node.links.send(2, wire())
             await asyncio.sleep(1)
             assert node.links.connected == frozenset()
         finally:
             child.signal(signal.SIGCONT)
-        at_s = time.monotonic()
-        await until(lambda: node.links.connected == {2})
-        assert time.monotonic() - at_s < 1
+        assert await seconds_until(lambda: node.links.connected == {2}) < 1
         await echoes(node)
 
 
@@ -205,12 +200,10 @@ async def test_who_is_cut_off_without_a_word_is_lost_and_met_again(world: World,
     try:
         two.place, one.place = Place((await walls[0].start(),)), Place((await walls[1].start(),))
         await world.join(one, two)
-        at_s = time.monotonic()
         cut = walls if ways == "both ways" else walls[:1]
         for wall in cut:
             wall.open.clear()
-        await until(lambda: "lost 2" in one.heard.story)
-        assert time.monotonic() - at_s < 0.8
+        assert await seconds_until(lambda: "lost 2" in one.heard.story) < 0.8
         if ways == "both ways":
             await until(lambda: "lost 1" in two.heard.story)
         for wall in cut:

@@ -135,7 +135,7 @@ async def test_stepping_down_is_unknown_to_the_client(tmp_path: Path, tenant: Id
     async with seat(tmp_path, "m1", tenant, at_once=False) as here, client_of(tenant, here) as client:
         putting = asyncio.create_task(client.put(f"{PREFIX}/A", url("a")))
         streaming = asyncio.create_task(client.put_many([Put(f"{PREFIX}/B", url("b")), Put("9.9/X", url("x"))]))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while sum(len(entry.registration.preconditions) for entry, _ in here.group.pending) < 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -33,16 +34,17 @@ from replica.model.identifier import prefix_key
 from replica.model.identity import Peer, Pins, Trusts
 from replica.model.trust import Claims, Role
 from tests.simulation.feed_world import put
+from tests.unit.consensus.link_world import seconds_until
 
-WAIT_S = 20
+WAIT_S = 30
 NAMED = Pins((Peer("node-a", b"", (prefix_key("88.118"),)),))
 MEMBER = Peer("member-1", b"", role="member")
 NODE = Claims(Role.SOURCE, "node-a")
 CENTRE = Claims(Role.MEMBER, "member-1", 1)
 
 
-async def until(condition: Callable[[], object], seconds: float = WAIT_S) -> None:
-    async with asyncio.timeout(seconds):
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
@@ -157,10 +159,24 @@ async def test_a_feed_flows_between_strangers_of_one_ca(tmp_path: Path, way: str
         await until(lambda: at.log.receipts)
 
 
-@pytest.mark.parametrize("family", [0, 1])
-@pytest.mark.parametrize("whose", [NODE, CENTRE])
-async def test_renewed_certificates_are_used_without_a_restart(tmp_path: Path, whose: Claims, family: int) -> None:
+async def side_by_side(cases: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """All at once, since each waits for its certificate's end; every one that fails is told by name."""
+    found = await asyncio.gather(*cases.values(), return_exceptions=True)
+    wrong = [exc for exc in found if isinstance(exc, BaseException)]
+    for name, exc in zip(cases, found, strict=True):
+        if exc is not None:
+            exc.add_note(f"case {name}")
+    if wrong:
+        raise BaseExceptionGroup("cases that do not hold", wrong)
+
+
+async def test_renewed_certificates_are_used_without_a_restart(tmp_path: Path) -> None:
     """Ten seconds of life, renewed in time: the feed goes on past the end of the first one, on both listeners."""
+    cases = {f"{whose.name}-{family}": (whose, family) for whose in (NODE, CENTRE) for family in (0, 1)}
+    await side_by_side({name: renewed_in_time(tmp_path / name, *case) for name, case in cases.items()})
+
+
+async def renewed_in_time(tmp_path: Path, whose: Claims, family: int) -> None:
     at = pair(tmp_path, node_s=10 if whose is NODE else 3_600, member_s=10 if whose is CENTRE else 3_600)
     ends_s = time.time() + 10
     async with pushing(at, family) as pusher:
@@ -177,9 +193,12 @@ async def test_renewed_certificates_are_used_without_a_restart(tmp_path: Path, w
         await until(lambda: pusher.connected)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("whose", [NODE, CENTRE])
-async def test_a_certificate_that_ends_ends_its_stream(tmp_path: Path, way: str, whose: Claims) -> None:
+async def test_a_certificate_that_ends_ends_its_stream(tmp_path: Path) -> None:
+    cases = {f"{whose.name}-{way}": (way, whose) for whose in (NODE, CENTRE) for way in WAYS}
+    await side_by_side({name: ended(tmp_path / name, *case) for name, case in cases.items()})
+
+
+async def ended(tmp_path: Path, way: str, whose: Claims) -> None:
     at = pair(tmp_path, node_s=6 if whose is NODE else 3_600, member_s=6 if whose is CENTRE else 3_600)
     ends_s = time.time() + 6
     async with WAYS[way](at) as caller:
@@ -200,7 +219,7 @@ async def test_a_revoked_certificate_loses_its_stream_within_seconds(tmp_path: P
     async with WAYS[way](at) as caller:
         await until(at.flowing)
         await asyncio.to_thread(at.revoke, whose.name)
-        await until(lambda: at.driver.phase is Phase.CLOSED, seconds=5)
+        assert await seconds_until(lambda: at.driver.phase is Phase.CLOSED) < 5
         at.log.write([put("LATE")])
         await until(lambda: "revoked" in str(caller.last_trouble))  # and it calls again, in vain
         await asyncio.sleep(1.0)

@@ -147,7 +147,12 @@ async def test_a_node_dies_is_taken_over_and_comes_back(stage: Stage) -> None:
     tcp = Server("tcp", host, stage.recursive.ready["ports"]["tcp"])
     async with HandleClient(ClientConfig((udp,), walk=True, hedge=True)) as one, NationalClient(tcp) as other:
         tasks = [asyncio.create_task(hedged.run(one)), asyncio.create_task(national.run(other))]
+
+        async def answered() -> bool:
+            return bool(national.history)
+
         await asyncio.sleep(1.0)
+        await until(answered)
         assert national.history[-1][2] == stage.mortal.ready["ports"]["tcp"], "answered by the node itself before the fault"
         assert national.failed == 0
         killed_ms = time.perf_counter() * 1_000
@@ -171,7 +176,11 @@ async def test_a_node_dies_is_taken_over_and_comes_back(stage: Stage) -> None:
         await until(returned)
         failed_before = national.failed
         await asyncio.sleep(0.5)
-        assert national.history[-1][2] == stage.mortal.ready["ports"]["tcp"], "the node answers again"
+
+        async def by_the_node() -> bool:
+            return national.history[-1][2] == stage.mortal.ready["ports"]["tcp"]
+
+        await until(by_the_node)
         assert national.failed == failed_before, "the return costs no lookup"
         assert hedged.failed == 0, "the hedging client lost nothing"
         for task in tasks:

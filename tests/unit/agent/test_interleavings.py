@@ -51,7 +51,7 @@ async def test_no_snapshot_is_of_a_position_that_the_head_has_not_reached(
 
     def slowly(published) -> None:  # type: ignore[no-untyped-def]
         stored.set()
-        go_on.wait(5)
+        go_on.wait(60)
         publish(published)
 
     monkeypatch.setattr(log.content, "publish", slowly)

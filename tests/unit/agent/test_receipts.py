@@ -208,7 +208,7 @@ class Kept:
         self.came.set()
 
 
-def until(done: Callable[[], bool], seconds: float = 5.0) -> None:
+def until(done: Callable[[], bool], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, "did not happen in time"
@@ -220,7 +220,7 @@ def test_a_receipt_counts_only_once_it_is_on_disk(tmp_path: Path, member: Identi
     gate.set()
 
     def slow(handle: int) -> None:
-        assert gate.wait(5)
+        assert gate.wait(60)
         os.fsync(handle)
 
     book, kept = ReceiptBook.open(tmp_path, SOURCE, fsync=slow), Kept()

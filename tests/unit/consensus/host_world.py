@@ -205,13 +205,13 @@ class HostWorld:
         led = [one for one in self.members.values() if one.group.leader]
         return max(led, key=lambda one: one.group.term) if led else None
 
-    async def led(self, limit_s: float = 5.0) -> One:
+    async def led(self, limit_s: float = 30.0) -> One:
         await until(lambda: self.leader is not None, limit_s)
         found = self.leader
         assert found is not None
         return found
 
-    async def write(self, data: bytes, limit_s: float = 5.0) -> int:
+    async def write(self, data: bytes, limit_s: float = 30.0) -> int:
         """Propose wherever somebody leads until it is applied; returns its index."""
         async with asyncio.timeout(limit_s):
             while True:
@@ -225,7 +225,7 @@ class HostWorld:
                 if outcome.kind == "applied":
                     return await proposal.committed
 
-    async def same(self, limit_s: float = 5.0) -> None:
+    async def same(self, limit_s: float = 30.0) -> None:
         """Wait until all machines hold the same."""
         await until(lambda: len({tuple(one.machine.entries) for one in self.members.values()}) == 1, limit_s)
 
@@ -236,7 +236,7 @@ class HostWorld:
             one.worker.cancel()
 
 
-async def until(true: Callable[[], bool], limit_s: float = 5.0) -> None:
+async def until(true: Callable[[], bool], limit_s: float = 30.0) -> None:
     async with asyncio.timeout(limit_s):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

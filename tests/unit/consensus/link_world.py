@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,9 @@ from replica.model.edge_identity import Identity, ensure_identity
 from replica.model.identity import Peer, Pins
 from replica.v1 import peer_pb2
 
+LATE_S = 0.02  # later than this was the machine, not what is waited for
 CLUSTER, LINEAGE = b"c" * 16, b"l" * 16
-WAIT_S = 20
+WAIT_S = 30
 QUICK = LinkLimits(beat_ms=20, silent_ms_max=400, backoff_ms_max=100)
 Wire = peer_pb2.GroupMessage
 
@@ -35,6 +37,18 @@ async def until(condition: Callable[[], object], wait_s: float = WAIT_S) -> None
     async with asyncio.timeout(wait_s):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.002)
+
+
+async def seconds_until(condition: Callable[[], object]) -> float:
+    """As `until`; seconds it took, less those in which a busy machine did not let us look."""
+    late_s, began_s = 0.0, time.monotonic()
+    looked_s = began_s
+    async with asyncio.timeout(WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.002)
+            now_s = time.monotonic()
+            late_s, looked_s = late_s + max(0.0, now_s - looked_s - LATE_S), now_s
+    return looked_s - began_s - late_s
 
 
 class Heard:

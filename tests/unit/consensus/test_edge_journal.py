@@ -422,7 +422,7 @@ class LateRows(JournalRows):
     gate: ClassVar[threading.Event] = threading.Event()
 
     def write(self, ops: Sequence[Op]) -> None:
-        self.gate.wait(5)
+        self.gate.wait(60)
         super().write(ops)
 
 

@@ -93,7 +93,7 @@ async def test_a_leader_that_is_cut_off_has_unknown_outcomes_and_comes_back_as_a
     proposal = old.group.propose(b"nobody hears this")
     others = [one for one in three.members.values() if one is not old]
     await until(lambda: any(one.group.leader for one in others))
-    outcome = await asyncio.wait_for(proposal.applied, 5)
+    outcome = await asyncio.wait_for(proposal.applied, 30)
     assert outcome.kind == "unknown"
     with pytest.raises(ZaibeiError) as caught:
         await proposal.committed
@@ -111,7 +111,7 @@ async def test_a_read_barrier_sees_all_that_was_acknowledged_on_every_member(wor
     for number in range(10):
         await three.write(b"%d" % number)
         for one in three.members.values():
-            await one.group.barrier(2)
+            await one.group.barrier(30)
             assert b"%d" % number in one.machine.data()
 
 

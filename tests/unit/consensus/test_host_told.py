@@ -93,7 +93,7 @@ async def test_without_a_leader_silence_counts_from_the_last_one(three: HostWorl
     leader = await three.led()
     await three.write(b"x")
     if asleep:
-        await until(lambda: all(one.host.groups[GROUP].asleep for one in three.members.values()), 10)
+        await until(lambda: all(one.host.groups[GROUP].asleep for one in three.members.values()))
     survivor = next(member for member in (1, 2, 3) if member != leader.host.member)
     for member in (1, 2, 3):
         if member != survivor:

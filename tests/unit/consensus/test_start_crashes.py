@@ -60,7 +60,7 @@ class Started:
     async def start(self) -> None:
         starting = asyncio.ensure_future(self.group.start())
         await self.settle()
-        await asyncio.wait_for(starting, 2)
+        await asyncio.wait_for(starting, 30)
 
 
 async def test_a_store_switched_over_entries_that_were_never_committed_goes_on_from_there() -> None:

@@ -134,7 +134,7 @@ async def test_a_row_of_the_host_that_shares_its_flush_with_a_later_save_is_on_d
     assert not before.is_set(), "that save was on its way before ours"
     rig.group._on_saved(8)  # the journal tells the newest save of a flush alone
     assert before.is_set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await saving
     await rig.settle()
     await rig.group.stop()
@@ -157,7 +157,7 @@ async def test_a_group_has_not_stopped_while_its_machine_is_switched() -> None:
     await rig.settle()
     assert not stopping.done()
     gate.set()
-    await asyncio.wait_for(asyncio.gather(stopping, install), 2)
+    await asyncio.wait_for(asyncio.gather(stopping, install), 30)
     assert rig.machine.applied() == (6, 1)
 
 
@@ -219,7 +219,7 @@ async def test_a_leader_whose_store_is_hungry_takes_the_state_of_others_and_lead
     await until(lambda: all(one.machine.data()[-1:] == [b"4"] for one in others))
     leader.host.hungry(GROUP)
     await until(lambda: leader.machine.data()[-1:] == [b"4"])
-    outcomes = await asyncio.wait_for(asyncio.gather(*(one.applied for one in proposals)), 2)
+    outcomes = await asyncio.wait_for(asyncio.gather(*(one.applied for one in proposals)), 30)
     assert {outcome.kind for outcome in outcomes} == {"unknown"}, "committed, and what came of them is not known here"
     stuck[0] = False
     await three.write(b"after")

@@ -136,11 +136,11 @@ def test_answers_go_on_while_a_checkpoint_is_taken(granted: World) -> None:
     slow = threading.Event()
 
     def wait(_: int) -> None:
-        slow.wait(5)
+        slow.wait(60)
 
     takers = threading.Thread(target=granted.store.checkpoint, args=(wait,))
     takers.start()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not any(name.startswith("ckpt") for name in folders(granted)) and time.monotonic() < deadline:
         time.sleep(0.005)
     granted.group.append(granted.source.cut([put(1_000)]))  # hashing holds nothing up
