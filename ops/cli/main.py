@@ -45,6 +45,7 @@ COMMANDS = MappingProxyType(
         "hold": Lazy("ops.cli.hold:hold", "Decide", "What the brake stopped: look, sign, release or discard."),
         "block": Lazy("ops.cli.block:block", "Decide", "What is not answered, by signed order with a deadline."),
         "takeover": Lazy("ops.cli.takeover:takeover", "Decide", "Answer in a source's place, and give it back."),
+        "order": Lazy("ops.cli.order:order", "Decide", "Orders of a top-level node: make, show, send."),
         "failback": Lazy("ops.cli.failback:failback", "Decide", "Give registrations back, dropping nothing."),
         "stop": Lazy("ops.cli.up:stop", "Decide", "Stop a running member in order."),
         "config": Lazy("ops.cli.config:config", "Set up", "Check, show and begin a configuration file."),

@@ -15,9 +15,9 @@ from ops.cli.operator import ask_passphrase, confirm
 from ops.cli.style import Console, admin, pairs, styled, target_options
 from ops.operators import edge_keys
 from ops.operators.approval import approve, token_of
+from ops.operators.orders import FILE_OCTETS_MAX, octets_of
 from replica.model.errors import Code, ZaibeiError
 
-ORDER_OCTETS_MAX = 16 * 1024
 Row = Mapping[str, Any]  # JSON of the admin API
 
 
@@ -122,10 +122,7 @@ def order(console: Console, file: Path) -> None:
     Example:
       zaibei takeover order order-17.bin
     """
-    with file.open("rb") as opened:
-        octets = opened.read(ORDER_OCTETS_MAX + 1)
-    row = _member().registration_order(octets.hex())
-    console.answer(dict(row), f"{row['source']}: order {row['number']} taken in ({row['kind']} of {row['function']}).")
+    hand_in(console, file)
 
 
 @click.command()
@@ -147,6 +144,14 @@ def review(console: Console, source: str, verdict: str, key: Path, name: str | N
     row = member.registration_review_text(source, verdict)
     done = member.registration_review(source, verdict, _approve(str(row["text"]), str(row["token"]), key, name, yes))
     console.answer(dict(done), f"{source}: reviewed by {done['by']}.")
+
+
+def hand_in(console: Console, file: Path) -> None:
+    """Hand an order's file to the member, which judges it. Raises ZaibeiError."""
+    with file.open("rb") as opened:
+        octets = octets_of(opened.read(FILE_OCTETS_MAX + 1))
+    row = _member().registration_order(octets.hex())
+    console.answer(dict(row), f"{row['source']}: order {row['number']} taken in ({row['kind']} of {row['function']}).")
 
 
 def _approve(text: str, token: str, key: Path, name: str | None, yes: bool) -> Approval:

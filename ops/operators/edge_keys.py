@@ -52,8 +52,8 @@ def create(path: Path, passphrase: bytes = b"") -> Signer:
     return Signer(private)
 
 
-def load(path: Path, ask_passphrase: Callable[[], str]) -> Signer:
-    """A key file's signer.
+def load(path: Path, ask_passphrase: Callable[[], str], *, made_by: str = "zaibei operator add NAME") -> Signer:
+    """A key file's signer. `made_by`: the command that makes such a key, for messages.
 
     Raises:
         ZaibeiError(NOT_FOUND); ZaibeiError(NOT_AUTHORISED): readable by others, not by us, or a wrong passphrase;
@@ -67,7 +67,7 @@ def load(path: Path, ask_passphrase: Callable[[], str]) -> Signer:
         with path.open("rb") as file:
             octets = file.read(KEY_OCTETS_MAX)
     except FileNotFoundError:
-        raise ZaibeiError(Code.NOT_FOUND, f"{path} does not exist. Next: zaibei operator add NAME") from None
+        raise ZaibeiError(Code.NOT_FOUND, f"{path} does not exist. Next: {made_by}") from None
     except OSError as exc:
         raise ZaibeiError(Code.NOT_AUTHORISED, f"cannot read {path}: {exc.strerror}") from exc
     locked = b"ENCRYPTED" in octets
@@ -76,9 +76,9 @@ def load(path: Path, ask_passphrase: Callable[[], str]) -> Signer:
     except (ValueError, TypeError) as exc:
         if locked:
             raise ZaibeiError(Code.NOT_AUTHORISED, f"the passphrase does not open {path}") from exc
-        raise ZaibeiError(Code.MALFORMED, f"{path} is not a key file. Next: zaibei operator add NAME") from exc
+        raise ZaibeiError(Code.MALFORMED, f"{path} is not a key file. Next: {made_by}") from exc
     if not isinstance(private, Ed25519PrivateKey):
-        raise ZaibeiError(Code.MALFORMED, f"{path} holds another kind of key than Ed25519. Next: zaibei operator add NAME")
+        raise ZaibeiError(Code.MALFORMED, f"{path} holds another kind of key than Ed25519. Next: {made_by}")
     return Signer(private)
 
 

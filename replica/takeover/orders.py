@@ -79,7 +79,7 @@ def judge(order: entry_pb2.Order, source: str, issuers: Mapping[str, bytes], lad
         ZaibeiError: MALFORMED, NOT_AUTHORISED (forged, or of nobody we trust), WRONG_SOURCE, REFUSED (void, or not yet issued),
             CONFLICT (a replay). Nothing was done.
     """
-    kind = _well_formed(order)
+    kind = well_formed(order)
     issuer = next((name for name, public in issuers.items() if verify(public, order_octets(order), order.signature)), None)
     if issuer is None:
         known = ", ".join(sorted(issuers)) or "nobody"
@@ -102,7 +102,8 @@ def judge(order: entry_pb2.Order, source: str, issuers: Mapping[str, bytes], lad
     return kind
 
 
-def _well_formed(order: entry_pb2.Order) -> OrderKind:
+def well_formed(order: entry_pb2.Order) -> OrderKind:
+    """What kind of order it is. Raises ZaibeiError(MALFORMED): none of ours, whoever signed it."""
     try:
         kind = OrderKind(order.kind)
         Function(order.function)
