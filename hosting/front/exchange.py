@@ -6,12 +6,12 @@
 | the handle `0` | answered at once, 1 with no values: the heartbeat of the national SDKs |
 | get-site (op 2) | our site, once the views of all sources were read |
 | create, delete, add, remove, modify (100 to 104) | 301: registrations go to the node itself |
-| these, list and a challenge answer, where sources live at this member | hosting/handle answers |
-| every other operation, sessions and logins among them | 5, operation not supported |
+| these, list, proofs and sessions (200, 201, 400 to 402), where sources live at this member | hosting/handle answers |
+| every other operation, logins among them | 5, operation not supported |
 | a response (its code is not 0), or no envelope | silence: two servers can never be set to answer each other |
 | malformed behind its envelope | 4 with the request's id |
 
-Answers are never signed (CT) or encrypted (ENC): this front holds no key. Clients that verify use a site that has one.
+Answers to resolutions are never signed (CT) or encrypted (ENC): this front holds no key. Who verifies uses a site that has one.
 """
 
 from __future__ import annotations

@@ -7,5 +7,7 @@
 | edits | from an operation and the record that is there to the record that shall be |
 | codes | which response code tells a trouble of ours |
 | json_asks, json_auth | the JSON API: what is asked, and who asks it |
-| edge_registrar, edge_json, edge_judge, edge_work, edge_look | messages and requests in and out; proofs; carrying out; reading |
+| sessions | sessions of the Handle protocol: keys, counters, limits |
+| edge_registrar, edge_json, edge_judge, edge_sessions | messages and requests in and out; proofs; sessions |
+| edge_work, edge_look | carrying out; reading |
 """

@@ -5,8 +5,9 @@
 | OFFERED | an answer names its session | TAKEN: whatever the proof is worth, it is not judged twice |
 | OFFERED | its time is over, or its place is needed by nobody else's than its own client's | EXPIRED |
 
-A session id is given once and means one challenge of one client. Who floods us fills its own share alone: beyond `client_max` its
-oldest challenge makes room; when the table is full, new clients are told to come again, and nobody's challenge is lost.
+A session id means one challenge of one client; in an open session the newest one. Who floods us fills its own share alone:
+beyond `client_max` its oldest challenge makes room; when the table is full, new clients are told to come again, and nobody's
+challenge is lost.
 """
 
 from __future__ import annotations
@@ -65,6 +66,9 @@ class Challenges(Generic[T]):
     def octets(self) -> int:
         return self._octets
 
+    def __contains__(self, session_id: object) -> bool:
+        return session_id in self._offered
+
     def session_id(self, number: int) -> int:
         """A free session id from a random number."""
         found = number % SESSION_IDS + 1
@@ -83,7 +87,9 @@ class Challenges(Generic[T]):
         return len(self._offered) < limits.waiting_max and self._octets + octets <= limits.octets_max
 
     def offer(self, session_id: int, client: str, kept: T, octets: int, now_ms: int) -> None:
-        """Keep something for which `room` was made."""
+        """Keep something for which `room` was made; what waited under this number waits no more."""
+        if session_id in self._offered:
+            self._drop(session_id)
         self._offered[session_id] = Offered(session_id, client, kept, octets, now_ms + self.limits.life_ms)
         self._clients.setdefault(client, OrderedDict())[session_id] = octets
         self._octets += octets

@@ -45,7 +45,7 @@ class Judge:
             return Denied(ResponseCode.SERVER_TOO_BUSY, "too many proofs wait to be judged: again later")
         self._waiting += 1
         try:
-            found = await self._key(kind, key)
+            found = await self.key(kind, key)
             if found is None:
                 return NO_KEY
             async with self._judging:
@@ -56,7 +56,7 @@ class Judge:
 
     async def secret(self, key: Reference, given: bytes) -> Denied | None:
         """Is this the secret key itself? None: it is. Raises ZaibeiError: it cannot be told."""
-        found = await self._key(HS_SECKEY, key)
+        found = await self.key(HS_SECKEY, key)
         if found is None:
             return NO_KEY
         return None if found and hmac.compare_digest(found, given) else NOT_PROVED
@@ -72,7 +72,8 @@ class Judge:
             raise ZaibeiError(Code.BUSY, denied.text, retry=True)
         return denied is None
 
-    async def _key(self, kind: bytes, key: Reference) -> bytes | None:
+    async def key(self, kind: bytes, key: Reference) -> bytes | None:
+        """Data of a key value; None: there is none. Raises ZaibeiError: it cannot be told."""
         values = await self._looks.values(key.handle) or ()
         keys = [one.data for one in values if one.index == key.index and one.type.upper() == kind]
         return keys[0] if keys and key.index else None

@@ -2,14 +2,17 @@
 
 | message | answer |
 | --- | --- |
-| create, delete, add, remove, modify, list | 402 with a challenge, always: nobody is told what is there before that |
+| create, delete, add, remove, modify, list | 402 with a challenge: nobody is told what is there before a proof |
+| the same in a session with a proof | what became of it |
 | challenge answer (200) | of the request it was asked for, with the number of this message |
+| verification (201) | 1 or 0 |
+| session set-up, end, exchange of keys (400 to 402) | see edge_sessions |
 | every other operation | 5 |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from hosting.handle.challenges import Challenges
@@ -17,16 +20,28 @@ from hosting.handle.codes import code_of, text_of
 from hosting.handle.edge_json import JsonDesk
 from hosting.handle.edge_judge import Judge
 from hosting.handle.edge_look import Looks
+from hosting.handle.edge_sessions import NOT_OFFERED, SessionDesk
 from hosting.handle.edge_work import Done, Work
 from hosting.handle.edits import Denied
+from hosting.handle.sessions import Session, SessionState
 from replica.model.errors import ZaibeiError
-from replica.model.handle.admin_bodies import NONCE_OCTETS, Challenge, challenge_to, decode_challenge_answer
+from replica.model.handle.admin_bodies import (
+    HS_SECKEY,
+    NONCE_OCTETS,
+    Challenge,
+    ChallengeAnswer,
+    challenge_to,
+    decode_challenge_answer,
+    decode_verify_request,
+)
 from replica.model.handle.bodies import ErrorResponse, decode_request
 from replica.model.handle.codes import EXPIRATION_S, OpCode, ResponseCode
 from replica.model.handle.faults import ProtocolFault
+from replica.model.handle.macs import can_sign, sealed
 from replica.model.handle.message import Message, answer_to, decode_message, fault_answer
+from replica.model.handle.values import Reference
 
-REGISTERS = frozenset(
+CHANGES = frozenset(
     {
         OpCode.CREATE_HANDLE,
         OpCode.DELETE_HANDLE,
@@ -34,9 +49,15 @@ REGISTERS = frozenset(
         OpCode.REMOVE_VALUE,
         OpCode.MODIFY_VALUE,
         OpCode.LIST_HANDLES,
-        OpCode.CHALLENGE_RESPONSE,
     }
 )
+REGISTERS = CHANGES | {
+    OpCode.CHALLENGE_RESPONSE,
+    OpCode.VERIFY_CHALLENGE,
+    OpCode.SESSION_SETUP,
+    OpCode.SESSION_TERMINATE,
+    OpCode.SESSION_EXCHANGEKEY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +70,12 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request that waits for a proof, and what was asked of its sender."""
+    """A request that waits for a proof, what was asked of its sender, and the session it is in."""
 
     request: Message
     octets: bytes
     challenge: Challenge
+    session: Session | None = None
 
 
 class Registrar:
@@ -67,6 +89,7 @@ class Registrar:
         self.challenges: Challenges[Waiting] = Challenges()
         self.judge, self.work = Judge(looks), Work(looks, sources.random)
         self.json = JsonDesk(self.judge, self.work, sources.now_ms, sources.random, basic_in_clear=basic_in_clear)
+        self.desk = SessionDesk(self.judge, sources.random)
         self._sources = sources
 
     async def answer(self, octets: bytes, client: str) -> list[bytes]:
@@ -79,49 +102,126 @@ class Registrar:
             message = decode_message(octets)
             if message.header.response_code:
                 return []
-            if message.header.op_code == OpCode.CHALLENGE_RESPONSE:
-                return await self._proved(message, octets, client)
-            if message.header.op_code not in REGISTERS:
-                return [self._refused(message, octets, ResponseCode.OPERATION_NOT_SUPPORTED, b"not offered here")]
-            decode_request(message)  # malformed ones are told so, and not kept
-            return [self._challenged(message, octets, client)]
+            return await self._answer(message, octets, client)
         except ProtocolFault as fault:
             said = fault_answer(fault, expiration=self._expires())
             return [] if said is None else [said]
 
-    def _challenged(self, message: Message, octets: bytes, client: str) -> bytes:
+    async def _answer(self, message: Message, octets: bytes, client: str) -> list[bytes]:
+        op = message.header.op_code
+        if op == OpCode.CHALLENGE_RESPONSE:
+            return await self._proved(message, octets, client)
+        if op == OpCode.VERIFY_CHALLENGE:
+            return await self._tested(message, octets, self._verified(message))
+        if op == OpCode.SESSION_SETUP:
+            return await self._opened(message, octets, client)
+        if op == OpCode.SESSION_EXCHANGEKEY:
+            return [self._denied(message, octets, NOT_OFFERED)]
+        if op == OpCode.SESSION_TERMINATE:
+            return self._ended(message, octets)
+        if op not in CHANGES:
+            return [self._refused(message, octets, ResponseCode.OPERATION_NOT_SUPPORTED, b"not offered here")]
+        decode_request(message)  # malformed ones are told so, and not kept
+        if not message.envelope.session_id:
+            return [self._challenged(message, octets, client, None)]
+        session = self.desk.sessions.used(message, octets, self._sources.now_ms())
+        if isinstance(session, Denied):
+            return [self._denied(message, octets, session)]
+        if session.state is SessionState.PROVED and session.identity is not None:
+            found = await self._tested(message, octets, self._carried_out(message, session.identity, self.desk.lapsed(session)))
+            return self._sealed(found, message, session)
+        return self._sealed([self._challenged(message, octets, client, session)], message, session)
+
+    # ------------------------------------------------------------------------------------------------- challenges
+    def _challenged(self, message: Message, octets: bytes, client: str, session: Session | None) -> bytes:
         now_ms, table = self._sources.now_ms(), self.challenges
         if not table.room(client, len(octets), now_ms):
             return self._refused(
                 message, octets, ResponseCode.SERVER_TOO_BUSY, b"too many requests wait for a proof: again later"
             )
-        session = table.session_id(int.from_bytes(self._sources.random(4), "big"))
+        number = self._free() if session is None else session.session_id
         nonce = self._sources.random(NONCE_OCTETS)
-        said, challenge = challenge_to(message, octets, nonce, session, expiration=self._expires())
-        table.offer(session, client, Waiting(message, octets, challenge), len(octets), now_ms)
+        said, challenge = challenge_to(message, octets, nonce, number, expiration=self._expires())
+        table.offer(number, client, Waiting(message, octets, challenge, session), len(octets), now_ms)
         return said
 
+    def _free(self) -> int:
+        found = self.challenges.session_id(int.from_bytes(self._sources.random(4), "big"))
+        while found in self.desk.sessions:
+            found = self.challenges.session_id(found)
+        return found
+
     async def _proved(self, message: Message, octets: bytes, client: str) -> list[bytes]:
-        answer = decode_challenge_answer(message.body)
-        waited = self.challenges.take(message.envelope.session_id, client, self._sources.now_ms())
-        if waited is None:
+        answer, number = decode_challenge_answer(message.body), message.envelope.session_id
+        session: Session | Denied | None = None
+        if number in self.desk.sessions:
+            session = self.desk.sessions.used(message, octets, self._sources.now_ms())
+            if isinstance(session, Denied):
+                return [self._denied(message, octets, session)]
+        waited = self.challenges.take(number, client, self._sources.now_ms())
+        if waited is None or waited.session is not session:
             text = b"no challenge waits for this: it was answered, or its time is over"
             return [self._refused(message, octets, ResponseCode.AUTHEN_TIMEOUT, text)]
-        request, challenge = waited.request, waited.challenge
-        asked = replace(request, envelope=message.envelope)
+        asked = replace(waited.request, envelope=message.envelope)
+        carried = self._carried_out(waited.request, answer.key, self._judged(answer, waited))
+        return self._sealed(await self._tested(asked, waited.octets, carried), asked, waited.session)
+
+    async def _judged(self, answer: ChallengeAnswer, waited: Waiting) -> Denied | None:
+        """Is the proof good? Then it counts for the session too. Raises ProtocolFault, ZaibeiError: it cannot be told."""
+        session, challenge = waited.session, waited.challenge
+        mark = b"" if session is None else await self.desk.mark(answer.kind, answer.key)
+        denied = await self.judge.proved(answer.kind, answer.key, challenge.nonce, challenge.digest, answer.proof)
+        if denied is None and session is not None:
+            self.desk.proved(session, answer.kind, answer.key, mark)
+        return denied
+
+    async def _verified(self, message: Message) -> Done:
+        valid = await self.judge.valid(HS_SECKEY, decode_verify_request(message.body))
+        return Done((bytes((valid,)),))
+
+    # ------------------------------------------------------------------------------------------------- sessions
+    async def _opened(self, message: Message, octets: bytes, client: str) -> list[bytes]:
+        async def opening() -> Done | Denied:
+            found = await self.desk.open(message, client, self.challenges, self._sources.now_ms)
+            if isinstance(found, Denied):
+                return found
+            numbers.append(found[0].session_id)
+            return Done((found[1].encode(),))
+
+        numbers: list[int] = []
+        said = await self._tested(message, octets, opening())
+        return [one[:4] + numbers[0].to_bytes(4, "big") + one[8:] for one in said] if numbers else said
+
+    def _ended(self, message: Message, octets: bytes) -> list[bytes]:
+        session = self.desk.sessions.used(message, octets, self._sources.now_ms())
+        if isinstance(session, Denied):
+            return [self._denied(message, octets, session)]
+        self.desk.sessions.end(session)
+        return self._sealed(self._said(message, octets, Done((b"",))), message, session)
+
+    def _sealed(self, answers: list[bytes], request: Message, session: Session | None) -> list[bytes]:
+        if session is None or not can_sign(request):
+            return answers
+        return [sealed(one, session.key, session.count()) for one in answers]
+
+    # ------------------------------------------------------------------------------------------------- answers
+    async def _carried_out(self, request: Message, key: Reference, test: Awaitable[Denied | None]) -> Done | Denied:
+        denied = await test
+        if denied is not None:
+            return denied
+        return await self.work.do(decode_request(request), request.header, key, self._sources.now_ms())
+
+    async def _tested(self, asked: Message, octets: bytes, work: Awaitable[Done | Denied]) -> list[bytes]:
+        """The messages that tell what became of some work."""
         try:
-            done: Done | Denied | None = await self.judge.proved(
-                answer.kind, answer.key, challenge.nonce, challenge.digest, answer.proof
-            )
-            if done is None:
-                done = await self.work.do(decode_request(request), request.header, answer.key, self._sources.now_ms())
+            done = await work
         except ProtocolFault as fault:
-            return [self._refused(asked, waited.octets, fault.code or ResponseCode.ERROR, fault.detail.encode())]
+            return [self._refused(asked, octets, fault.code or ResponseCode.ERROR, fault.detail.encode())]
         except ZaibeiError as exc:
-            return [self._refused(asked, waited.octets, code_of(exc.trouble), text_of(exc.trouble))]
+            return [self._refused(asked, octets, code_of(exc.trouble), text_of(exc.trouble))]
         if isinstance(done, Denied):
-            return [self._refused(asked, waited.octets, done.code, done.text.encode())]
-        return self._said(asked, waited.octets, done)
+            return [self._denied(asked, octets, done)]
+        return self._said(asked, octets, done)
 
     def _said(self, asked: Message, octets: bytes, done: Done) -> list[bytes]:
         last = len(done.bodies) - 1
@@ -131,6 +231,9 @@ class Registrar:
             )
             for number, body in enumerate(done.bodies)
         ]
+
+    def _denied(self, message: Message, octets: bytes, denied: Denied) -> bytes:
+        return self._refused(message, octets, denied.code, denied.text.encode())
 
     def _refused(self, message: Message, octets: bytes, code: ResponseCode, text: bytes) -> bytes:
         return answer_to(message, octets, code, ErrorResponse(text).encode(), expiration=self._expires())

@@ -28,6 +28,11 @@ def folded(handle: bytes) -> bytes:
     return fold(full_name(handle))
 
 
+def same_key(one: Reference, other: Reference) -> bool:
+    """Two spellings of one key."""
+    return one.index == other.index and folded(one.handle) == folded(other.handle)
+
+
 def is_kind(value: HandleValue, kind: bytes) -> bool:
     return value.type.upper() == kind
 

@@ -1,0 +1,108 @@
+"""Coverage-guided fuzzing of what registers over the JSON API and in sessions: `python tests/fuzz/json_fuzz.py -runs=200000`.
+
+The first octet chooses the reader. Allowed: a result, or ProtocolFault; a whole request is answered, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+with atheris.instrument_imports(include=["hosting.handle", "replica.model.handle"]):
+    from hosting.handle.json_asks import JsonAsked, read_change, read_page, read_verification
+    from hosting.handle.json_auth import read_authorization
+    from replica.model.handle.codes import OpCode
+    from replica.model.handle.faults import ProtocolFault
+    from replica.model.handle.macs import sealed
+    from replica.model.handle.message import decode_message
+    from tests.unit.handle.test_json_writes import BOMBS, NEW, VALUES, basic, proof
+    from tests.unit.handle.test_registrar import CREATE, World, request
+    from tests.unit.handle.test_sessions import setup
+
+OCTETS_MAX = 4_096
+KEY = b"k" * 16
+LOOP = asyncio.new_event_loop()
+
+
+def parts(octets: bytes) -> JsonAsked:
+    """Method, address, credential and body, with octets 0 between."""
+    method, _, rest = octets.partition(b"\0")
+    url, _, rest = rest.partition(b"\0")
+    credential, _, body = rest.partition(b"\0")
+    return JsonAsked(method, b"/api/handles" + url, body, credential, "192.0.2.1", private=False)
+
+
+def one(data: bytes) -> None:
+    """One input."""
+    if not data:
+        return
+    which, octets = data[0] % 4, data[1:]
+    try:
+        if which == 0:
+            read_authorization(octets)
+        elif which == 1:
+            asked = parts(octets)
+            for read in (read_change, read_page, read_verification):
+                try:
+                    read(asked)
+                except ProtocolFault:
+                    continue
+    except ProtocolFault:
+        return
+    if which == 2:
+        LOOP.run_until_complete(ask(parts(octets)))
+    elif which == 3:
+        LOOP.run_until_complete(send(octets))
+
+
+async def ask(asked: JsonAsked) -> None:
+    """Who has proved nothing is answered, and changes nothing."""
+    world = World()
+    said = await world.registrar.json.answer(asked)
+    if said.status not in (400, 401, 403, 404, 500, 503) or world.group.content.position.seq:
+        raise AssertionError(f"{said.status} to {asked}")
+
+
+async def send(octets: bytes) -> None:
+    """The same of a Handle message: set-ups of sessions, messages in one, proofs, verifications."""
+    world = World()
+    world.registrar.desk.sessions.open(1, "192.0.2.1", KEY, None, 60, world.now_ms)
+    for answer in await world.registrar.answer(octets, "192.0.2.1"):
+        decode_message(answer)
+    if world.group.content.position.seq:
+        raise AssertionError(f"{octets.hex()} changed something")
+
+
+def seeds() -> list[bytes]:
+    create = bytearray(request(OpCode.CREATE_HANDLE, CREATE))
+    create[7] = 1  # in the session
+    put = b"\0".join((b"PUT", NEW.removeprefix("/api/handles").encode() + b"?index=1", basic(), str(VALUES).encode()))
+    return [
+        b"\0" + basic(),
+        b"\0" + proof("0000002a", b"n" * 16, alg="PBKDF2-HMAC-SHA1"),
+        b"\1" + put,
+        b"\1GET\0?prefix=88.118.9&page=1&pageSize=10\0\0",
+        b"\2" + put,
+        b"\3" + setup(),
+        b"\3" + request(OpCode.CREATE_HANDLE, CREATE),
+        b"\3" + sealed(bytes(create), KEY, 7),
+        *(b"\1PUT\0/88.118.9/a\0\0" + bomb[:OCTETS_MAX] for bomb in BOMBS.values()),
+    ]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, octets in enumerate(seeds()):
+            (Path(corpus) / str(number)).write_bytes(octets)
+        atheris.Setup([sys.argv[0], f"-max_len={OCTETS_MAX}", *sys.argv[1:], corpus], one)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
