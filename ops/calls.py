@@ -32,6 +32,7 @@ from ops.mirror import Sampler
 from ops.operators.blocks import BlockDesk
 from ops.operators.edge_book import BookFile
 from ops.operators.holds import HeldGroup, HoldDesk
+from ops.operators.masses import MassDesk
 from ops.operators.takeovers import TakeoverDesk
 from ops.proofs import MemberProofs
 from ops.seat import Bound, Seat
@@ -102,6 +103,7 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, M
         pages = book.load()
         self._desk = HoldDesk(self._held_groups, config.operator_keys(), pages, book.save, _now_ms)
         self._takeovers = TakeoverDesk(lambda: runners_of(member), config.operator_keys(), pages, book.save)
+        self._masses = MassDesk(lambda: runners_of(member), config.operator_keys(), pages, book.save)
         signers = {**config.issuers(), **config.operator_keys()}
         self._blocks = BlockDesk(self._held_groups, lambda: owned_by(member), signers, pages, book.save, _now_ms)
 

@@ -18,6 +18,18 @@ class LadderCalls(Protocol):
         """Look, change nothing; `loss`: changes whose loss is accepted, `unknown_loss`: and one nobody can count."""
         ...
 
+    async def switchover_plan(self, source: str) -> Row:
+        """Look at a planned switchover of a living source; signed and run as every plan about registrations."""
+        ...
+
+    async def mass_plan(self, names: list[str], only_dead: bool, registration: bool, loss: int, unknown_loss: bool) -> Row:
+        """Look at a mass takeover: of the sources named, or of all; its token is signed as every plan about registrations."""
+        ...
+
+    async def mass_run(self, token: str, reason: str) -> Row:
+        """Carry it out at each source; one outcome a source. Again: only what is left."""
+        ...
+
     async def registration_plan_of(self, token: str) -> Row:
         """The plan a token names, as long as the world is as it was planned; REFUSED once it is not."""
         ...
@@ -46,9 +58,13 @@ class LadderCalls(Protocol):
 
 
 _PLAN: dict[str, Any] = {"source": str, "loss": int, "unknown_loss": bool, "break_glass": bool}
+_MASS: dict[str, Any] = {"names": list[str], "only_dead": bool, "registration": bool, "loss": int, "unknown_loss": bool}
 LADDER_SIGNATURES: MappingProxyType[str, tuple[Any, bool, dict[str, Any]]] = MappingProxyType(
     {
         "registration_plan": (Row, False, _PLAN),
+        "switchover_plan": (Row, False, {"source": str}),
+        "mass_plan": (Row, False, _MASS),
+        "mass_run": (Row, True, {"token": str, "reason": str}),
         "registration_plan_of": (Row, False, {"token": str}),
         "registration_sign": (Row, True, {"approval": Approval}),
         "registration_run": (Row, True, {"source": str, "token": str, "reason": str}),
@@ -69,6 +85,19 @@ class LadderClient(ABC):
 
     def registration_plan(self, source: str, loss: int = 0, unknown_loss: bool = False, break_glass: bool = False) -> Row:
         answer: Row = self.call("registration_plan", source=source, loss=loss, unknown_loss=unknown_loss, break_glass=break_glass)
+        return answer
+
+    def switchover_plan(self, source: str) -> Row:
+        answer: Row = self.call("switchover_plan", source=source)
+        return answer
+
+    def mass_plan(self, names: list[str], only_dead: bool, registration: bool, loss: int, unknown_loss: bool) -> Row:
+        parameters = {"names": names, "only_dead": only_dead, "registration": registration}
+        answer: Row = self.call("mass_plan", **parameters, loss=loss, unknown_loss=unknown_loss)
+        return answer
+
+    def mass_run(self, token: str, reason: str) -> Row:
+        answer: Row = self.call("mass_run", token=token, reason=reason)
         return answer
 
     def registration_plan_of(self, token: str) -> Row:
@@ -113,6 +142,15 @@ class MemoryLadders:
 
     async def registration_plan(self, source: str, loss: int, unknown_loss: bool, break_glass: bool) -> Row:
         return await self._said("registration_plan")
+
+    async def switchover_plan(self, source: str) -> Row:
+        return await self._said("switchover_plan")
+
+    async def mass_plan(self, names: list[str], only_dead: bool, registration: bool, loss: int, unknown_loss: bool) -> Row:
+        return await self._said("mass_plan")
+
+    async def mass_run(self, token: str, reason: str) -> Row:
+        return await self._said("mass_run")
 
     async def registration_plan_of(self, token: str) -> Row:
         return await self._said("registration_plan_of")

@@ -9,7 +9,17 @@ import click
 
 from ops.cli.exits import Exit
 from ops.cli.style import Console, admin, pairs, styled, table, target_options
-from ops.cli.takeover_registration import abort, ladder_lines, order, plan_registration, review, run_registration, sign
+from ops.cli.takeover_mass import mass
+from ops.cli.takeover_registration import (
+    abort,
+    ladder_lines,
+    order,
+    plan_registration,
+    plan_switchover,
+    review,
+    run_registration,
+    sign,
+)
 
 READY_EXIT = {"fail": Exit.VERIFICATION_FAILED, "unknown": Exit.UNKNOWN}
 MARKS = {"pass": "✓ pass", "fail": "✗ fail", "unknown": "? UNKNOWN"}  # a shape beside the word: colour alone tells not everybody
@@ -44,6 +54,8 @@ def takeover() -> None:
       zaibei takeover run SOURCE --plan TOKEN   do exactly that
       zaibei takeover withdraw SOURCE           the same two steps for the way back
       zaibei takeover plan SOURCE --registration    its registrations too: two people sign, then run
+      zaibei takeover plan SOURCE --switchover      the same for a living source that is to rest: nothing is lost
+      zaibei takeover mass plan --dead              many sources lost at once, as one act
     """
 
 
@@ -76,18 +88,33 @@ def status(console: Console, source: str, ready: bool) -> int:
 @click.option("--accept-loss", "loss", type=click.IntRange(min=0), default=0, help="Accept that so many of its changes are lost.")
 @click.option("--accept-unknown-loss", "unknown_loss", is_flag=True, help="Accept a loss that nobody can count.")
 @click.option("--break-glass", is_flag=True, help="Approved by one person, with a typed reason; reviewed the next day.")
+@click.option("--switchover", is_flag=True, help="Of a living source: it ends its own writing first. Nothing is lost.")
 @target_options
 @styled
-def plan(console: Console, source: str, back: bool, registration: bool, loss: int, unknown_loss: bool, break_glass: bool) -> int:
+def plan(
+    console: Console,
+    source: str,
+    back: bool,
+    registration: bool,
+    loss: int,
+    unknown_loss: bool,
+    break_glass: bool,
+    switchover: bool,
+) -> int:
     """Show what would happen, change nothing; prints the token that `run` needs.
 
     \b
     Example:
       zaibei takeover plan node-a
       zaibei takeover plan node-a --registration
+      zaibei takeover plan node-a --switchover
     """
-    if registration and back:
+    if (registration or switchover) and back:
         raise click.UsageError("Registrations are given back by `zaibei failback`.")
+    if switchover:
+        if loss or unknown_loss or break_glass:
+            raise click.UsageError("A switchover loses nothing and is planned: these options belong to a takeover.")
+        return plan_switchover(console, source)
     if registration:
         return plan_registration(console, source, loss, unknown_loss, break_glass)
     if loss or unknown_loss or break_glass:
@@ -150,7 +177,7 @@ def rehearse(console: Console, source: str) -> int:
     return Exit.DONE if row["result"] == "pass" else Exit.VERIFICATION_FAILED
 
 
-for _command in (sign, abort, order, review):
+for _command in (sign, abort, order, review, mass):
     takeover.add_command(_command)
 
 

@@ -26,6 +26,8 @@ class RegistrationAdmin(Protocol):
 
     def registration_plan(self, source: str, loss: int = 0, unknown_loss: bool = False, break_glass: bool = False) -> Row: ...
 
+    def switchover_plan(self, source: str) -> Row: ...
+
     def registration_plan_of(self, token: str) -> Row: ...
 
     def registration_sign(self, approval: Approval) -> Row: ...
@@ -48,12 +50,20 @@ def _member() -> RegistrationAdmin:
 
 def plan_registration(console: Console, source: str, loss: int, unknown_loss: bool, break_glass: bool) -> int:
     """`takeover plan SOURCE --registration`."""
-    row = _member().registration_plan(source, loss, unknown_loss, break_glass)
+    return _show_plan(console, _member().registration_plan(source, loss, unknown_loss, break_glass))
+
+
+def plan_switchover(console: Console, source: str) -> int:
+    """`takeover plan SOURCE --switchover`."""
+    return _show_plan(console, _member().switchover_plan(source))
+
+
+def _show_plan(console: Console, row: Row) -> int:
     behind = "UNKNOWN" if row["behind"] is None else f"{row['behind']} changes stated and not held here"
     age = "UNKNOWN" if row["age_ms"] is None else f"{row['age_ms']} ms"
     facts = [
         ("copy", f"{row['records']} records, position {age} old"),
-        ("expected loss", f"{behind}; what it wrote since its last word is not known"),
+        ("expected loss", "none" if row["switchover"] else f"{behind}; what it wrote since its last word is not known"),
         ("fence", _fence(row)),
         ("stands at", row["stage"]),
         ("signed", ", ".join(row["approvals"]) or "nobody yet"),
@@ -66,6 +76,11 @@ def plan_registration(console: Console, source: str, loss: int, unknown_loss: bo
 def run_registration(console: Console, source: str, token: str, reason: str) -> None:
     """`takeover run SOURCE --registration`."""
     row = _member().registration_run(source, token, reason)
+    if row.get("switchover"):
+        pause = "UNKNOWN" if row["write_pause_ms"] is None else f"{row['write_pause_ms']} ms"
+        text = f"{source}: switched over, it stands at {row['stage']}. Nobody registered for at most {pause}"
+        console.answer(dict(row), f"{text}. Back: zaibei failback plan {source}")
+        return
     word = "begun" if row["changed"] else "was begun before"
     console.answer(
         dict(row),
@@ -162,6 +177,8 @@ def _approve(text: str, token: str, key: Path, name: str | None, yes: bool) -> A
 
 
 def _fence(row: Row) -> str:
+    if row["switchover"]:
+        return "write-path: its guard is asked to end the writing; when it does not in time, nothing happened and it goes on"
     if row["fence"] == "none":
         return "none: the source may go on writing; its own writes from here on wait for the failback"
     return "write-path: its guard stops when its lease has run out"
@@ -169,10 +186,20 @@ def _fence(row: Row) -> str:
 
 def _next(row: Row) -> str:
     names = ", ".join(row["approvals"]) or "nobody yet"
+    if row.get("mass"):
+        return mass_next(row)
     needed = 1 if row["break_glass"] else 2
     if len(row["approvals"]) < needed and row["lacks"]:
         return f"signed by {names}\nNext: zaibei takeover sign {row['token']} --key FILE"
     return f"signed by {names}\nNext: zaibei takeover run {row['source']} --registration --plan {row['token']} --reason TEXT"
+
+
+def mass_next(row: Row) -> str:
+    """What comes next with a mass takeover."""
+    if row["lacks"]:
+        names = ", ".join(row["approvals"]) or "nobody yet"
+        return f"signed by {names}\nNext: zaibei takeover sign {row['token']} --key FILE"
+    return f"Next: zaibei takeover mass run --plan {row['token']} --reason TEXT"
 
 
 def ladder_lines(row: Row) -> list[str]:
@@ -182,6 +209,8 @@ def ladder_lines(row: Row) -> list[str]:
         return []
     since = datetime.fromtimestamp(ladder["since_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     lines = [f"{row['source']}: registrations: {ladder['stage']} since {since}: {ladder['shown']} ({ladder['reason']})"]
+    if ladder["switchover"] and ladder["write_pause_ms"] is not None:
+        lines.append(f"  switchover: nobody registered for at most {ladder['write_pause_ms']} ms")
     if ladder["waits_for"]:
         lines.append(f"  waits for: {ladder['waits_for']}")
     if ladder["approvals"] or ladder["orders"]:

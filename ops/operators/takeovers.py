@@ -46,7 +46,13 @@ class TakeoverDesk:
         """Look; changes nothing but the book. Raises ZaibeiError(NOT_FOUND, MALFORMED, REFUSED)."""
         if loss < 0:
             raise ZaibeiError(Code.MALFORMED, f"a loss of {loss} changes cannot be accepted: 0 or more")
-        accepting = Accepting(loss, unknown_loss, break_glass)
+        return self._open(source, Accepting(loss, unknown_loss, break_glass))
+
+    def plan_switchover(self, source: str) -> Row:
+        """Look at a planned switchover of a living source; changes nothing but the book. Raises ZaibeiError as `plan`."""
+        return self._open(source, Accepting(switchover=True))
+
+    def _open(self, source: str, accepting: Accepting) -> Row:
         row = self._look(source, accepting)
         page = self._book.open(str(row["token"]), source, _noted(accepting), DECISION)
         self._save(self._book)
@@ -157,27 +163,32 @@ class TakeoverDesk:
         return row
 
     def _signed(self, text: str, page: Page) -> list[str]:
-        """Operators whose approvals still stand: configured, and of this text. Two names with one key count once."""
-        names: list[str] = []
-        keys: set[bytes] = set()
-        for name, approval in sorted(page.approvals.items()):
-            try:
-                judge(approval, text, self._operators)
-            except ZaibeiError:
-                continue  # its operator left the configuration, or has another key now
-            if self._operators[name] not in keys:
-                keys.add(self._operators[name])
-                names.append(name)
-        return names
+        return standing_approvals(text, page, self._operators)
 
     def _answer(self, row: Row, page: Page) -> Row:
         return row | {"approvals": self._signed(str(row["text"]), page)}
 
 
+def standing_approvals(text: str, page: Page, operators: Mapping[str, bytes]) -> list[str]:
+    """Operators whose approvals still stand: configured, and of this text. Two names with one key count once."""
+    names: list[str] = []
+    keys: set[bytes] = set()
+    for name, approval in sorted(page.approvals.items()):
+        try:
+            judge(approval, text, operators)
+        except ZaibeiError:
+            continue  # its operator left the configuration, or has another key now
+        if operators[name] not in keys:
+            keys.add(operators[name])
+            names.append(name)
+    return names
+
+
 def _noted(accepting: Accepting) -> str:
-    return f"{accepting.loss} {int(accepting.unknown_loss)} {int(accepting.break_glass)}"
+    flags = (accepting.unknown_loss, accepting.break_glass, accepting.switchover)
+    return " ".join([str(accepting.loss), *(str(int(flag)) for flag in flags)])
 
 
 def _accepting(noted: str) -> Accepting:
-    loss, unknown, glass = noted.split(" ")
-    return Accepting(int(loss), unknown == "1", glass == "1")
+    loss, unknown, glass, *switchover = noted.split(" ")  # pages of before say nothing about a switchover
+    return Accepting(int(loss), unknown == "1", glass == "1", switchover == ["1"])

@@ -67,7 +67,7 @@ class AgentLog:
         self._epoch_wanted = ""
         self._marker: Path | None = None
         self._book: ReceiptBook | None = None
-        self._closed = False
+        self._closed = self.sealed = False  # sealed: nothing is appended (edge_seal.py)
         noted = content.noted(OWN_END)
         self.own_end = Position.parse(noted) if noted else None  # set: it was taken over, and copies (edge_follow.py)
 
@@ -194,6 +194,8 @@ class AgentLog:
                 raise ZaibeiError(Code.STOPPING, "the log is closed")
             if self.own_end is not None:
                 raise ZaibeiError(Code.FENCED, f"{self.nature.source} was taken over and copies: nothing of its own is taken")
+            if self.sealed:
+                raise ZaibeiError(Code.FENCED, f"{self.nature.source} is being switched over: nothing is taken here", retry=True)
             if self._files.segments[-1].end != self.head():
                 self._recover()
             if self.full():
@@ -418,7 +420,7 @@ class AgentLog:
 
     def _in_epoch(self, start: Position) -> None:
         self._retention.granted(start)
-        self._epoch_wanted, self._quiet_until_s = "", _NEVER_S
+        self._epoch_wanted, self._quiet_until_s, self.sealed = "", _NEVER_S, False
         if self.own_end is not None:  # it is handed back: the registry writes again
             self.content.note(OWN_END, "")
             self.own_end = None

@@ -11,6 +11,10 @@ look at a clock. A process that was frozen, or a machine that was suspended, fin
 What no library can see is a pause between the last question and the octets on the wire; `strict` covers that too: it waits until
 the cluster vouches for the change itself.
 
+In a planned switchover the cluster asks the guard to end the writing: no lease is held from then on, `on_drain` is called so that
+what was acknowledged can still be committed with the publisher, and then the publisher's log takes nothing more. A lease that was
+asked for after that says that the registry goes on.
+
 The same lease can be put into the registry's database (`rows`), where triggers refuse a write without it inside the writer's own
 transaction: guard_rows.py and the recipes in ops/sql/.
 """
@@ -26,11 +30,14 @@ from typing import Protocol
 
 from replica.agent.write_lease import LeaseState, LeaseTimes, WriteLease
 from replica.feed.source_port import WriteAsk
+from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
 
 log = logging.getLogger("zaibei.guard")
 
 LOOK_S = 0.05  # how often time is looked at while nothing happens
+DRAINED_ASK_NS = 300_000_000  # drained, it asks so often: the switchover may have been given up
+DRAINED_HURRY_NS = 10_000_000_000  # for so long; afterwards as ever
 STRICT_S_MAX = 10.0
 
 
@@ -63,6 +70,14 @@ class Vouched(Protocol):
     def wait(self, timeout_s: float) -> bool: ...
 
 
+class Sealed(Protocol):
+    """The publisher's log, as far as a switchover ends it; satisfied by replica.agent.edge_seal.Seal."""
+
+    def seal(self) -> ContentDigest: ...
+
+    def unseal(self) -> None: ...
+
+
 def boottime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
@@ -75,6 +90,8 @@ class Guard:
         rows: where triggers look; cleared before anything is asked, so that a longer lease of an earlier process ends.
         on_alarm: called with a sentence when the lease was not renewed for a while, is lost, or is back; None: logged.
         strict: `acknowledging` waits for the receipt it is given.
+        history: what is sealed in a planned switchover; None: this source is never switched over.
+        on_drain: called then, on a worker thread, when nothing is acknowledged any more and before the log is sealed.
     """
 
     def __init__(
@@ -85,9 +102,15 @@ class Guard:
         rows: Sequence[LeaseRow] = (),
         on_alarm: Callable[[str], None] | None = None,
         strict: bool = False,
+        history: Sealed | None = None,
+        on_drain: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = boottime_ns,
     ) -> None:
         self.strict = strict
+        self._history, self._on_drain = history, on_drain
+        self._rows_turn = threading.Lock()  # of rows: a renewal that is being written, or their end
+        self._drained = 0  # number of the newest question when it was drained; 0: it is not
+        self._drained_ns = self._asked_ns = 0
         self.lease = WriteLease(times or LeaseTimes())
         self._epoch, self._rows, self._on_alarm, self._clock = epoch, tuple(rows), on_alarm or log.warning, clock
         self._turn = threading.Condition()
@@ -161,6 +184,8 @@ class Guard:
     def _why(self) -> str:
         if self._closing:
             return "the guard is closed"
+        if self._drained:
+            return "the source is being switched over"
         if self.lease.refused:
             return f"the cluster gives no lease: {self.lease.refused}"
         return "the cluster has not renewed the lease in time"
@@ -175,14 +200,47 @@ class Guard:
 
     def given(self, number: int, epoch: int, duration_ms: int) -> None:
         with self._turn:
-            if self._closing or not self.lease.given(number, epoch, duration_ms, self._clock()):
+            if self._closing or number <= self._drained:  # an answer to what was asked before it was drained
                 return
+            if not self.lease.given(number, epoch, duration_ms, self._clock()):
+                return
+            if self._drained and self._history is not None:
+                self._drained = 0
+                self._history.unseal()
             self._given = (number, duration_ms)
             self._turn.notify_all()
 
     def denied(self, number: int, why: str) -> None:
         with self._turn:
             self.lease.denied(number, why)
+
+    def drain(self) -> ContentDigest:
+        """A planned switchover: acknowledge nothing more, take nothing more, say where that was.
+
+        Raises:
+            ZaibeiError: STOPPING; REFUSED (a lease row could not be cleared, or `on_drain` failed): the next lease goes on.
+        """
+        with self._turn:
+            if self._closing or self._history is None:
+                raise ZaibeiError(Code.STOPPING, "its guard is closed" if self._closing else "its guard seals no log")
+            newest = self.lease.newest
+            self._drained, self._drained_ns = max(1, 0 if newest is None else newest.number), self._clock()
+            self._given = None
+            self.lease.drop(self._drained_ns)
+        try:
+            with self._rows_turn:
+                for row in self._rows:
+                    row.cleared()
+            self._on_drain()
+        except Exception as exc:  # whatever a database or a registry does: it goes on with its next lease
+            log.exception("the source could not be drained")
+            raise ZaibeiError(Code.REFUSED, f"its write path could not be ended: {exc}", retry=True) from exc
+        digest = self._history.seal()
+        with self._turn:
+            if not self._drained:  # a lease came in between: it was given up, and goes on
+                self._history.unseal()
+                raise ZaibeiError(Code.REFUSED, "a lease was given meanwhile", retry=True)
+        return digest
 
     # -- its own thread: asks, rows, alarms
 
@@ -197,8 +255,9 @@ class Guard:
 
     def _ask(self) -> None:
         epoch, now_ns = self._epoch(), self._clock()
-        if not epoch or not (self.lease.due(now_ns) or epoch != self.lease.epoch):
+        if not epoch or not (self.lease.due(now_ns) or epoch != self.lease.epoch or self._hopes(now_ns)):
             return
+        self._asked_ns = now_ns
         moments: list[int | None] = []
         for row in self._rows:
             try:
@@ -211,19 +270,25 @@ class Guard:
             self._asks = {number: each for number, each in self._asks.items() if number > ask.number - 8}
             self._asks[ask.number] = moments
 
+    def _hopes(self, now_ns: int) -> bool:
+        """Drained a moment ago: a lease would say that it goes on."""
+        lately = self._drained and now_ns - self._drained_ns < DRAINED_HURRY_NS
+        return bool(lately) and now_ns - self._asked_ns >= DRAINED_ASK_NS
+
     def _write_rows(self) -> None:
-        with self._turn:
-            given, self._given = self._given, None
-            moments = self._asks.get(given[0], []) if given is not None else []
-        if given is None:
-            return
-        for row, moment in zip(self._rows, moments, strict=False):
-            if moment is None:
-                continue
-            try:
-                row.renewed(moment, given[1])
-            except Exception:  # as above
-                log.exception("the lease row could not be renewed")
+        with self._rows_turn:
+            with self._turn:
+                given, self._given = self._given, None
+                moments = self._asks.get(given[0], []) if given is not None else []
+            if given is None:
+                return
+            for row, moment in zip(self._rows, moments, strict=False):
+                if moment is None:
+                    continue
+                try:
+                    row.renewed(moment, given[1])
+                except Exception:  # as above
+                    log.exception("the lease row could not be renewed")
 
     def _tell(self) -> None:
         with self._turn:

@@ -18,6 +18,7 @@ from replica.agent.config import SourceConfig
 from replica.agent.edge_clocks import boottime_s
 from replica.agent.edge_follow import Taken
 from replica.agent.edge_log import AgentLog
+from replica.agent.edge_seal import Seal
 from replica.agent.nature import Transaction
 from replica.agent.records import document_of, record_of, site_from_json, value_from_json
 from replica.agent.rpo import RpoWindow
@@ -195,6 +196,7 @@ class Publisher:
         Raises:
             ZaibeiError(BUSY): the spool is full and `when_full` is "raise"; the changes wait for the next commit.
             ZaibeiError(DISK_FULL, DISK_FAILED): the changes wait for the next commit.
+            ZaibeiError(FENCED): the copy registers, or is about to: the changes are forgotten. Roll back, send the client there.
         """
         with self._commits:
             with self._lock:
@@ -202,9 +204,10 @@ class Publisher:
                 self._pending, self._octets = [], 0
             try:
                 position = self._append(changes)
-            except ZaibeiError:
-                with self._lock:
-                    self._pending, self._octets = changes + self._pending, octets + self._octets
+            except ZaibeiError as exc:
+                if exc.code is not Code.FENCED:  # after the return they would go over newer ones that were registered with us
+                    with self._lock:
+                        self._pending, self._octets = changes + self._pending, octets + self._octets
                 raise
             receipt = Receipt(position, self._source.agent, self._loop)
             self._hold_back(receipt)
@@ -286,8 +289,13 @@ class Publisher:
         rows: Sequence[LeaseRow] = (),
         on_alarm: Callable[[str], None] | None = None,
         strict: bool = False,
+        on_drain: Callable[[], None] = lambda: None,
     ) -> Guard:
         """Open the guard of the registry's write path (replica/client/guard.py); closed with the publisher.
+
+        Args:
+            on_drain: called in a planned switchover when nothing is acknowledged any more: the last moment to commit here what
+                was acknowledged and not committed yet.
 
         Raises:
             ZaibeiError(INVALID_CONFIG): the source's file does not say `fence = "write-path"`. CONFLICT: one is open already.
@@ -296,7 +304,15 @@ class Publisher:
             raise ZaibeiError(Code.INVALID_CONFIG, 'a guard needs fence = "write-path" in [source], so that the copy knows of it')
         if self._source.holder is not None:
             raise ZaibeiError(Code.CONFLICT, "this publisher has a guard already")
-        guard = Guard(lambda: self.head.epoch, times, rows=rows, on_alarm=on_alarm, strict=strict)
+        guard = Guard(
+            lambda: self.head.epoch,
+            times,
+            rows=rows,
+            on_alarm=on_alarm,
+            strict=strict,
+            history=Seal(self._source.agent),
+            on_drain=on_drain,
+        )
         self._source.holder = self._guard = guard
         return guard
 

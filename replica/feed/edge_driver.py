@@ -27,6 +27,7 @@ from replica.feed.phases import Phase
 from replica.feed.ports import Group, Link, Loader
 from replica.feed.session import ReplicaSession
 from replica.feed.snapshot import check_end
+from replica.model.drained import Drained
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.outcome import Outcome
@@ -88,6 +89,7 @@ class FeedDriver:
         self.age = CopyAge()
         self.description: source_pb2.Description | None = None  # what the source last said of itself
         self._metrics, self._report = metrics, report
+        self.drained: Drained | None = None  # its newest statement that its writing ended, or goes on
         self.heard_ns = 0  # boot time of the newest message of the source
         self.tap: Tap | None = None  # takes the source's batches in place of the session: edge_history.py
         self._stream: _Stream | None = None
@@ -298,6 +300,9 @@ class _Stream:
             self.driver.heard_ns = now().boot_ns
             if message.HasField("offer"):
                 self.driver.description = message.offer.description
+            elif message.HasField("drained"):
+                self.driver.drained = Drained.from_wire(message.drained)
+                continue
             if self.driver.tap is not None and await self.driver.tap.took(message):
                 continue
             self._do(self.session.received(message, now()))

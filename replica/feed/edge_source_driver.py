@@ -16,6 +16,7 @@ from replica.feed.source_session import (
     Certify,
     Cut,
     Deliver,
+    EndWriting,
     Leased,
     PushSnapshot,
     Read,
@@ -27,6 +28,7 @@ from replica.feed.source_session import (
     TakeGrant,
 )
 from replica.model.batch import open_batch
+from replica.model.drained import Drained
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.v1 import source_pb2
 
@@ -73,6 +75,7 @@ class SourceDriver:
         self._wanted: Read | None = None  # the newest question for batches; an older one is of a run that is over
         self._asked = asyncio.Event()
         self._pushing: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._beats: BeatSender | None = None
 
@@ -185,6 +188,9 @@ class SourceDriver:
                     self.log.retain(position, duration_ms)
                 case Leased(lease):
                     self._leased(lease)
+                case EndWriting(act):
+                    if self._draining is None or self._draining.done():  # else it is asked again
+                        self._draining = self._spawn(asyncio.get_running_loop(), self._drain(act))
                 case PushSnapshot():
                     self._push()
                 case Arm():
@@ -219,6 +225,17 @@ class SourceDriver:
             holder.given(lease.number, lease.epoch, lease.duration_ms)
         elif holder is not None:
             holder.denied(lease.number, lease.reason)
+
+    async def _drain(self, act: str) -> None:
+        holder = self._holder()
+        if holder is None:
+            said = Drained(act, None, "no guard is open at its write path")
+        else:
+            try:
+                said = Drained(act, await asyncio.to_thread(holder.drain))
+            except ZaibeiError as exc:
+                said = Drained(act, None, exc.trouble.message)
+        self._do(self.session.drained(said, now()))
 
     def _push(self) -> None:
         if self._push_snapshot is not None and (self._pushing is None or self._pushing.done()):

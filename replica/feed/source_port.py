@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from replica.model.digest import ContentDigest
 from replica.model.position import Position
 from replica.v1 import position_pb2, source_pb2
 
@@ -113,4 +114,14 @@ class LeaseHolder(Protocol):
 
     def denied(self, number: int, why: str) -> None:
         """The replica's group gives none."""
+        ...
+
+    def drain(self) -> ContentDigest:
+        """End the source's writing until a lease is given that was asked for after this. In a worker thread; twice is harmless.
+
+        Returns:
+            Its content where its history ends.
+        Raises:
+            ZaibeiError: why it goes on writing, for people.
+        """
         ...

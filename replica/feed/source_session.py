@@ -17,6 +17,7 @@ from enum import Enum
 from replica.feed.commands import Alarm, Close, Now, fault, trouble_of
 from replica.feed.limits import MS, NONCE_OCTETS
 from replica.feed.source_port import WriteAsk
+from replica.model.drained import Drained
 from replica.model.errors import Code, Trouble, ZaibeiError, require
 from replica.model.position import Position
 from replica.model.signing import grant_octets, receipt_octets, verify
@@ -101,6 +102,13 @@ class Leased:
 
 
 @dataclass(frozen=True, slots=True)
+class EndWriting:
+    """The replica's group drains this source: its guard ends the writing; report with `drained(…)`."""
+
+    act: str
+
+
+@dataclass(frozen=True, slots=True)
 class PushSnapshot:
     """The replica wants the full content, and cannot call us to fetch it."""
 
@@ -114,7 +122,7 @@ class Arm:
     interval_ms: int
 
 
-SourceCommand = Say | Read | Certify | TakeGrant | Deliver | Retain | Leased | PushSnapshot | Arm | Alarm | Close
+SourceCommand = Say | Read | Certify | TakeGrant | Deliver | Retain | Leased | EndWriting | PushSnapshot | Arm | Alarm | Close
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +264,13 @@ class SourceSession:
             self._say(source_pb2.SourceMessage(lease_ask=lease_ask))
         return self._take()
 
+    def drained(self, said: Drained, now: Now) -> list[SourceCommand]:
+        """Answer to EndWriting. Its last batches may follow it: the replica waits for them."""
+        self._now = now
+        if self.phase is not SourcePhase.CLOSED:
+            self._say(source_pb2.SourceMessage(drained=said.to_wire()))
+        return self._take()
+
     # -- dispatch
 
     def _receive(self, message: source_pb2.ReplicaMessage) -> None:
@@ -279,6 +294,8 @@ class SourceSession:
                     self._out.append(Retain(position, min(message.lease.duration_ms, LEASE_MS_MAX)))
                 elif message.lease.kind == source_pb2.Lease.KIND_WRITE:
                     self._out.append(Leased(message.lease))
+            case "drain":
+                self._drain(message.drain)
             case "fault":
                 self._fault(message.fault)
             case _:
@@ -325,6 +342,13 @@ class SourceSession:
         if grant.source != self.source or not verify(self._replica_key, octets, grant.signature):
             raise ZaibeiError(Code.NOT_AUTHORISED, "a grant that the replica's key did not sign")
         self._out.append(TakeGrant(grant))
+
+    def _drain(self, ask: source_pb2.Drain) -> None:
+        if ask.epoch == self.head.epoch and self.phase is SourcePhase.STREAMING:
+            self._out.append(EndWriting(ask.act))
+            return
+        why = f"it writes in epoch {self.head.epoch}, not {ask.epoch}, and stands {self.phase.value}"
+        self._say(source_pb2.SourceMessage(drained=Drained(ask.act, None, why).to_wire()))
 
     def _fault(self, message: source_pb2.Fault) -> None:
         trouble = trouble_of(message)

@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from replica.member.hosted import HostedPort, found
 from replica.member.placed import Placed
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.member.staging import Staging
+from replica.model.drained import Drained
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_key
@@ -400,6 +402,13 @@ class TakeoverView:
     def observations(self) -> Sequence[Observation]:
         side = self._copy._around.side
         return () if side is None else side.observations(self._copy.settings.name)
+
+    def drain(self, act: str, epoch: int) -> None:
+        with suppress(ZaibeiError):  # not connected: it is asked again
+            self._copy.driver.say(source_pb2.ReplicaMessage(drain=source_pb2.Drain(act=act, epoch=epoch)))
+
+    def drained(self) -> Drained | None:
+        return self._copy.driver.drained
 
     async def published(self, prefix: bytes) -> PublishedSites:
         return self._copy._around.published(prefix)

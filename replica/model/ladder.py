@@ -6,6 +6,7 @@ requires at apply is in `ladder_rules.py`, when our leader proposes which one in
     NORMAL -> SUSPECT -> THRESHOLD -> PROPOSED -> APPROVED -> FENCED -> PROMOTED -> PUBLISHED -> SERVING
     SERVING -> RETURN_REQUESTED -> CATCHING_UP -> FROZEN -> SOURCE_EQUAL -> HANDED_BACK -> ACCEPTED -> OBSERVED -> NORMAL
     SERVING -> TRANSFERRED, for a new provider
+    APPROVED -> DRAINING -> FENCED in a planned switchover: the source lives, and ends its own writing first
 
 An abort before FENCED forgets. From FENCED on the old epoch is closed for good: the only way back is a hand-back with a new one.
 """
@@ -39,6 +40,7 @@ class Stage(IntEnum):
     ACCEPTED = 15  # the source has the grant on its disk
     OBSERVED = 16  # it was seen to write and answer in that epoch
     TRANSFERRED = 17  # another provider holds it: the end
+    DRAINING = 18  # a switchover: the source is asked to end its writing, and says where it did
 
 
 S = Stage
@@ -48,7 +50,8 @@ MOVES: dict[Stage, frozenset[Stage]] = {
     S.THRESHOLD: frozenset({S.NORMAL, S.PROPOSED}),
     # Aborts lead to where the act began: `began_from`.
     S.PROPOSED: frozenset({S.NORMAL, S.HANDED_BACK, S.ACCEPTED, S.OBSERVED, S.APPROVED}),
-    S.APPROVED: frozenset({S.NORMAL, S.HANDED_BACK, S.ACCEPTED, S.OBSERVED, S.FENCED}),
+    S.APPROVED: frozenset({S.NORMAL, S.HANDED_BACK, S.ACCEPTED, S.OBSERVED, S.DRAINING, S.FENCED}),
+    S.DRAINING: frozenset({S.NORMAL, S.FENCED}),  # a switchover begins at NORMAL alone
     S.FENCED: frozenset({S.PROMOTED}),
     S.PROMOTED: frozenset({S.PUBLISHED, S.SERVING}),  # past PUBLISHED when no adapter confirms in time: "not yet found"
     S.PUBLISHED: frozenset({S.SERVING}),
@@ -63,6 +66,7 @@ MOVES: dict[Stage, frozenset[Stage]] = {
     S.OBSERVED: frozenset({S.NORMAL, S.PROPOSED}),
     S.TRANSFERRED: frozenset(),
 }
+ABORTABLE = frozenset({S.PROPOSED, S.APPROVED, S.DRAINING})  # the source's epoch is open: an abort forgets
 BEGINNINGS = frozenset({S.NORMAL, S.HANDED_BACK, S.ACCEPTED, S.OBSERVED})  # where an act may begin, and an abort leads back to
 # Write-path leases are renewed here.
 RENEWABLE = frozenset({S.NORMAL, S.SUSPECT, S.THRESHOLD, S.PROPOSED, S.ACCEPTED, S.OBSERVED})
@@ -72,6 +76,7 @@ CLOSED = frozenset(
 REGISTERING = frozenset({S.SERVING, S.RETURN_REQUESTED, S.CATCHING_UP})  # we write in our epoch
 RETURNING = frozenset({S.RETURN_REQUESTED, S.CATCHING_UP, S.FROZEN, S.SOURCE_EQUAL, S.HANDED_BACK, S.ACCEPTED, S.OBSERVED})
 FREEZE_MS_MAX = 30_000
+DRAIN_MS_MAX = 3_000  # within it the source ended its writing and all of it is here, or it goes on
 
 
 class Function(IntEnum):
@@ -134,6 +139,7 @@ class Ladder:
         acts: how many acts were begun, so that no approval of an earlier one counts again.
         began_from: where an abort leads back to.
         plan: the text that was approved.
+        switchover: the source lives and ends its own writing first: nothing is lost.
         behind: changes that we knew to lack when it was proposed; None: unknown.
         approvals: names of the people who signed; orders: numbers of the top-level node's orders that counted.
         closed_at: our position when the source's epoch was closed.
@@ -164,6 +170,7 @@ class Ladder:
     lease_index: int = 0
     known: tuple[Known, ...] = ()
     numbers: tuple[tuple[str, int], ...] = ()
+    switchover: bool = False
 
     def order(self, kind: OrderKind, function: Function, at_ms: int) -> Known | None:
         """The order of that kind that is in force at a moment."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code
 from replica.model.group_state import GroupState
-from replica.model.ladder import Fence
+from replica.model.ladder import Fence, Ladder, Stage
 from replica.model.ladder_values import Judged, Moment, Moved, Refused
 from replica.model.ledger import unsettled
 from replica.model.outcome import OutcomeKind
@@ -50,6 +50,11 @@ def unfit(group: GroupState) -> str:
 # -- up
 
 
+def draining(group: GroupState, _body: entry_pb2.Ladder, _: Moment) -> Judged:
+    """Only a living source is asked to end its writing; whoever is silent has a lease that runs out."""
+    return Moved(group) if group.ladder.switchover else Refused("only a switchover asks the source to end its writing")
+
+
 def fenced(group: GroupState, body: entry_pb2.Ladder, at: Moment) -> Judged:
     """The source's epoch is closed: nothing of it is applied from here on."""
     ladder, said = group.ladder, body.lease
@@ -57,7 +62,10 @@ def fenced(group: GroupState, body: entry_pb2.Ladder, at: Moment) -> Judged:
         return Refused(why)
     if group.side is not None:
         return Refused(f"generation {group.side.number} is being loaded beside: it is given up first")
-    if fence_of(group) is Fence.WRITE_PATH:  # whatever was approved: a lease may have been given since
+    if ladder.switchover:
+        if why := _not_drained(ladder, body, at):
+            return Refused(why)
+    elif fence_of(group) is Fence.WRITE_PATH:  # whatever was approved: a lease may have been given since
         needed = lease_wait_ms(ladder.lease_ms)
         if said.renewed_index != ladder.lease_index:
             return Refused(f"the lease was renewed by entry {ladder.lease_index}, not {said.renewed_index}: count again")
@@ -74,6 +82,20 @@ def fenced(group: GroupState, body: entry_pb2.Ladder, at: Moment) -> Judged:
         ladder=replace(ladder, closed_at=at.position),
     )
     return Moved(changed)
+
+
+def _not_drained(ladder: Ladder, body: entry_pb2.Ladder, at: Moment) -> str:
+    """What a switchover lacks; empty: the source wrote nothing behind what we hold, and holds the same.
+
+    No lease is waited for. From its statement on the source acknowledges nothing before it gets a lease that it asked for
+    later; none is given from APPROVED on but after an abort, and then this move is one of an act that is over.
+    """
+    if ladder.stage is not Stage.DRAINING or not body.HasField("digest"):
+        return "in a switchover the source ends its writing first, and says where"
+    theirs = ContentDigest.from_wire(body.digest)
+    if theirs.position != at.position:
+        return f"the source ended its writing at {theirs.position.short()}, we stand at {at.position.short()}"
+    return "" if theirs.same_content(at.digest) else f"the source holds other content at {at.position.short()} than we do"
 
 
 def promoted(group: GroupState, body: entry_pb2.Ladder, at: Moment) -> Judged:

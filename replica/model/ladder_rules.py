@@ -12,8 +12,19 @@ from dataclasses import replace
 
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
-from replica.model.ladder import BEGINNINGS, MOVES, Fence, Function, Ladder, OrderKind, Review, Stage
-from replica.model.ladder_epochs import accepted, fence_of, fenced, handed_back, plain, promoted, published, source_equal, unfit
+from replica.model.ladder import ABORTABLE, BEGINNINGS, MOVES, Fence, Function, Ladder, OrderKind, Review, Stage
+from replica.model.ladder_epochs import (
+    accepted,
+    draining,
+    fence_of,
+    fenced,
+    handed_back,
+    plain,
+    promoted,
+    published,
+    source_equal,
+    unfit,
+)
 from replica.model.ladder_values import Judged, Moment, Moved, Refused
 from replica.model.outcome import OutcomeKind
 from replica.model.states import Authority
@@ -52,7 +63,7 @@ def move(group: GroupState, body: entry_pb2.Ladder, at: Moment) -> Judged:
         return Refused(f"from {begun.name} to {stage.name}: the ladder stands at {ladder.stage.name}")
     if stage is not S.PROPOSED and body.act != ladder.act:
         return Refused(f"act {body.act!r} is not the one under way, {ladder.act!r}")
-    aborts = ladder.stage in (S.PROPOSED, S.APPROVED) and stage in BEGINNINGS
+    aborts = ladder.stage in ABORTABLE and stage in BEGINNINGS
     try:
         done = _beginning(group, stage) if aborts else _STAGES[stage](group, body, at)
     except (ZaibeiError, ValueError) as exc:
@@ -71,7 +82,7 @@ def _normal(group: GroupState, _body: entry_pb2.Ladder, _: Moment) -> Judged:
 def _beginning(group: GroupState, stage: Stage) -> Judged:
     """Back to where an act may begin: an abort before FENCED, or NORMAL after all."""
     ladder = group.ladder
-    aborted = ladder.stage in (S.PROPOSED, S.APPROVED)
+    aborted = ladder.stage in ABORTABLE
     if aborted and stage is not ladder.began_from:
         return Refused(f"this act began at {ladder.began_from.name}: an abort leads back there")
     if ladder.stage is S.NORMAL and not ladder.held_off:
@@ -94,6 +105,7 @@ def _forgotten(ladder: Ladder, stage: Stage, held_off: bool) -> Ladder:
         behind=None,
         approvals=(),
         orders=(),
+        switchover=False,
         held_off=held_off,
         known=tuple(one for one in ladder.known if one.kind is not OrderKind.TAKEOVER),
     )
@@ -114,7 +126,10 @@ def _proposed(group: GroupState, body: entry_pb2.Ladder, _: Moment) -> Judged:
     fence, behind = Fence(said.fence), said.behind if said.HasField("behind") else None
     if fence is not fence_of(group):
         return Refused(f"fence {fence.name} is stated, and it is {fence_of(group).name}: look again")
-    if why := too_far_behind(behind, said.accepted, said.accepts_unknown):
+    if said.switchover:
+        if why := not_switchable(group):
+            return Refused(why)
+    elif why := too_far_behind(behind, said.accepted, said.accepts_unknown):
         return Refused(why)
     if said.automatic and (ladder.stage is not S.THRESHOLD or ladder.held_off):
         return Refused("an act begins by itself only when probes reached the threshold, and not before it was seen well again")
@@ -131,8 +146,18 @@ def _proposed(group: GroupState, body: entry_pb2.Ladder, _: Moment) -> Judged:
         behind=behind,
         approvals=(),
         orders=(),
+        switchover=said.switchover,
     )
     return Moved(replace(group, ladder=changed))
+
+
+def not_switchable(group: GroupState) -> str:
+    """Why a living source cannot be switched over; empty when it can. What it writes meanwhile is here before the switch."""
+    if group.ladder.stage is not S.NORMAL:
+        return f"a switchover begins at NORMAL, not at {group.ladder.stage.name}: a source that fails is taken over"
+    if fence_of(group) is Fence.NONE:
+        return "the source holds no write-path lease: no guard can end its writing, so it can only be taken over"
+    return "" if group.side is None else f"generation {group.side.number} is being loaded beside: wait until it is live"
 
 
 def too_far_behind(behind: int | None, accepted: int, accepts_unknown: bool) -> str:
@@ -149,6 +174,8 @@ def _approved(group: GroupState, body: entry_pb2.Ladder, _: Moment) -> Judged:
     counted = orders_that_count(ladder, said.orders, body.decided_ms)
     if isinstance(counted, str):
         return Refused(counted)
+    if said.break_glass and ladder.switchover:
+        return Refused("a switchover is planned: two people approve it")
     if not said.break_glass:
         if why := not_enough(ladder.fence, people, counted, ladder.automatic):
             return Refused(why)
@@ -194,6 +221,7 @@ _STAGES = {
     S.THRESHOLD: _suspected,
     S.PROPOSED: _proposed,
     S.APPROVED: _approved,
+    S.DRAINING: draining,
     S.FENCED: fenced,
     S.PROMOTED: promoted,
     S.PUBLISHED: published,

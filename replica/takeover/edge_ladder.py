@@ -12,24 +12,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replica.model.errors import Code, ZaibeiError
-from replica.model.ladder import BEGINNINGS, Function, Known, OrderKind, Stage
+from replica.model.ladder import ABORTABLE, BEGINNINGS, Function, Known, OrderKind, Stage
+from replica.model.ladder_epochs import fence_of
 from replica.model.ladder_rules import not_enough, orders_that_count
 from replica.model.node import Endpoint
 from replica.model.signing import Signer
 from replica.takeover.detector import Look, Observation
 from replica.takeover.ladder import (
-    SHOWN,
     LadderMachine,
     LadderPolicy,
+    LadderStep,
     LadderWorld,
     lease_left_ms,
     orders_in_force,
     unguarded,
     waits_for,
 )
-from replica.takeover.ladder_plan import Accepting, Climb, climb_of, plan_text, refusal, token_of
+from replica.takeover.ladder_plan import ACT, Accepting, Climb, MassPlan, climb_of, plan_text, refusal, token_of
+from replica.takeover.ladder_shown import SHOWN
 from replica.takeover.lease import LeaseCount
-from replica.takeover.machine import Step
 from replica.takeover.orders import judge
 from replica.takeover.ports import SourcePort
 from replica.takeover.publish import Standing
@@ -131,9 +132,10 @@ class LadderDesk:
             standings=standings,
             now_ns=now_ns,
             now_ms=_now_ms(),
+            drained=self._source.drained(),
         )
 
-    def step(self, world: LadderWorld) -> tuple[Step, ...]:
+    def step(self, world: LadderWorld) -> tuple[LadderStep, ...]:
         """What to do now."""
         return self.machine.step(world)
 
@@ -155,6 +157,7 @@ class LadderDesk:
             "accepts_loss": accepting.loss,
             "accepts_unknown_loss": accepting.unknown_loss,
             "break_glass": accepting.break_glass,
+            "switchover": accepting.switchover,
             "refusal": self._refusal(world, accepting),
             "lacks": self._lacking(world, climb_of(state, accepting, "", ())),
             "lease_left_ms": lease_left_ms(world),
@@ -177,10 +180,11 @@ class LadderDesk:
 
     async def run(self, world: LadderWorld, accepting: Accepting, token: str, reason: str, climb: Climb) -> Row:
         """Begin what was planned and approved, and wait until its approval is committed; the rest goes on by itself.
+        A switchover is waited for to its end.
 
         Raises:
-            ZaibeiError: REFUSED (the world changed, the copy is behind, another act runs, we do not lead), NOT_AUTHORISED (not
-                signed by enough), UNKNOWN (begun, not committed in time: look at the status).
+            ZaibeiError: REFUSED (the world changed, the copy is behind, another act runs, we do not lead; a switchover was given
+                up), NOT_AUTHORISED (not signed by enough), UNKNOWN (begun, not committed in time: look at the status).
         """
         state = world.state
         if state.ladder.act == climb.act and state.ladder.stage >= Stage.APPROVED:
@@ -193,11 +197,66 @@ class LadderDesk:
             raise ZaibeiError(Code.REFUSED, why)
         if why := self._lacking(world, climb):
             raise ZaibeiError(Code.NOT_AUTHORISED, f"{why}. Nothing was done. Next: zaibei takeover sign {token} --key FILE")
-        self.machine.climb, self.machine.abort = climb, ""
+        self.machine.climb, self.machine.abort, self.machine.pause_ms = climb, "", None
+        if climb.switchover:
+            return await self._switched(climb)
+        return await self._committed(climb)
+
+    async def run_mass(
+        self, world: LadderWorld, accepting: Accepting, plan: MassPlan, reason: str, unchanged: Callable[[], None]
+    ) -> Row:
+        """This source's part of a mass takeover. Begun before by the same act: nothing is done.
+
+        Args:
+            unchanged: raises ZaibeiError(REFUSED) where the source is not what it was when it was planned.
+        Raises:
+            ZaibeiError: as `run`.
+        """
+        state = world.state
+        climb = Climb(
+            ACT + plan.token,
+            plan.text,
+            fence_of(state),
+            reason,
+            accepted=accepting.loss,
+            accepts_unknown=accepting.unknown_loss,
+            approvals=plan.approvals,
+        )
+        if state.ladder.act == climb.act and state.ladder.stage is not Stage.PROPOSED:
+            return self._ran(changed=False)
+        if not world.leads:
+            raise ZaibeiError(Code.REFUSED, f"this member does not lead {state.source}: run it at the one that does", retry=True)
+        unchanged()
+        if why := self._refusal(world, accepting):
+            raise ZaibeiError(Code.REFUSED, why)
+        if why := self._lacking(world, climb):
+            raise ZaibeiError(Code.NOT_AUTHORISED, why)
+        self.machine.climb, self.machine.abort, self.machine.pause_ms = climb, "", None
+        return await self._committed(climb)
+
+    async def _committed(self, climb: Climb) -> Row:
+        """Wait until its approval is committed."""
         if not await self._stands(lambda: self._begun(climb.act)):
             self.machine.climb = None
             raise ZaibeiError(Code.UNKNOWN, "begun, but not committed yet: look at the status", definite=False, retry=True)
         return self._ran(changed=True)
+
+    async def _switched(self, climb: Climb) -> Row:
+        """Wait for the end of a switchover: we register, or nothing happened."""
+
+        def ended() -> bool:
+            stage = self._source.state().ladder.stage
+            given_up = stage is Stage.NORMAL and self.machine.climb is None
+            return given_up or (stage is Stage.SERVING and self.machine.pause_ms is not None)
+
+        await self._stands(ended)
+        ladder, source = self._source.state().ladder, self._source.state().source
+        if ladder.act == climb.act and ladder.closed:
+            return self._ran(changed=True) | {"switchover": True, "write_pause_ms": self.machine.pause_ms}
+        if ladder.stage is Stage.NORMAL and self.machine.climb is None:
+            raise ZaibeiError(Code.REFUSED, f"nothing happened, {source} goes on registering: {ladder.reason}")
+        self.machine.climb = None
+        raise ZaibeiError(Code.UNKNOWN, f"begun; the ladder stands at {ladder.stage.name}: look at the status", definite=False)
 
     def _begun(self, act: str) -> bool:
         ladder = self._source.state().ladder
@@ -222,7 +281,7 @@ class LadderDesk:
             ZaibeiError: REFUSED (nothing to give up; past the fence only a failback leads back), UNKNOWN (not committed in time).
         """
         ladder = self._source.state().ladder
-        if ladder.stage not in (Stage.PROPOSED, Stage.APPROVED):
+        if ladder.stage not in ABORTABLE:
             past = "the source's epoch is closed: only a failback leads back" if ladder.closed else "no act is under way"
             raise ZaibeiError(Code.REFUSED, f"{past} (the ladder stands at {ladder.stage.name})")
         self.machine.climb, self.machine.abort = None, reason
@@ -283,6 +342,8 @@ class LadderDesk:
             "lease_ms": ladder.lease_ms,
             "lease_left_ms": lease_left_ms(world),
             "behind": world.behind,
+            "switchover": ladder.switchover,
+            "write_pause_ms": self.machine.pause_ms,
             "approvals": list(ladder.approvals),
             "orders": [_order_row(one) for one in ladder.known],
             "held_off": ladder.held_off,

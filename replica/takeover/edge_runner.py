@@ -20,13 +20,14 @@ from replica.model.states import Authority, Result
 from replica.takeover.detector import MS, Detector, DetectorLimits, Verdict, decide
 from replica.takeover.edge_ladder import LadderDesk, LadderSettings
 from replica.takeover.edge_metrics import TakeoverMetrics
-from replica.takeover.ladder import LadderWorld
-from replica.takeover.machine import SHOWN, Alarm, Commit, Phase, Policy, Publish, Step, Takeover, World
+from replica.takeover.ladder import HURRIED, LadderStep, LadderWorld
+from replica.takeover.machine import RETURNING, SHOWN, Alarm, Commit, Order, Phase, Policy, Publish, Takeover, World
 from replica.takeover.overlay import is_site, live_overlays, overlay_entry, serial_above, site_with
 from replica.takeover.plan import Plan, already_done, plan_of
 from replica.takeover.ports import PublishedSites, SourcePort
 from replica.takeover.publish import Confirmation, Publication, Publisher, Standing
 from replica.takeover.readiness import Check, Peace, Rehearsal, assess, ready
+from replica.takeover.switchover import Drain
 
 LOOK_NS = 200 * MS  # the machine is asked at least so often
 TAKEN_PROBE_NS = 250 * MS  # between probes of a source that is taken over: its return should be seen
@@ -148,14 +149,15 @@ class TakeoverRunner:
             if not self._refreshing:
                 self._refreshing = True
                 self._spawn(self._refresh_sites())
-        due = self._changed or now_ns - self._looked_ns >= LOOK_NS
+        hurried = self.ladder is not None and self._source.state().ladder.stage in HURRIED
+        due = self._changed or hurried or now_ns - self._looked_ns >= LOOK_NS
         if due and not self._committing and now_ns >= self._commit_retry_ns:
             self._look(now_ns)
 
     def _look(self, now_ns: int) -> None:
         self._changed, self._looked_ns = False, now_ns
         phase = self.machine.phase
-        steps = self.machine.step(self.world(now_ns))
+        steps: tuple[LadderStep, ...] = self.machine.step(self.world(now_ns))
         if self.ladder is not None:
             steps = (*steps, *self.ladder.step(self.ladder_world(self.ladder, now_ns)))
         if self.machine.phase is not phase:
@@ -282,12 +284,41 @@ class TakeoverRunner:
             raise ZaibeiError(Code.REFUSED, "the world changed since that plan: look at a new one")
         if not self._source.leads():
             raise ZaibeiError(Code.REFUSED, "this member does not lead the group: ask the leader", retry=True)
-        self.machine.order = plan.order(reason)
+        return await self._ordered(plan.order(reason), lambda: already_done(self._source.state(), token, action))
+
+    async def take(self, token: str, reason: str, unchanged: Callable[[], None]) -> dict[str, object]:
+        """Take over resolution as part of a mass takeover, and wait until it is committed. Taken over already, by whomever:
+        nothing is done.
+
+        Args:
+            unchanged: raises ZaibeiError(REFUSED) where the source is not what it was when it was planned.
+        Raises:
+            ZaibeiError: as `run_plan`.
+        """
+        if self._answered_here():
+            state = self._source.state()
+            return {"source": state.source, "action": "takeover", "act": state.authority_act, "changed": False}
+        unchanged()
+        plan = self.plan("takeover")
+        if plan.refusal:
+            raise ZaibeiError(Code.REFUSED, plan.refusal)
+        if not self._source.leads():
+            raise ZaibeiError(Code.REFUSED, f"this member does not lead {plan.source}: run it at the one that does", retry=True)
+        order = replace(plan.order(reason), act=plan.act.removesuffix(plan.token) + token)
+        return await self._ordered(order, self._answered_here)
+
+    def _answered_here(self) -> bool:
+        state = self._source.state()
+        return state.authority is not Authority.SOURCE and not state.authority_act.startswith(RETURNING)
+
+    async def _ordered(self, order: Order, done: Callable[[], bool]) -> dict[str, object]:
+        self.machine.order = order
         self.poke()
         for _ in range(int(ORDER_S_MAX / 0.02)):
             await asyncio.sleep(0.02)
-            if already_done(self._source.state(), token, action):
-                return {"source": state.source, "action": action, "act": self._source.state().authority_act, "changed": True}
+            if done():
+                state, action = self._source.state(), "takeover" if order.take else "withdraw"
+                return {"source": state.source, "action": action, "act": state.authority_act, "changed": True}
         raise ZaibeiError(Code.UNKNOWN, "ordered, but not committed yet: look at the status", definite=False, retry=True)
 
     async def rehearse(self) -> Check:
@@ -332,7 +363,7 @@ class TakeoverRunner:
                 raise ZaibeiError(Code.VERIFICATION_FAILED, f"{publisher.name}: {confirmation.detail}")
 
     # -- carrying out --------------------------------------------------------------------------------------------------------
-    def _carry_out(self, steps: Sequence[Step], now_ns: int) -> None:
+    def _carry_out(self, steps: Sequence[LadderStep], now_ns: int) -> None:
         commits = [step for step in steps if isinstance(step, Commit)]
         if commits:
             self._committing = True
@@ -340,6 +371,8 @@ class TakeoverRunner:
         for step in steps:
             if isinstance(step, Publish):
                 self._publish_soon(step, now_ns)
+            elif isinstance(step, Drain):
+                self._source.drain(step.act, step.epoch)
         self._say_alarms([step for step in steps if isinstance(step, Alarm)], now_ns)
 
     async def _commit(self, commits: Sequence[Commit]) -> None:

@@ -9,9 +9,11 @@ what each move requires in model/ladder_rules.py; here stands when which one is 
 | NORMAL | most probes of a window failed; or an operator runs a plan. Held off: it was seen well again |
 | SUSPECT, THRESHOLD | probes say so; well again leads back. An order in force begins the act, if nothing would be lost |
 | PROPOSED | enough people and orders approve. An act that probes began ends when the source is well again |
-| APPROVED | the last write-path lease has run out as we count it; what is loaded beside is given up |
+| APPROVED | the last write-path lease has run out as we count it; what is loaded beside is given up. A switchover: at once |
+| DRAINING | of a switchover: the source ended its writing, and we stand there with its content (switchover.py) |
 | FENCED | at once: the next epoch is granted to us |
-| PROMOTED | overlays stand, adapters confirm them; without that after `publish_wait_ms`: "serving, not yet found" |
+| PROMOTED | overlays stand, adapters confirm them; without that after `publish_wait_ms`: "serving, not yet found". A switchover
+waits for no adapter: the source still answers, and each ms is one in which nobody registers |
 | PUBLISHED | at once |
 | SERVING | publications are kept up; the way back is another's |
 """
@@ -21,12 +23,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from replica.model.drained import Drained
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_text
-from replica.model.ladder import CLOSED, FREEZE_MS_MAX, RENEWABLE, Fence, Function, OrderKind, Stage
+from replica.model.ladder import ABORTABLE, CLOSED, DRAIN_MS_MAX, FREEZE_MS_MAX, RENEWABLE, Fence, Function, OrderKind, Stage
 from replica.model.ladder_epochs import fence_of, lease_wait_ms, unfit
-from replica.model.ladder_rules import not_enough, orders_that_count, too_far_behind
+from replica.model.ladder_rules import not_enough, not_switchable, orders_that_count, too_far_behind
 from replica.model.position import epoch_start
 from replica.model.signing import Signer, grant_octets
 from replica.model.states import Authority
@@ -34,33 +37,17 @@ from replica.takeover.ladder_plan import Climb, automatic_climb
 from replica.takeover.machine import COMMITS_PER_STEP_MAX, Alarm, Commit, Publish, Step
 from replica.takeover.overlay import overlay_entry, serial_above, site_with
 from replica.takeover.publish import Publication, Standing
+from replica.takeover.switchover import Close, Drain, Draining, GiveUp
 from replica.takeover.threshold import Evidence, Level
 from replica.v1 import entry_pb2, source_pb2
 
 S = Stage
+LadderStep = Step | Drain
 ENTRY_FORMAT = 1
 REASON_CHARS_MAX = 200
 PROPOSED_MS_MAX = 24 * 3_600_000  # what was listed then is not what is true now
 
-SHOWN: dict[Stage, str] = {
-    S.NORMAL: "the source registers",
-    S.SUSPECT: "most probes fail",
-    S.THRESHOLD: "threshold reached: waits for a decision",
-    S.PROPOSED: "proposed: waits for approval",
-    S.APPROVED: "approved: waits for the source's lease to end",
-    S.FENCED: "the source's epoch is closed",
-    S.PROMOTED: "serving, not yet found",
-    S.PUBLISHED: "published",
-    S.SERVING: "we register",
-    S.RETURN_REQUESTED: "return requested",
-    S.CATCHING_UP: "the source copies what was registered here",
-    S.FROZEN: "registrations wait for the switch back",
-    S.SOURCE_EQUAL: "the source holds what we hold",
-    S.HANDED_BACK: "the next epoch is the source's",
-    S.ACCEPTED: "the source took its epoch",
-    S.OBSERVED: "the source registers again, our sites are withdrawn",
-    S.TRANSFERRED: "transferred to another provider",
-}
+HURRIED = frozenset({S.DRAINING, S.FENCED, S.PROMOTED})  # nobody registers meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +75,7 @@ class LadderWorld:
         unguarded: the source spoke after its lease had ended, and asked for none: what guarded it is gone.
         adapters, standings: as of the resolution machine.
         now_ns: boottime; now_ms: Unix.
+        drained: the source's newest statement that it ended its writing, about any act.
     """
 
     state: GroupState
@@ -102,6 +90,7 @@ class LadderWorld:
     standings: Mapping[tuple[str, str], Standing]
     now_ns: int
     now_ms: int
+    drained: Drained | None = None
 
     def level(self, function: Function) -> Level:
         """UNKNOWN where nothing probes it."""
@@ -187,23 +176,36 @@ class LadderMachine:
     policy: LadderPolicy = field(default_factory=LadderPolicy)
     climb: Climb | None = None
     abort: str = ""  # an operator's reason to give up an act before it is fenced
+    pause_ms: int | None = None  # of the newest switchover: from asking the source to SERVING, as this leader saw it
     _promoted_ns: int | None = None
+    _draining: Draining | None = None
 
-    def step(self, world: LadderWorld) -> tuple[Step, ...]:
+    def step(self, world: LadderWorld) -> tuple[LadderStep, ...]:
         """What to do now; the caller steps again when the commits are applied or something changed."""
         stage = world.state.ladder.stage
         if stage is not S.PROMOTED:
             self._promoted_ns = None
-        if self.climb is not None and (stage in CLOSED or (stage is S.APPROVED and world.state.ladder.act == self.climb.act)):
+        approved = stage in (S.APPROVED, S.DRAINING)
+        if self.climb is not None and (stage in CLOSED or (approved and world.state.ladder.act == self.climb.act)):
             self.climb = None
-        if stage not in (S.PROPOSED, S.APPROVED):
+        if stage not in ABORTABLE:
             self.abort = ""
+        self._count_pause(world)
         lives_here = world.state.authority is Authority.REGISTRATION and stage is S.NORMAL
         if not world.leads or lives_here:
             return ()
         if world.unguarded and stage in RENEWABLE:
             return (Commit(_no_guard(world), "its guard asks for no lease any more"), *_owed(world))
         return (*_STEPS.get(stage, _nothing)(self, world), *_owed(world))
+
+    def _count_pause(self, world: LadderWorld) -> None:
+        """How long nobody registered in a switchover, at most: the source stopped after it was asked."""
+        draining, ladder = self._draining, world.state.ladder
+        if draining is None or ladder.stage in HURRIED:
+            return
+        if ladder.stage is S.SERVING and ladder.act == draining.act and draining.asked_ns is not None:
+            self.pause_ms = (world.now_ns - draining.asked_ns) // 1_000_000
+        self._draining = None
 
     # -- before the fence
 
@@ -263,6 +265,8 @@ class LadderMachine:
     def _refusal(self, world: LadderWorld, climb: Climb) -> str:
         if not self.own_site:
             return "this cluster has no site of its own to publish: set its public addresses"
+        if climb.switchover:
+            return unfit(world.state) or not_switchable(world.state)
         return unfit(world.state) or too_far_behind(world.behind, climb.accepted, climb.accepts_unknown)
 
     def _propose(self, world: LadderWorld, climb: Climb) -> tuple[Step, ...]:
@@ -295,6 +299,8 @@ class LadderMachine:
         state = world.state
         if given_up := self._given_up(world):
             return given_up
+        if state.ladder.switchover:  # no lease is given meanwhile: it goes on at once, or not at all
+            return (Commit(move_entry(world, S.DRAINING, "the source is asked to end its writing"), "ladder: draining"),)
         if state.side is not None:
             abort = entry_pb2.LoadAbort(side=state.side.number, reason=f"registration is taken over: {state.ladder.act}")
             entry = entry_pb2.Entry(format=ENTRY_FORMAT, admitted_ms=world.now_ms, load_abort=abort)
@@ -306,9 +312,29 @@ class LadderMachine:
         facts = entry_pb2.LeaseFacts(renewed_index=state.ladder.lease_index, waited_ms=world.lease_waited_ms)
         return (Commit(move_entry(world, S.FENCED, "the source's epoch is closed", lease=facts), "ladder: fenced"),)
 
+    def draining(self, world: LadderWorld) -> tuple[LadderStep, ...]:
+        """DRAINING: the source ends its writing, or goes on."""
+        state = world.state
+        if given_up := self._given_up(world):
+            return given_up
+        if self._draining is None or self._draining.act != state.ladder.act:
+            self._draining = Draining(state.ladder.act, world.now_ns)
+        match self._draining.next(state, world.drained, world.now_ns, world.now_ms):
+            case Drain() as ask:
+                return (ask,)
+            case Close(digest):
+                reason = f"the source ended its writing at {digest.position.short()}, its content is ours"
+                return (Commit(move_entry(world, S.FENCED, reason, digest=digest.to_wire()), "ladder: fenced"),)
+            case GiveUp(why):
+                return (Commit(move_entry(world, state.ladder.began_from, why), "ladder: given up"),)
+            case _:
+                return ()
+
     def _given_up(self, world: LadderWorld) -> tuple[Step, ...]:
-        ladder = world.state.ladder
+        state, ladder = world.state, world.state.ladder
         why = self.abort
+        if not why and ladder.switchover and ladder.stage is S.APPROVED:
+            why = unfit(state) or ("a generation is being loaded beside" if state.side is not None else "")
         if not why and ladder.automatic and world.well:
             why = "the source is well again"
         if not why and ladder.stage is S.PROPOSED and world.now_ms - ladder.since_ms > self.policy.proposed_ms_max:
@@ -331,7 +357,8 @@ class LadderMachine:
         if not steps and not pending and world.adapters:
             return (Commit(move_entry(world, S.PUBLISHED, "every adapter confirmed our site"), "ladder: published"),)
         waited_ms = (world.now_ns - self._promoted_ns) // 1_000_000
-        if waited_ms < self.policy.publish_wait_ms and (steps or pending):
+        limit_ms = 0 if world.state.ladder.switchover else self.policy.publish_wait_ms
+        if waited_ms < limit_ms and (steps or pending):
             return (*steps, *pending)
         return (*steps, *pending, Commit(move_entry(world, S.SERVING, "serving, not yet found"), "ladder: serving"))
 
@@ -412,6 +439,8 @@ def waits_for(world: LadderWorld) -> str:
         case S.APPROVED:
             left = lease_left_ms(world)
             return f"the source's lease, {left / 1_000:.1f} s more as we count it" if left else "the fence"
+        case S.DRAINING:
+            return f"the source to end its writing, at most {DRAIN_MS_MAX // 1_000} s"
         case S.PROMOTED | S.PUBLISHED:
             return "publication"
         case S.FROZEN:
@@ -439,12 +468,13 @@ def _nothing(_machine: LadderMachine, _world: LadderWorld) -> tuple[Step, ...]:
     return ()
 
 
-_STEPS: dict[Stage, Callable[[LadderMachine, LadderWorld], tuple[Step, ...]]] = {
+_STEPS: dict[Stage, Callable[[LadderMachine, LadderWorld], tuple[LadderStep, ...]]] = {
     S.NORMAL: LadderMachine.normal,
     S.SUSPECT: LadderMachine.suspect,
     S.THRESHOLD: LadderMachine.threshold,
     S.PROPOSED: LadderMachine.proposed,
     S.APPROVED: LadderMachine.approved,
+    S.DRAINING: LadderMachine.draining,
     S.FENCED: LadderMachine.fenced,
     S.PROMOTED: LadderMachine.promoted,
     S.PUBLISHED: LadderMachine.published,

@@ -12,9 +12,9 @@ from hashlib import sha256
 
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_text
-from replica.model.ladder import BEGINNINGS, Fence, Stage
+from replica.model.ladder import ABORTABLE, BEGINNINGS, DRAIN_MS_MAX, Fence, Stage
 from replica.model.ladder_epochs import fence_of, unfit
-from replica.model.ladder_rules import too_far_behind
+from replica.model.ladder_rules import not_switchable, too_far_behind
 from replica.v1 import entry_pb2, source_pb2
 
 PLAN_VERSION = "zaibei registration takeover 1"
@@ -31,6 +31,7 @@ class Climb:
         act: unique to it, so that running it again changes nothing; plan: the text that is approved.
         accepted: a loss of up to so many changes is accepted; accepts_unknown: and one nobody can count.
         approvals: signatures over the plan, already judged.
+        switchover: the source lives and ends its own writing first.
     """
 
     act: str
@@ -42,6 +43,7 @@ class Climb:
     break_glass: bool = False
     automatic: bool = False
     approvals: tuple[entry_pb2.Approval, ...] = ()
+    switchover: bool = False
 
     def proposed(self, behind: int | None, age_ms: int | None) -> entry_pb2.Proposed:
         """What is committed with PROPOSED."""
@@ -51,6 +53,7 @@ class Climb:
             plan=self.plan,
             accepted=self.accepted,
             accepts_unknown=self.accepts_unknown,
+            switchover=self.switchover,
         )
         if behind is not None:
             said.behind = behind
@@ -61,17 +64,27 @@ class Climb:
 
 @dataclass(frozen=True, slots=True)
 class Accepting:
-    """What whoever plans accepts."""
+    """What whoever plans accepts. `switchover`: of a living source, without any loss."""
 
     loss: int = 0
     unknown_loss: bool = False
     break_glass: bool = False
+    switchover: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MassPlan:
+    """One text over many sources, its token, and the signatures over it, already judged."""
+
+    text: str
+    token: str
+    approvals: tuple[entry_pb2.Approval, ...]
 
 
 def plan_text(state: GroupState, accepting: Accepting, *, automatic: bool = False) -> str:
     """The canonical text: these lines, in this order, each ended by a newline."""
     ladder, fence = state.ladder, fence_of(state)
-    acts = ladder.acts if ladder.stage in (Stage.PROPOSED, Stage.APPROVED) else ladder.acts + 1
+    acts = ladder.acts if ladder.stage in ABORTABLE else ladder.acts + 1
     how = (
         "without a person, by an order in force"
         if automatic
@@ -85,10 +98,17 @@ def plan_text(state: GroupState, accepting: Accepting, *, automatic: bool = Fals
         f"prefixes {' '.join(sorted(prefix_text(prefix) for prefix in state.prefixes))}",
         f"act number {acts}, approved {how}",
         f"closes lineage {state.position.lineage.hex()} epoch {state.position.epoch}",
-        f"fence {fence.name.lower()}" + (f", after its lease of {ladder.lease_ms} ms" if fence is Fence.WRITE_PATH else ""),
-        f"accepts a loss of at most {accepting.loss} changes" + (", and one nobody can count" if accepting.unknown_loss else ""),
+        *_how_it_ends(state, accepting, fence),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _how_it_ends(state: GroupState, accepting: Accepting, fence: Fence) -> list[str]:
+    if accepting.switchover:
+        return [f"switchover: the source ends its own writing within {DRAIN_MS_MAX} ms, or goes on", "nothing is lost"]
+    lease = f", after its lease of {state.ladder.lease_ms} ms" if fence is Fence.WRITE_PATH else ""
+    unknown = ", and one nobody can count" if accepting.unknown_loss else ""
+    return [f"fence {fence.name.lower()}{lease}", f"accepts a loss of at most {accepting.loss} changes{unknown}"]
 
 
 def token_of(text: str) -> str:
@@ -108,6 +128,7 @@ def climb_of(state: GroupState, accepting: Accepting, reason: str, approvals: Se
         accepts_unknown=accepting.unknown_loss,
         break_glass=accepting.break_glass,
         approvals=tuple(approvals),
+        switchover=accepting.switchover,
     )
 
 
@@ -122,4 +143,7 @@ def refusal(state: GroupState, behind: int | None, accepting: Accepting) -> str:
     stage = state.ladder.stage
     if stage not in (*BEGINNINGS, Stage.SUSPECT, Stage.THRESHOLD, Stage.PROPOSED):
         return f"one act at a time: {state.ladder.act} stands at {stage.name}"
+    if accepting.switchover:
+        begun = stage is Stage.PROPOSED and state.ladder.switchover
+        return unfit(state) or ("" if begun else not_switchable(state))
     return unfit(state) or too_far_behind(behind, accepting.loss, accepting.unknown_loss)

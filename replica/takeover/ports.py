@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from replica.model import ladder_rules, ladder_words
 from replica.model.digest import ContentDigest
+from replica.model.drained import Drained
 from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites
 from replica.model.identifier import prefix_key
@@ -85,6 +86,14 @@ class SourcePort(Protocol):
         """Evidence of other members that is still current."""
         ...
 
+    def drain(self, act: str, epoch: int) -> None:
+        """Ask the source to end its writing, if it is connected; `drained` is what it says, later."""
+        ...
+
+    def drained(self) -> Drained | None:
+        """The newest statement of the source that its writing ended, or goes on, about any act."""
+        ...
+
     async def published(self, prefix: bytes) -> PublishedSites:
         """The node's own sites of a prefix, without overlays. Raises ZaibeiError when the answer is not known."""
         ...
@@ -96,6 +105,7 @@ class MemorySource:
 
     Args:
         trouble: raised by `propose` while set.
+        ends: what the source says when it is asked to end its writing.
     """
 
     current: GroupState
@@ -106,6 +116,8 @@ class MemorySource:
     others: tuple[Observation, ...] = ()
     words: Heard = Heard()
     trouble: ZaibeiError | None = None
+    ends: Callable[[str, GroupState], Drained | None] = lambda _act, _state: None  # what the source says when it is asked
+    said: Drained | None = None
     entries: list[entry_pb2.Entry] = field(default_factory=list)
 
     def state(self) -> GroupState:
@@ -125,6 +137,12 @@ class MemorySource:
 
     def observations(self) -> Sequence[Observation]:
         return self.others
+
+    def drain(self, act: str, epoch: int) -> None:
+        self.said = self.ends(act, self.current)
+
+    def drained(self) -> Drained | None:
+        return self.said
 
     async def published(self, prefix: bytes) -> PublishedSites:
         return self.nodes.get(prefix, PublishedSites())

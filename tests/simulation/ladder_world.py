@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from replica.model.digest import ContentDigest
+from replica.model.drained import Drained
 from replica.model.group_state import GroupState
 from replica.model.ladder import Function, Stage
 from replica.model.ladder_rules import registrations_refused
@@ -28,6 +29,7 @@ from replica.takeover.lease import LeaseCount
 from replica.takeover.machine import Commit, Publish
 from replica.takeover.orders import sign
 from replica.takeover.publish import Standing
+from replica.takeover.switchover import Drain
 from replica.takeover.threshold import Evidence, Level
 from replica.v1 import entry_pb2, position_pb2
 from tests.unit.takeover.test_machine import OWN, P1, P2
@@ -73,6 +75,7 @@ class Member:
     machine: LadderMachine = field(default_factory=lambda: LadderMachine(OWN, "ours", SIGNER, LadderPolicy(publish_wait_ms=300)))
     lease: LeaseCount = field(default_factory=lambda: LeaseCount(LOOK_MS * 1_000_000))
     standings: dict[tuple[str, str], Standing] = field(default_factory=dict)
+    drained: Drained | None = None
 
     @property
     def state(self) -> GroupState:
@@ -83,6 +86,7 @@ class Member:
         self.machine = LadderMachine(OWN, "ours", SIGNER, LadderPolicy(publish_wait_ms=300))
         self.lease = LeaseCount(LOOK_MS * 1_000_000)
         self.standings = {}
+        self.drained = None
 
 
 @dataclass
@@ -108,10 +112,23 @@ class Log:
         return done
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question of the source's guard: when by its clock, its number, in which life of the guard."""
+
+    at_ns: int
+    number: int
+    life: int
+
+
 class World:
     """One seeded run. `acks`: who acknowledged a write in which epoch, and when in truth."""
 
-    def __init__(self, seed: int, *, fenced: bool) -> None:
+    HEEDS_OLD_ANSWERS = False  # planted: a guard that takes an answer to what it asked before it was drained
+
+    def __init__(self, seed: int, *, fenced: bool, switches: bool = False) -> None:
+        """`switches`: operators plan switchovers, and the source's process may end and begin anew."""
+        self.switches = switches
         self.random = rng = random.Random(seed)
         self.now = 0.0
         self.fenced = fenced
@@ -127,6 +144,13 @@ class World:
         self.source_cut = False  # from us; its clients still reach it
         self.heard_at = 0.0
         self.lease_until_ns = 0
+        self.asked = 0  # number of the guard's newest question
+        self.drained_at = 0  # the guard was drained after this question; 0: it is not drained
+        self.life = 0  # of the guard
+        self.answers: list[tuple[float, Asked]] = []  # leases on their way to the source
+        self.drains: list[tuple[float, Member, Drain]] = []  # on their way to it
+        self.said: list[tuple[float, Member, Drained]] = []  # on their way back
+        self.switched = False
         self.source_epoch = 1
         self.acks: list[tuple[float, str, int]] = []
         self.stages: set[Stage] = set()
@@ -170,6 +194,8 @@ class World:
             rng.choice(self.members).clock.jumped += rng.uniform(0, 60_000)
         if rng.random() < 0.01:
             self.source_alive = rng.random() < 0.5
+            if self.switches and rng.random() < 0.5:  # its process is another one by now: no lease, nothing known of a drain
+                self.life, self.lease_until_ns, self.drained_at = self.life + 1, 0, 0
         if rng.random() < 0.02:
             self.source_cut = rng.random() < 0.6
 
@@ -219,8 +245,10 @@ class World:
             granted = leader.state.granted
             assert granted is not None
             self.acks.append((self.now, "ours", granted.epoch))
-        elif isinstance(who, int) and self.source_alive and not self.source_cut:
-            self.lease_until_ns = max(self.lease_until_ns, who + LEASE_MS * 1_000_000)
+        elif isinstance(who, Asked) and self.switches:
+            self.answers.append((self.now + self.random.uniform(0, 2_000), who))
+        elif isinstance(who, Asked):
+            self._answered(who)
 
     def _look(self, member: Member) -> None:
         now_ns, state = member.clock.ns(self.now), member.state
@@ -229,6 +257,7 @@ class World:
         if not leads:
             return
         self.stages.add(state.ladder.stage)
+        self.switched |= state.ladder.switchover and state.ladder.stage is Stage.SERVING
         self._operate(member)
         for step in member.machine.step(self._seen(member, now_ns)):
             if isinstance(step, Commit):
@@ -236,6 +265,8 @@ class World:
             elif isinstance(step, Publish) and self.random.random() < 0.8:
                 place = (step.adapter, step.publication.prefix)
                 member.standings[place] = Standing(step.publication.serial, confirmed=True)
+            elif isinstance(step, Drain):
+                self.drains.append((self.now + self.random.uniform(0, 400), member, step))
         if self.random.random() < 0.5 and registrations_refused(state) is None:
             entry = entry_pb2.Entry(registration=entry_pb2.Registration())
             self.log.propose(member.term, entry, self.now + self._commit_ms(), "ours")
@@ -263,6 +294,7 @@ class World:
             standings=member.standings,
             now_ns=now_ns,
             now_ms=int(self.now),
+            drained=member.drained,
         )
 
     def _operate(self, member: Member) -> None:
@@ -272,14 +304,41 @@ class World:
             self.ordered = True
             order = entry_pb2.Order(kind=3, number=1, source="s", function=1, issued_ms=0, until_ms=10**9, reason="standing")
             self.log.propose(member.term, entry_pb2.Entry(order=sign(order, TOP)), self.now)
-        if rng.random() < 0.02 and member.machine.climb is None:
+        if rng.random() < (0.002 if self.switches else 0.02) and member.machine.climb is None:
             member.machine.climb = climb_of(state, Accepting(), "an operator", PEOPLE)
+        if self.switches and member.machine.climb is None and rng.random() < 0.03:
+            member.machine.climb = climb_of(state, Accepting(switchover=True), "an operator", PEOPLE)
         if rng.random() < 0.01:
             member.machine.climb, member.machine.abort = None, "thought again"
 
     # -- the source: writes while its guard lets it, asks for leases through any member
 
+    def _answered(self, asked: Asked) -> None:
+        """A lease was committed, and the guard hears of it."""
+        if not self.source_alive or self.source_cut or asked.life != self.life:
+            return
+        if asked.number > self.drained_at or self.HEEDS_OLD_ANSWERS:
+            self.drained_at = 0
+            self.lease_until_ns = max(self.lease_until_ns, asked.at_ns + LEASE_MS * 1_000_000)
+
+    def _drain(self) -> None:
+        """Questions reach the guard and its statements a member, each unless the source is dead or cut off at that moment."""
+        for at, member, drain in [one for one in self.drains if one[0] <= self.now]:
+            self.drains.remove((at, member, drain))
+            if self.source_alive and not self.source_cut and self.fenced:
+                self.drained_at, self.lease_until_ns = max(1, self.asked), 0
+                said = Drained(drain.act, ContentDigest(member.state.position, 1, 0))
+                self.said.append((self.now + self.random.uniform(0, 400), member, said))
+        for when, member, statement in [one for one in self.said if one[0] <= self.now]:
+            self.said.remove((when, member, statement))
+            if member.up and not self.source_cut:
+                member.drained = statement
+
     def _source(self) -> None:
+        for answer in [one for one in self.answers if one[0] <= self.now]:
+            self.answers.remove(answer)
+            self._answered(answer[1])
+        self._drain()
         if not self.source_alive:
             return
         rng, now_ns = self.random, self.source_clock.ns(self.now)
@@ -289,7 +348,9 @@ class World:
             leader = next((one for one in self.members if one.term == self.log.term and one.up), None)
             if leader is not None and self.fenced:
                 renewal = entry_pb2.LeaseRenewal(epoch=self.source_epoch, duration_ms=LEASE_MS)
-                self.log.propose(leader.term, entry_pb2.Entry(lease=renewal), self.now + rng.uniform(0, 1_500), now_ns)
+                self.asked += 1
+                asked = Asked(now_ns, self.asked, self.life)
+                self.log.propose(leader.term, entry_pb2.Entry(lease=renewal), self.now + rng.uniform(0, 1_500), asked)
         if rng.random() < 0.5 and (not self.fenced or now_ns < self.lease_until_ns):
             self.acks.append((self.now, "source", self.source_epoch))
 

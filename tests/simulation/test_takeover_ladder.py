@@ -11,15 +11,19 @@ from dataclasses import replace
 import pytest
 
 from replica.model import ladder, ladder_epochs, ladder_rules, ladder_words
+from replica.model.digest import ContentDigest
+from replica.model.drained import Drained
 from replica.model.group_state import GroupState
 from replica.model.ladder import Stage
 from replica.model.ladder_values import Judged, Moment, Moved
 from replica.takeover import ladder as machine
+from replica.takeover import switchover
 from replica.v1 import entry_pb2
 from tests.simulation.ladder_world import Broken, World
 
 SEEDS = 1_000
 SECONDS = 20.0
+SWITCHES, SWITCH_SECONDS = 100, 15.0
 
 
 def run(seed: int) -> World:
@@ -40,6 +44,25 @@ def test_one_writer_of_one_prefix_and_epoch_in_a_thousand_runs() -> None:
         fenced += Stage.SERVING in world.stages and world.fenced
     assert served > SEEDS // 4, "the runs hardly ever took over: they prove nothing"
     assert fenced > SEEDS // 10, "hardly any takeover had a lease to wait for"
+
+
+def switch(seed: int) -> World:
+    world = World(seed, fenced=True, switches=True)
+    world.run(SWITCH_SECONDS)
+    return world
+
+
+def test_a_living_source_and_we_never_write_at_once_in_a_switchover() -> None:
+    switched = aborted = 0
+    for seed in range(SWITCHES):
+        try:
+            world = switch(seed)
+        except Broken as exc:
+            pytest.fail(f"seed {seed}: {exc}")
+        assert not world.verdict(), f"seed {seed}: {world.verdict()}"
+        switched += world.switched
+        aborted += Stage.DRAINING in world.stages and not world.switched
+    assert switched > SWITCHES // 4 and aborted > SWITCHES // 20, f"{switched} were switched over, {aborted} went on"
 
 
 # -- each rule taken out
@@ -94,6 +117,31 @@ def _same_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(ladder_rules._STAGES, Stage.PROMOTED, promoted)
 
 
+def _unasked(patch: pytest.MonkeyPatch) -> None:
+    """A switchover closes the epoch without a word of the source."""
+    patch.setattr(ladder_epochs, "_not_drained", lambda *_: "")
+
+    def close(_self: switchover.Draining, state: GroupState, *_: object) -> switchover.Close:
+        return switchover.Close(ContentDigest(state.position, 1, 0))
+
+    patch.setattr(switchover.Draining, "next", close)
+
+
+def _any_act(patch: pytest.MonkeyPatch) -> None:
+    """A statement of an earlier act counts for the present one, in which the source writes again."""
+    real = switchover.Draining.next
+
+    def of_any(self: switchover.Draining, state: GroupState, drained: Drained | None, now_ns: int, now_ms: int) -> object:
+        return real(self, state, None if drained is None else replace(drained, act=self.act), now_ns, now_ms)
+
+    patch.setattr(switchover.Draining, "next", of_any)
+
+
+def _old_answers(patch: pytest.MonkeyPatch) -> None:
+    """A drained guard takes a lease that it asked for before."""
+    patch.setattr(World, "HEEDS_OLD_ANSWERS", True)
+
+
 PLANTED: list[Callable[[pytest.MonkeyPatch], None]] = [
     _jumps_count,
     _no_wait,
@@ -103,6 +151,7 @@ PLANTED: list[Callable[[pytest.MonkeyPatch], None]] = [
     _early_registrations,
     _same_epoch,
 ]
+SWITCH_PLANTED = [_unasked, _any_act, _old_answers]
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.strip("_"))
@@ -111,6 +160,20 @@ def test_the_runs_find_a_rule_that_is_off(plant: Callable[[pytest.MonkeyPatch], 
     for seed in range(SEEDS):
         try:
             if run(seed).verdict():
+                return
+        except Broken:
+            return
+    pytest.fail("a thousand runs found nothing")
+
+
+@pytest.mark.parametrize("plant", SWITCH_PLANTED, ids=lambda plant: plant.__name__.strip("_"))
+def test_switchovers_find_a_rule_that_is_off(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    for seed in range(10 * SWITCHES):
+        try:
+            if switch(seed).verdict():
                 return
         except Broken:
             return

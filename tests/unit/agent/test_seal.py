@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from replica.agent.edge_seal import Seal
 from replica.model.errors import Code, ZaibeiError
 from tests.unit.agent.helpers import commit, grant, key, opened, put
 
@@ -13,13 +14,13 @@ from tests.unit.agent.helpers import commit, grant, key, opened, put
 def test_a_sealed_log_takes_nothing_and_says_where_it_ended(tmp_path: Path) -> None:
     log = opened(tmp_path)
     end = commit(log, put("a", "1"), put("b", "1"))
-    sealed = log.seal()
+    sealed = Seal(log).seal()
     assert (sealed.position, sealed.records, sealed) == (end, 2, log.content.digest)
-    assert log.seal() == sealed, "twice is harmless"
+    assert Seal(log).seal() == sealed, "twice is harmless"
     with pytest.raises(ZaibeiError, match="switched over") as refused:
         commit(log, put("c", "late"))
     assert refused.value.code is Code.FENCED and log.head() == end
-    log.unseal()
+    Seal(log).unseal()
     assert commit(log, put("c", "1")).seq == end.seq + 1
     log.close()
 
@@ -27,7 +28,7 @@ def test_a_sealed_log_takes_nothing_and_says_where_it_ended(tmp_path: Path) -> N
 def test_a_new_epoch_opens_it(tmp_path: Path) -> None:
     log = opened(tmp_path)
     commit(log, put("a", "1"))
-    log.seal()
+    Seal(log).seal()
     log._accept_grant(grant(log.head()))
     commit(log, put("b", "1"))
     assert log.content.values_of([key("b")])
@@ -37,7 +38,7 @@ def test_a_new_epoch_opens_it(tmp_path: Path) -> None:
 def test_a_process_that_was_started_anew_is_not_sealed_since_its_guard_has_no_lease(tmp_path: Path) -> None:
     log = opened(tmp_path)
     commit(log, put("a", "1"))
-    log.seal()
+    Seal(log).seal()
     log.close()
     again = opened(tmp_path)
     assert not again.sealed

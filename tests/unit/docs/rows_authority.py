@@ -8,6 +8,8 @@ from tests.unit.docs.rule_rows import Row
 LADDER = "tests/unit/takeover/test_ladder.py"
 ACTS = "tests/unit/takeover/test_ladder_acts.py"
 ORDERS = "tests/unit/takeover/test_threshold_and_orders.py"
+SWITCH = "tests/unit/takeover/test_switchover.py"
+DRAIN = "tests/unit/client/test_guard_drain.py"
 CLIMBS = "tests/simulation/test_takeover_ladder.py"
 
 FENCES = [
@@ -114,6 +116,57 @@ FENCES = [
         "two histories of one registry, both acknowledged",
         f"{CLIMBS}::test_one_writer_of_one_prefix_and_epoch_in_a_thousand_runs",
         f"{CLIMBS}::test_the_runs_find_a_rule_that_is_off[no_wait]",
+    ),
+    Row(
+        "5.2",
+        "a switchover closes the epoch at the source's own end",
+        "writes of a living source that never came over",
+        f"{SWITCH}::test_the_epoch_is_closed_at_the_sources_end_with_its_content_only",
+        Plant("replica.model.ladder_epochs:_not_drained", "if theirs.position != at.position:", "if False:"),
+    ),
+    Row(
+        "5.2",
+        "a switchover closes the epoch over equal content only",
+        "registrations going on over a copy that differs",
+        f"{SWITCH}::test_the_epoch_is_closed_at_the_sources_end_with_its_content_only",
+        Plant("replica.model.ladder_epochs:_not_drained", '"" if theirs.same_content(at.digest) else', '"" if True else'),
+    ),
+    Row(
+        "5.2",
+        "a switchover needs a guard that holds a lease",
+        "a source asked to end its writing that nobody can keep from it",
+        f"{SWITCH}::test_a_guard_that_went_away_before_the_proposal_is_noticed_at_apply",
+        Plant("replica.model.ladder_rules:not_switchable", "if fence_of(group) is Fence.NONE:", "if False:"),
+    ),
+    Row(
+        "5.2",
+        "what is not drained in time goes on",
+        "nobody registering anywhere because a node answers no more",
+        f"{SWITCH}::test_a_source_that_does_not_answer_is_asked_again_and_then_goes_on",
+        Plant("replica.takeover.switchover:Draining.next", "if waited_ms >= DRAIN_MS_MAX:", "if False:"),
+    ),
+    Row(
+        "5.2",
+        "a drained guard takes no answer to an older question",
+        "the source acknowledging again while its epoch is closed",
+        f"{DRAIN}::test_an_answer_to_what_was_asked_before_does_not_let_it_go_on",
+        Plant("replica.client.guard:Guard.given", "if self._closing or number <= self._drained:", "if self._closing:"),
+    ),
+    Row(
+        "5.2",
+        "a statement counts for its own act alone",
+        "an end of yesterday that closes the epoch in which the source writes today",
+        f"{SWITCH}::test_a_statement_about_another_act_counts_for_nothing",
+        Plant(
+            "replica.takeover.switchover:Draining.next", "drained is not None and drained.act == self.act", "drained is not None"
+        ),
+    ),
+    Row(
+        "5.2",
+        "a sealed log takes nothing",
+        "a write behind the end that the source stated",
+        "tests/unit/agent/test_seal.py::test_a_sealed_log_takes_nothing_and_says_where_it_ended",
+        Plant("replica.agent.edge_log:AgentLog.append", "if self.sealed:", "if False:"),
     ),
     Row(
         "5.3",

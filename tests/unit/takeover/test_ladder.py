@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from replica.model.digest import ContentDigest
+from replica.model.drained import Drained
 from replica.model.errors import Code
 from replica.model.group_state import GroupState, Hold
 from replica.model.ladder import Fence, Function, OrderKind, Stage
@@ -18,9 +19,9 @@ from replica.model.states import Authority, FeedState
 from replica.store.registration import judge_registration
 from replica.store.rules import RULES, Moment
 from replica.store.state_row import Stored, pack_state, unpack_state
-from replica.takeover.ladder import LadderMachine, LadderPolicy, LadderWorld, move_entry, unguarded
+from replica.takeover.ladder import LadderMachine, LadderPolicy, LadderStep, LadderWorld, move_entry, unguarded
 from replica.takeover.ladder_plan import Accepting, climb_of, refusal
-from replica.takeover.machine import Alarm, Commit, Publish, Step
+from replica.takeover.machine import Alarm, Commit, Publish
 from replica.takeover.orders import sign
 from replica.takeover.overlay import site_serial
 from replica.takeover.ports import applied
@@ -47,6 +48,7 @@ class Bench:
         self.heard_ms_ago: int | None = None
         self.now_ms = 1_000_000
         self.confirm = True
+        self.drained: Drained | None = None
         self.entries: list[entry_pb2.Entry] = []
         self.machine = self.restarted()
 
@@ -81,6 +83,7 @@ class Bench:
             standings=self.standings,
             now_ns=self.now_ms * 1_000_000,
             now_ms=self.now_ms,
+            drained=self.drained,
         )
 
     def apply(self, entry: entry_pb2.Entry) -> Outcome:
@@ -97,7 +100,7 @@ class Bench:
         self.stored = unpack(self.stored)
         return step.outcome
 
-    def step(self) -> tuple[Step, ...]:
+    def step(self) -> tuple[LadderStep, ...]:
         """What the machine wants, carried out."""
         steps = self.machine.step(self.world)
         for step in steps:

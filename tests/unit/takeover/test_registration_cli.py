@@ -21,14 +21,14 @@ PLAN: dict[str, Any] = {
     "source": "s", "text": TEXT, "token": token_of(TEXT), "stage": "NORMAL", "fence": "none", "behind": 3, "age_ms": 120,
     "records": 7,
     "position": "p", "accepts_loss": 3, "accepts_unknown_loss": False, "break_glass": False, "refusal": "", "lacks": "two people",
-    "lease_left_ms": 0, "approvals": [],
+    "lease_left_ms": 0, "approvals": [], "switchover": False,
 }  # fmt: skip
 LADDER: dict[str, Any] = {
     "stage": "APPROVED", "shown": "approved: waits for the source's lease to end", "act": "registration:1", "reason": "a fire",
     "since_ms": 1_700_000_000_000, "waits_for": "the source's lease, 12.0 s more as we count it", "fence": "write_path",
     "lease_ms": 30_000, "lease_left_ms": 12_000, "behind": 0, "approvals": ["li.wei"], "held_off": False, "evidence": [],
     "orders": [{"kind": "takeover", "number": 4, "function": "registration", "until_ms": 1}],
-    "review": {"act": "x", "operator": "li.wei", "due_ms": 1},
+    "review": {"act": "x", "operator": "li.wei", "due_ms": 1}, "switchover": False, "write_pause_ms": None,
 }  # fmt: skip
 
 
@@ -42,6 +42,18 @@ class Member:
     def registration_plan(self, source: str, loss: int = 0, unknown_loss: bool = False, break_glass: bool = False) -> Any:
         self.said.append(("plan", source, loss, unknown_loss, break_glass))
         return self.plan
+
+    def switchover_plan(self, source: str) -> Any:
+        self.said.append(("switchover", source))
+        return self.plan | {"switchover": True}
+
+    def mass_plan(self, names: list[str], only_dead: bool, registration: bool, loss: int, unknown_loss: bool) -> Any:
+        self.said.append(("mass", names, only_dead, registration, loss, unknown_loss))
+        return self.plan
+
+    def mass_run(self, token: str, reason: str) -> Any:
+        self.said.append(("mass run", token, reason))
+        return self.plan["ran"]
 
     def registration_plan_of(self, token: str) -> Any:
         return self.plan
@@ -106,6 +118,56 @@ def test_a_plan_shows_the_text_the_loss_and_what_comes_next(member: Member, call
     assert f"zaibei takeover run s --registration --plan {PLAN['token']}" in call("plan", "s", "--registration").output
 
 
+def test_a_switchover_is_planned_signed_and_run_as_the_others(member: Member, call: Call) -> None:
+    shown = call("plan", "s", "--switchover")
+    assert (shown.exit_code, member.said) == (0, [("switchover", "s")])
+    assert "its guard is asked to end the writing" in shown.output and "none" in shown.output
+    assert f"zaibei takeover sign {PLAN['token']} --key FILE" in shown.output
+    member.plan |= {"refusal": "the source holds no write-path lease"}
+    assert call("plan", "s", "--switchover").exit_code == 4
+    for option in (("--accept-loss", "3"), ("--accept-unknown-loss",), ("--break-glass",), ("--withdraw",)):
+        assert call("plan", "s", "--switchover", *option).exit_code == 2
+
+
+SEEN: dict[str, Any] = {"verdict": "dead", "age_ms": None, "records": 7, "behind": None, "takes": True, "why_not": ""}
+MASS: dict[str, Any] = {
+    "mass": True, "text": TEXT, "token": token_of(TEXT), "registration": True, "accepts_loss": 0, "accepts_unknown_loss": False,
+    "approvals": ["li.wei"], "lacks": "two people must approve",
+    "sources": [SEEN | {"source": "a"}, SEEN | {"source": "b", "takes": False, "why_not": "no complete copy is held"}],
+}  # fmt: skip
+
+
+def test_a_mass_plan_shows_who_is_in_it_who_cannot_and_what_comes_next(member: Member, call: Call) -> None:
+    member.plan = dict(MASS)
+    shown = call("mass", "plan", "--dead", "--registration", "--accept-unknown-loss")
+    assert (shown.exit_code, member.said) == (0, [("mass", [], True, True, 0, True)])
+    for part in (TEXT, "UNKNOWN", "no complete copy is held", "1 of 2 sources are in it", f"takeover sign {MASS['token']}"):
+        assert part in shown.output
+    member.plan |= {"lacks": ""}
+    named = call("mass", "plan", "--sources", "a, b", "--json")
+    assert member.said[-1] == ("mass", ["a", "b"], False, False, 0, False) and json.loads(named.output)["mass"] is True
+    assert f"zaibei takeover mass run --plan {MASS['token']}" in call("mass", "plan", "--all").output
+    for words in ((), ("--all", "--dead"), ("--all", "--accept-loss", "3")):
+        assert call("mass", "plan", *words).exit_code == 2
+
+
+def test_a_mass_run_tells_each_outcome_and_exits_by_the_worst(member: Member, call: Call) -> None:
+    row = {"stage": "APPROVED", "why": ""}
+    done, again = row | {"source": "a", "outcome": "done"}, row | {"source": "b", "outcome": "done_before"}
+    refused, unknown = (
+        row | {"source": "c", "outcome": "refused", "why": "17 changes behind"},
+        row | {"source": "d", "outcome": "unknown"},
+    )
+    for rows, code in (([done, again], 0), ([done, refused], 4), ([refused, unknown], 11)):
+        counts = {word: sum(one["outcome"] == word for one in rows) for word in ("done", "done_before", "refused", "unknown")}
+        member.plan = {"ran": {"sources": rows, **counts}}
+        ran = call("mass", "run", "--plan", "0" * 16, "--reason", "a fire")
+        assert ran.exit_code == code, ran.output
+        assert ("17 changes behind" in ran.output and "then again" in ran.output) is (refused in rows)
+    assert member.said[-1] == ("mass run", "0" * 16, "a fire")
+    assert call("mass", "run", "--plan", "0" * 16).exit_code == 2, "a mass takeover has a reason"
+
+
 def test_options_of_one_kind_of_takeover_alone(call: Call) -> None:
     assert call("plan", "s", "--break-glass").exit_code == 2
     assert call("plan", "s", "--registration", "--withdraw").exit_code == 2
@@ -143,3 +205,10 @@ def test_status_shows_the_stage_what_it_waits_for_and_what_is_owed(call: Call) -
     shown = call("status").output
     for part in ("APPROVED since 2023-11-14", "waits for: the source's lease, 12.0 s", "li.wei, takeover order 4", "review owed"):
         assert part in shown
+    assert "nobody registered" not in shown
+
+
+def test_status_tells_the_write_pause_of_a_switchover(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LADDER, "switchover", True)
+    monkeypatch.setitem(LADDER, "write_pause_ms", 87)
+    assert "switchover: nobody registered for at most 87 ms" in call("status").output
