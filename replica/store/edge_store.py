@@ -448,7 +448,11 @@ class SourceStore(StoreBeside):
         old = self._live
         with self._pins:  # what is pinned lies in the old one: gone before anybody can pin the new one
             self._live, self._pinned = fresh, None
-        self._stored, self._state_octets = stored, state_octets
+        row = fresh.row  # whoever asks before the entry is published must not see the new position with the old counts
+        self._stored, self._state_octets = (
+            stored.with_group(index=row.index, position=row.position, records=row.records, quarantined=fresh.quarantined_total),
+            state_octets,
+        )
         self._durable = fresh.row.index
         self._hashes.forget()
         self._retire(old, delete=True)

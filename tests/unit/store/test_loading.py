@@ -6,12 +6,14 @@ import asyncio
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from replica.model.batch import OP_DELETE, OP_PUT, Change, columns_of
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
+from replica.model.group_state import GroupState
 from replica.model.outcome import OutcomeKind
 from replica.model.states import FeedState
 from replica.store import Difference, DiskLimits, SourceStore, StoreBudget, hold_ident
@@ -66,6 +68,26 @@ async def test_the_live_copy_goes_on_while_another_loads(granted: World) -> None
     assert granted.group.load_switch(1, digest).kind is OutcomeKind.APPLIED
     assert held(granted.store) == granted.source.content
     assert granted.store.chain_at(*granted.source.batches[0].before.place) == granted.source.batches[0].before  # history is kept
+
+
+async def test_who_looks_in_the_middle_of_a_switch_sees_position_and_counts_of_one_moment(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The apply thread switches; answers and status read beside it."""
+    world.source.cut([put(n) for n in range(100)])  # before it met us
+    world.group.grant(world.source.grant())
+    digest = await loaded(world)
+    seen, retire = list[GroupState](), world.store._retire
+
+    def looks(*words: Any, **options: Any) -> None:
+        seen.append(world.store.state())
+        retire(*words, **options)
+
+    monkeypatch.setattr(world.store, "_retire", looks)
+    world.group.load_switch(1, digest)
+    [during], after = seen, world.store.state()
+    assert (during.ready, during.position, during.index) == (True, world.source.head, after.index)
+    assert (during.records, during.quarantined) == (after.records, after.quarantined) == (101, 0)
 
 
 async def test_restarts_between_all_steps_of_a_load(granted: World) -> None:
