@@ -132,7 +132,7 @@ def options(budget: StoreBudget | None = None) -> Options:
     made.set_blob_file_size(64 * 1024 * 1024)
     made.set_enable_blob_gc(True)
     made.set_max_open_files(budget.open_files_each if budget else 256)
-    # One shard: by default 64 share the open files, and a fuller one opens its files anew all the time (reads cost twice: measured).
+    # One shard: of 64 that share the open files the fuller ones open theirs anew all the time (reads cost twice: measured)
     made.set_table_cache_num_shard_bits(0)
     made.set_keep_log_file_num(2)
     made.set_max_log_file_size(1024 * 1024)

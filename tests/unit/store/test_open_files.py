@@ -26,8 +26,6 @@ def test_as_many_files_as_may_be_open_stay_open(tmp_path: Path) -> None:
     keys = [b"%02d" % number for number in range(FILES)]
     for _ in range(2):
         assert rocks.get_many(keys) == [b"value"] * FILES
-    here = [entry for entry in Path("/proc/self/fd").iterdir() if entry.exists()]
-    assert (
-        sum(Path(os.readlink(entry)).is_relative_to(tmp_path) and os.readlink(entry).endswith(".sst") for entry in here) == FILES
-    )
+    links = [Path(os.readlink(entry)) for entry in Path("/proc/self/fd").iterdir() if entry.exists()]
+    assert sum(link.is_relative_to(tmp_path) and link.suffix == ".sst" for link in links) == FILES
     rocks.close()
