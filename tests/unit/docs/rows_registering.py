@@ -9,6 +9,7 @@ REGISTRATION = "tests/unit/store/test_registration.py"
 CLERK = "tests/unit/tenant/test_clerk.py"
 ADMITTING, RIGHTS = "tests/unit/tenant/test_admitting.py", "tests/unit/tenant/test_rights.py"
 LEADER = "tests/integration/test_registration_leader.py"
+JSON, SESSIONS = "tests/unit/handle/test_json_writes.py", "tests/unit/handle/test_sessions.py"
 
 REGISTERING = [
     Row(
@@ -120,5 +121,47 @@ REGISTERING = [
         "rights given and taken, and nobody knowing by whom",
         "tests/unit/tenant/test_audited.py::test_who_suspended_a_tenant_and_why",
         Plant("replica.model.audit_documents:documents_in", "if not changed:", "if True:"),
+    ),
+    Row(
+        "2.2",
+        "a secret is not taken where others listen",
+        "a secret key that whoever listens may use",
+        f"{JSON}::test_a_secret_in_clear_is_not_even_looked_at",
+        Plant("hosting.handle.edge_json:JsonDesk._takes_basic", "asked.private or self._basic_in_clear", "True"),
+    ),
+    Row(
+        "2.2",
+        "a challenge is answered once",
+        "a credential that was overheard, used again",
+        f"{JSON}::test_what_is_no_proof_changes_nothing[replay]",
+        Plant("hosting.handle.challenges:Challenges.take", "self._drop(session_id)", "pass"),
+    ),
+    Row(
+        "2.2",
+        "a message of a session has the MAC of its key",
+        "a stranger registering in a session it does not have",
+        f"{SESSIONS}::test_what_is_not_of_the_session_changes_nothing[key]",
+        Plant("replica.model.handle.macs:judge_mac", "if not hmac.compare_digest(wanted, credential.signature):", "if False:"),
+    ),
+    Row(
+        "2.2",
+        "a counter of a session is good once",
+        "a message of a session that was overheard, carried out again",
+        f"{SESSIONS}::test_what_is_not_of_the_session_changes_nothing[replay]",
+        Plant("hosting.handle.sessions:Session.fresh", "if counter in self.seen or counter <= self.top - window:", "if False:"),
+    ),
+    Row(
+        "2.2",
+        "a session ends with its key",
+        "a key that was taken away going on to register",
+        f"{SESSIONS}::test_a_key_that_was_taken_away_ends_its_sessions",
+        Plant("hosting.handle.edge_sessions:SessionDesk.lapsed", "== mark:", "!= b'':"),
+    ),
+    Row(
+        "2.2",
+        "sessions without a proof have a share of their own client",
+        "one address opening sessions until nobody else gets one",
+        f"{SESSIONS}::test_half_open_sessions_by_the_thousand_cost_their_sender_alone",
+        Plant("hosting.handle.sessions:Sessions.room", "len(waiting) >= limits.client_opened_max", "False"),
     ),
 ]
