@@ -42,7 +42,7 @@ class Place:
         self.node = Node()
         self.node.alive = False
         self.sources = {name: self._source(name) for name in NAMES}
-        limits = DetectorLimits(tick_ns=100_000_000)
+        limits = DetectorLimits(tick_ns=100_000_000, late_ns_max=60_000_000_000)  # a busy machine's lateness is not tested here
         ladder = LadderSettings(holder="ours", signer=OURS, policy=LadderPolicy(publish_wait_ms=100))
         config = RunnerConfig(OWN, policy=Policy(automatic=False), limits=limits, ladder=ladder)
         self.runners = {name: TakeoverRunner(source, config, [], self.node.probe) for name, source in self.sources.items()}
@@ -77,7 +77,9 @@ class Place:
 
 
 @pytest.fixture
-async def place() -> AsyncIterator[Place]:
+async def place(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    monkeypatch.setattr("replica.takeover.edge_ladder.RUN_S_MAX", 40.0)
+    monkeypatch.setattr("replica.takeover.edge_runner.ORDER_S_MAX", 40.0)
     place = Place()
     for runner in place.runners.values():
         await runner.start()
