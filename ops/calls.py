@@ -174,8 +174,8 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, M
                 "lag_check": lagging.detail,
                 "digest_check": digest.detail,
             },
-            lag_check=None if copy.settings.hosted else lagging.result.value,  # it lives here: nothing can lag
-            digest_check=None if copy.settings.hosted else digest.result.value,
+            lag_check=None if state.lives_here else lagging.result.value,  # nothing can lag
+            digest_check=None if state.lives_here else digest.result.value,
         )
 
     async def readiness(self, source: str) -> list[Readiness]:

@@ -16,10 +16,10 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.values import decode_record
 from replica.model.identifier import DOCUMENT, key_text
-from replica.model.ladder import FREEZE_MS_MAX, Stage
+from replica.model.ladder import FREEZE_MS_MAX
 from replica.model.ledger import Ledger, Line
 from replica.takeover.failback import Wish
-from replica.takeover.failback_plan import WHERE, FailbackPlan, decision_text, ledger_view, node_view, plan_of, policies_of
+from replica.takeover.failback_plan import FailbackPlan, decision_text, ledger_view, node_view, plan_of, policies_of, shown_of
 from replica.takeover.ledger import stamp
 from replica.v1 import entry_pb2
 
@@ -40,13 +40,13 @@ class MemberFailbacks:
 
     def _failing(self, source: str) -> tuple[SourceCopy, FailbackRunner]:
         copy = self._member.copies.get(source)
-        if copy is None or copy.settings.hosted:
-            known = ", ".join(sorted(name for name, one in self._member.copies.items() if not one.settings.hosted)) or "none"
+        if copy is None or copy.settings.peer is None:
+            known = ", ".join(sorted(name for name, one in self._member.copies.items() if one.settings.peer)) or "none"
             raise ZaibeiError(Code.NOT_FOUND, f"{source!r} is no source with a node of its own in service here ({known} are)")
         return copy, copy.failback
 
     async def failback_status(self, source: str) -> list[Row]:
-        names = [source] if source else [name for name, copy in self._member.copies.items() if not copy.settings.hosted]
+        names = [source] if source else [name for name, copy in self._member.copies.items() if copy.settings.peer]
         return [_status(*self._failing(name)) for name in names]
 
     async def failback_plan(self, source: str, wish: str, policy: str, by_prefix: dict[str, str]) -> Row:
@@ -125,7 +125,8 @@ def _status(copy: SourceCopy, runner: FailbackRunner) -> Row:
     return {
         "source": state.source,
         "stage": stage.name,
-        "shown": WHERE.get(stage, "the source registers" if stage is Stage.NORMAL else "taking over"),
+        "shown": shown_of(state),
+        "lives_here": state.lives_here,
         "act": state.ladder.act,
         "reason": state.ladder.reason,
         "since_ms": state.ladder.since_ms,

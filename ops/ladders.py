@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 def runners_of(member: Member) -> Mapping[str, TakeoverRunner]:
     """Runners of the sources in service here that have a node of their own."""
-    return {name: copy.runner for name, copy in member.copies.items() if not copy.settings.hosted and name not in member.broken}
+    return {name: copy.runner for name, copy in member.copies.items() if copy.settings.peer and name not in member.broken}
 
 
 class MemberLadders:

@@ -13,6 +13,7 @@ import click
 from ops.cli.exits import Exit
 from ops.cli.style import Console, admin, pairs, styled, table, target_options
 from ops.cli.tenant_files import export, import_
+from ops.cli.tenant_leaving import graduate
 from replica.model.position import Position
 
 R = TypeVar("R")
@@ -35,11 +36,13 @@ def tenant() -> None:
       zaibei tenant set region-9 quota tenant --json-body '{"identifiers": 1000000, "registrations_per_s": 200}' --why "contract"
       zaibei tenant suspend region-9 --why "unpaid"            prints a plan and its token
       zaibei tenant import names.csv --dry-run
+      zaibei tenant graduate region-9                          to a node of its own: a plan and its token
     """
 
 
 tenant.add_command(import_)
 tenant.add_command(export)
+tenant.add_command(graduate)
 
 
 def acting(function: Callable[..., R]) -> Callable[..., R]:

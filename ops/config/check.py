@@ -192,14 +192,16 @@ def _at_or_below(key: bytes, prefix: bytes) -> bool:
 
 
 def _source(reading: Reading, at: str, table: Table, around: Surroundings, *, by_ca: bool) -> Source | None:
-    hosted, registrars = table.pop("hosted", False), table.pop("registrars", ())
-    if hosted:
+    hosted, leaves, registrars = table.pop("hosted", False), table.pop("leaves", False), table.pop("registrars", ())
+    if leaves and not hosted:
+        reading.fault(f"{at}.leaves", "it does not live here", "hosted = true beside it, or leave it out")
+    if hosted and not leaves:
         return _hosted(reading, at, table, registrars)
     pins = _registrars(reading, at, registrars)
     unpinned = not any(table.get(name, True) for name in ("fingerprint", "certificate", "certificate_file"))
     if by_ca and unpinned and {"name", "prefixes"} <= table.keys():
         peer = Peer(table["name"], b"", tuple(prefix_key(prefix) for prefix in table["prefixes"]))
-        return _source_value(table, peer, pins)
+        return _source_value(table, peer, pins, hosted=hosted)
     if table.get("fingerprint") == "":
         reading.fault(f"{at}.fingerprint", "is missing", 'fingerprint = "sha256:..."')
         table.pop("fingerprint")
@@ -220,7 +222,7 @@ def _source(reading: Reading, at: str, table: Table, around: Surroundings, *, by
             )
         else:
             keys = tuple(prefix_key(prefix) for prefix in table["prefixes"])
-            return _source_value(table, Peer(named, certificate, keys), pins)
+            return _source_value(table, Peer(named, certificate, keys), pins, hosted=hosted)
     except ZaibeiError as exc:
         reading.fault(f"{at}.certificate", exc.trouble.message, "the certificate line that `zaibei source identity` prints")
     return None
@@ -230,9 +232,9 @@ def _hosted(reading: Reading, at: str, table: Table, registrars: Sequence[Regist
     """A source that lives here: nothing of a node's is said of it."""
     for name in ("fingerprint", "certificate", "certificate_file", "pull", "probe_name", "probes", "registration_probes"):
         if table.get(name):
-            reading.fault(f"{at}.{name}", "a hosted source has no node", "hosted = false, or leave it out")
+            reading.fault(f"{at}.{name}", "a hosted source has no node", "leaves = true if it leaves for it, or leave it out")
     never = {"takeover": TakeoverPolicy.NEVER.value}
-    return _source_value(table | never, None, _registrars(reading, at, registrars))
+    return _source_value(table | never, None, _registrars(reading, at, registrars), hosted=True)
 
 
 def _registrars(reading: Reading, at: str, registrars: Sequence[Registrar]) -> tuple[Peer, ...]:
@@ -258,7 +260,7 @@ def _registrar(reading: Reading, at: str, one: Registrar) -> Peer | None:
     return None
 
 
-def _source_value(table: Table, peer: Peer | None, registrars: tuple[Peer, ...] = ()) -> Source | None:
+def _source_value(table: Table, peer: Peer | None, registrars: tuple[Peer, ...], *, hosted: bool) -> Source | None:
     plain = (
         "name", "prefixes", "case_sensitive", "pull", "horizon_s", "rpo_s", "rpo_changes", "armed", "probe_name", "probes",
         "registration_probes", "unavailable_s",
@@ -267,7 +269,7 @@ def _source_value(table: Table, peer: Peer | None, registrars: tuple[Peer, ...] 
         return None  # a fault is already told
     return Source(
         peer=peer,
-        hosted=peer is None,
+        hosted=hosted,
         registrars=registrars,
         mode=Mode[table["mode"].upper()],
         takeover=TakeoverPolicy(table["takeover"]),

@@ -258,6 +258,7 @@ SOURCE = Section(
             "So long most probes must fail before taking over its registrations may be declared.",
         ),
         Key("hosted", read.flag, False, "It lives here: no node feeds it, registrars change it through [listen] registration."),
+        Key("leaves", read.flag, False, "Beside hosted: it leaves for the node pinned here, or known by the CA of [pki]."),
         Key(
             "registrars",
             read.listed(read.registrar, REGISTRAR_EXAMPLE),

@@ -68,6 +68,7 @@ def document(config: MemberConfig) -> dict[str, Any]:
                 ],
                 "unavailable_s": source.unavailable_s,
                 "hosted": source.hosted,
+                "leaves": source.hosted and source.peer is not None,
                 "registrars": [{"name": one.name, "fingerprint": one.fingerprint} for one in source.registrars],
             }
             for source in config.sources

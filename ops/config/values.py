@@ -128,7 +128,7 @@ class Source:
     takeover: TakeoverPolicy
     probe_name: str
     probes: tuple[Probe, ...]
-    hosted: bool = False
+    hosted: bool = False  # with a peer: it leaves for that node
     registrars: tuple[Peer, ...] = ()
     rpo_s: int = 5
     rpo_changes: int = 0

@@ -131,7 +131,8 @@ class FeedDriver:
 
     def observe(self) -> None:
         """Bring the gauges up to date, also without a stream; tell what passed its target, or is not known any more."""
-        findings = self.findings() if self.target is not None else ()
+        told_of = self.target is not None and not self.group.state().lives_here  # else there is nobody it could be behind
+        findings = self.findings() if told_of else ()
         for watch, finding in zip(self._watches, findings, strict=False):
             if told := watch.look(finding):
                 LOGGER.warning(told, extra={"source": self.source})

@@ -94,7 +94,7 @@ class ReplicaSession:
             self.meeting.meet(self.head)
         elif state.hold is not None and self.phase in (*OPEN, Phase.AWAITING):
             self._move(Phase.BLOCKED)
-        elif state.ladder.closed and self.phase in (*OPEN, Phase.AWAITING):
+        elif state.closed and self.phase in (*OPEN, Phase.AWAITING):
             self._closed_out()
         elif self.phase is Phase.BLOCKED and self._unblocked():
             self._resync()
@@ -221,7 +221,7 @@ class ReplicaSession:
         state = self.desk.state
         if state.feed is FeedState.FORKED and (state.grant_taken or state.granted is None):
             self._move(Phase.BLOCKED)
-        elif state.ladder.closed:
+        elif state.closed:
             self._closed_out()
         elif state.granted is not None and state.grant_taken:
             self._judge_head()
@@ -309,7 +309,7 @@ class ReplicaSession:
                 self._flows()
         if self.phase is not Phase.OPENING:
             self.head = head
-        refused = state.feed in (FeedState.FORKED, FeedState.FENCED) or self.phase is Phase.MEETING
+        refused = state.closed or state.feed in (FeedState.FORKED, FeedState.FENCED) or self.phase is Phase.MEETING
         if not refused and vouches(head, state.position, self.intake.known):
             self.desk.age.beat(head, beat.nonce)
 
@@ -454,7 +454,7 @@ class ReplicaSession:
         blocked = (FeedState.FORKED, FeedState.FENCED, FeedState.HELD)
         wanted = self.marks.wanted[0] if self.marks.wanted is not None else None
         return (
-            state.hold is None
+            not (state.hold or state.closed)
             and state.feed not in blocked
             and wanted not in blocked
             and state.grant_taken
@@ -479,7 +479,7 @@ class ReplicaSession:
         state = self.desk.state
         if (
             self.phase is Phase.FLOWING
-            and (state.feed in HEALS and not state.ladder.closed)
+            and (state.feed in HEALS and not state.closed)
             and state.side is None
             and state.ready
             and self.load.step is Step.IDLE

@@ -15,6 +15,7 @@ from replica.model.catalog import Catalog, Owner
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites
 from replica.model.identifier import PrefixTree, ancestors
+from replica.model.node_site import left_for, site_of_node
 from replica.model.position import Position
 from replica.model.states import FeedState
 from replica.model.view import LEADER_SILENCE_MS_MAX, SourceView
@@ -126,12 +127,24 @@ def catalog_of(states: Iterable[GroupState], own_site: bytes, version: int) -> C
                 owners.put(prefix, Owner(state.source, state.mode, case_sensitive=case))
         for overlay in state.overlays:
             overlays.setdefault(overlay.prefix, overlay)
+        if site := site_of_node(left_for(state)):
+            for prefix in state.prefixes:
+                overlays.setdefault(prefix, OverlaySites(prefix, (site,), 1, state.authority_act))
     return Catalog(version, owners, overlays, own_site, Blocks(blocked))
 
 
 def catalog_mark(states: Mapping[str, GroupState]) -> tuple[object, ...]:
     """Equal as long as no catalog made of these states would differ; cheap, for each apply."""
     return tuple(
-        (name, state.ownership_version, state.prefixes, state.case_sensitive, state.mode, state.overlays, state.blocks)
+        (
+            name,
+            state.ownership_version,
+            state.prefixes,
+            state.case_sensitive,
+            state.mode,
+            state.overlays,
+            state.blocks,
+            left_for(state),
+        )
         for name, state in states.items()
     )

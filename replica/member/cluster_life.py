@@ -131,7 +131,7 @@ class ClusterLife:
             found = {
                 name: copy.runner.detector.observation()
                 for name, copy in self._sources.copies.items()
-                if not copy.settings.hosted
+                if copy.settings.peer is not None
             }
             self.side.tell_probes(found)
 

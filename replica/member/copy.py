@@ -127,7 +127,8 @@ class SourceCopy:
         self.group = GroupPort(self.log, store)
         self.hosted = self._hosted()
         metrics = around.feed_metrics.of(settings.name) if around.feed_metrics is not None else None
-        self.driver = FeedDriver(self._setup(), self.group, metrics, beats=self, target=None if settings.hosted else settings.rpo)
+        target = None if settings.peer is None else settings.rpo
+        self.driver = FeedDriver(self._setup(), self.group, metrics, beats=self, target=target)
         self.answers = SourceAnswers(
             store,
             self.driver.age,
@@ -159,7 +160,7 @@ class SourceCopy:
     def _ladder(self) -> LadderSettings | None:
         """How its registrations may be taken over; None: they may not."""
         member, settings = self._around.settings, self.settings
-        if settings.hosted or not settings.operable:
+        if settings.peer is None or not settings.operable:
             return None
         return LadderSettings(
             holder=member.name,
@@ -237,13 +238,13 @@ class SourceCopy:
             self.placed.started()
             self._begin_staging(self.placed)
             self._follower = asyncio.get_running_loop().create_task(self._follow_role(), name=f"role of {self.settings.name}")
-        if not self.settings.hosted:  # it has no node that could die
+        if self.settings.peer is not None:  # else it has no node that could die, or that it could leave for
             await self.runner.start()
             self.failback.start()
         return report
 
     def _begin_staging(self, placed: Placed) -> None:
-        if self.settings.hosted or self._around.propose_at is None:
+        if self.settings.peer is None or self._around.propose_at is None:
             return
         propose_at, side = self._around.propose_at, placed.side
         self.store.fed = True
@@ -264,7 +265,9 @@ class SourceCopy:
 
     async def _begin_to_lead(self) -> None:
         """Commit what the group lacks: that it is hosted, what it owns."""
-        if self.settings.hosted:
+        state = self.store.state()
+        left = self.settings.peer is not None and state.granted is not None and not state.lives_here
+        if self.settings.hosted and not left:
             await found(self.log, self.store, self.lineage, self.signer)
         await self._state_ownership()
 

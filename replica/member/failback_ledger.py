@@ -51,6 +51,9 @@ class LedgerKeeper:
         """
         spool = await asyncio.to_thread(Spool, self._folder)
         try:
+            if until == common == ORIGIN:  # a node that begins wrote nothing by itself: an empty ledger says so
+                await self._commit(spool, common, until)
+                return
             await asyncio.to_thread(self._own_side, spool, common)
             if (until.lineage, until.epoch) == (common.lineage, common.epoch):
                 await self._their_side(spool, common, until)

@@ -16,15 +16,13 @@ from replica.feed.meeting import grant_entry
 from replica.feed.ports import OwnerOf
 from replica.member.settings import SourceSettings
 from replica.model.errors import Code, ZaibeiError
-from replica.model.group_state import GroupState
+from replica.model.group_state import HOSTED, GroupState
 from replica.model.outcome import OutcomeKind, Proposal
 from replica.model.position import ORIGIN, Position
 from replica.model.signing import Signer
-from replica.model.states import Authority
 from replica.store.edge_store import SourceStore
 from replica.v1 import entry_pb2
 
-ACT = "hosted"
 ENTRY_FORMAT = 1
 FOUND_S_MAX = 10.0
 
@@ -47,17 +45,17 @@ def next_founding(state: GroupState, lineage: bytes, signer: Signer) -> entry_pb
     Raises:
         ZaibeiError(REFUSED): the group belongs to a source that was copied: its node may still write.
     """
-    if state.granted is not None and state.authority_act != ACT:
+    if state.granted is not None and not state.lives_here:
         raise ZaibeiError(
             Code.REFUSED,
             f"{state.source} was copied from a node of its own, so it cannot be hosted by a line in the configuration: "
-            "take `hosted` out, or give the hosted source a name of its own",
+            "take `hosted` out, or give the hosted source a name of its own; if it left for a node, name that node's certificate",
         )
-    if state.authority is not Authority.REGISTRATION:
-        reason = "it lives here"
-        return entry_pb2.Entry(authority=entry_pb2.Authority(kind=entry_pb2.Authority.KIND_REGISTRATION, act=ACT, reason=reason))
+    if not state.lives_here:
+        body = entry_pb2.Authority(kind=entry_pb2.Authority.KIND_REGISTRATION, act=HOSTED, reason="it lives here")
+        return entry_pb2.Entry(authority=body)
     if state.granted is None:
-        return grant_entry(state, ORIGIN, lineage, ACT, signer)
+        return grant_entry(state, ORIGIN, lineage, HOSTED, signer)
     if not state.grant_taken:
         return entry_pb2.Entry(grant_taken=entry_pb2.GrantTaken(position=state.granted.to_wire()))
     return None

@@ -187,7 +187,7 @@ class Member(MemberFeeds):
                 raise
             self._out_of_service(source.name, exc)
         else:
-            if not source.hosted:
+            if source.peer is not None:
                 self.takeover.runners[source.name] = copy.runner
             self._said.pop(source.name, None)
 

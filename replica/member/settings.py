@@ -28,7 +28,7 @@ class SourceSettings:
     """One registry that is copied.
 
     Args:
-        peer: its pin, with the key parts it may write; None: it is hosted here.
+        peer: its pin, with the key parts it may write; None: it is hosted here. Beside `hosted`: the node it leaves for.
         prefixes, case_sensitive: as people write them.
         pull: addresses `host:port` we fetch from; empty: it pushes.
         armed: beats every 50 ms, otherwise every 500; automatic: the detector may start a resolution takeover.
@@ -56,7 +56,8 @@ class SourceSettings:
     hosted: str = ""
 
     def __post_init__(self) -> None:
-        require((self.peer is None) is bool(self.hosted), "a source has a pinned node, or a name and lives here")
+        require(self.peer is not None or bool(self.hosted), "a source has a pinned node, or a name and lives here")
+        require(self.peer is None or self.hosted in ("", self.peer.name), "a source that leaves is named as its node is")
 
     @property
     def name(self) -> str:

@@ -61,7 +61,7 @@ class StoreSourceLog:
         return said
 
     def _epoch_of_ours(self, source: str, common: Position, start: Position, act: str) -> source_pb2.Grant:
-        """The epoch we write in, for a returning source: its parent is the newest position both histories hold."""
+        """The epoch we write in, for a returning source or a node that begins: its parent is the newest position both hold."""
         octets = grant_octets(source, common, start, act, HOLDER)
         signature = self._signer.sign(octets)
         return source_pb2.Grant(

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from replica.model.blocks import BlockOrder
 from replica.model.brake import BrakeWindows
 from replica.model.digest import ContentDigest
-from replica.model.ladder import Ladder
+from replica.model.ladder import Ladder, Stage
 from replica.model.ledger import Ledger
 from replica.model.node import Endpoint
 from replica.model.position import ORIGIN, Position
 from replica.model.states import Authority, FeedState, Mode
+
+HOSTED = "hosted"  # act of the authority of a group whose source lives here
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +95,18 @@ class GroupState:
     ledger: Ledger | None = None
     blocks: tuple[BlockOrder, ...] = ()
     block_numbers: tuple[tuple[str, int], ...] = ()  # hex key id of a signer -> highest number of its orders
+
+    @property
+    def lives_here(self) -> bool:
+        """No node registers it: it was made here, and has not left for a node of its own."""
+        return self.authority is Authority.REGISTRATION and self.authority_act == HOSTED
+
+    @property
+    def closed(self) -> bool:
+        """Nothing of a node's is applied: its registrations are taken over, or it lives here."""
+        return self.ladder.closed or self.lives_here
+
+    @property
+    def home(self) -> Stage:
+        """Where a return that fails before the hand-back leads."""
+        return Stage.NORMAL if self.lives_here else Stage.SERVING

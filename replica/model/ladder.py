@@ -7,6 +7,7 @@ requires at apply is in `ladder_rules.py`, when our leader proposes which one in
     SERVING -> RETURN_REQUESTED -> CATCHING_UP -> FROZEN -> SOURCE_EQUAL -> HANDED_BACK -> ACCEPTED -> OBSERVED -> NORMAL
     SERVING -> TRANSFERRED, for a new provider
     APPROVED -> DRAINING -> FENCED in a planned switchover: the source lives, and ends its own writing first
+    NORMAL -> RETURN_REQUESTED, for a source that lives here and leaves for a node of its own: the same way, or back to NORMAL
 
 An abort before FENCED forgets. From FENCED on the old epoch is closed for good: the only way back is a hand-back with a new one.
 """
@@ -45,7 +46,8 @@ class Stage(IntEnum):
 
 S = Stage
 MOVES: dict[Stage, frozenset[Stage]] = {
-    S.NORMAL: frozenset({S.NORMAL, S.SUSPECT, S.PROPOSED}),  # to itself: it was seen well again, see `held_off`
+    # To itself: it was seen well again, see `held_off`.
+    S.NORMAL: frozenset({S.NORMAL, S.SUSPECT, S.PROPOSED, S.RETURN_REQUESTED}),
     S.SUSPECT: frozenset({S.NORMAL, S.THRESHOLD, S.PROPOSED}),
     S.THRESHOLD: frozenset({S.NORMAL, S.PROPOSED}),
     # Aborts lead to where the act began: `began_from`.
@@ -56,10 +58,11 @@ MOVES: dict[Stage, frozenset[Stage]] = {
     S.PROMOTED: frozenset({S.PUBLISHED, S.SERVING}),  # past PUBLISHED when no adapter confirms in time: "not yet found"
     S.PUBLISHED: frozenset({S.SERVING}),
     S.SERVING: frozenset({S.RETURN_REQUESTED, S.TRANSFERRED}),
-    S.RETURN_REQUESTED: frozenset({S.CATCHING_UP, S.SERVING}),
-    S.CATCHING_UP: frozenset({S.FROZEN, S.SERVING}),
-    S.FROZEN: frozenset({S.SOURCE_EQUAL, S.SERVING}),
-    S.SOURCE_EQUAL: frozenset({S.HANDED_BACK, S.SERVING}),
+    # What fails before the hand-back leads to where it began: SERVING, or NORMAL where the source lives here.
+    S.RETURN_REQUESTED: frozenset({S.CATCHING_UP, S.SERVING, S.NORMAL}),
+    S.CATCHING_UP: frozenset({S.FROZEN, S.SERVING, S.NORMAL}),
+    S.FROZEN: frozenset({S.SOURCE_EQUAL, S.SERVING, S.NORMAL}),
+    S.SOURCE_EQUAL: frozenset({S.HANDED_BACK, S.SERVING, S.NORMAL}),
     # After the hand-back a silent source is a new takeover, with a new act and a new epoch.
     S.HANDED_BACK: frozenset({S.ACCEPTED, S.PROPOSED}),
     S.ACCEPTED: frozenset({S.OBSERVED, S.PROPOSED}),
@@ -75,6 +78,8 @@ CLOSED = frozenset(
 )  # nothing of the source's is applied, nothing is granted but by the ladder's own moves
 REGISTERING = frozenset({S.SERVING, S.RETURN_REQUESTED, S.CATCHING_UP})  # we write in our epoch
 RETURNING = frozenset({S.RETURN_REQUESTED, S.CATCHING_UP, S.FROZEN, S.SOURCE_EQUAL, S.HANDED_BACK, S.ACCEPTED, S.OBSERVED})
+GIVEN_UP_AT = frozenset({S.RETURN_REQUESTED, S.CATCHING_UP, S.FROZEN, S.SOURCE_EQUAL})  # a return may still fail, or be aborted
+GRADUATION = "graduation:"  # before the act of a source that lives here and leaves for a node of its own
 FREEZE_MS_MAX = 30_000
 DRAIN_MS_MAX = 3_000  # within it the source ended its writing and all of it is here, or it goes on
 

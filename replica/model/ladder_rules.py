@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
-from replica.model.ladder import ABORTABLE, BEGINNINGS, MOVES, Fence, Function, Ladder, OrderKind, Review, Stage
+from replica.model.ladder import ABORTABLE, BEGINNINGS, GIVEN_UP_AT, MOVES, Fence, Function, Ladder, OrderKind, Review, Stage
 from replica.model.ladder_epochs import (
     accepted,
     draining,
@@ -25,6 +25,7 @@ from replica.model.ladder_epochs import (
     source_equal,
     unfit,
 )
+from replica.model.ladder_leaving import return_requested, serving, stays
 from replica.model.ladder_values import Judged, Moment, Moved, Refused
 from replica.model.outcome import OutcomeKind
 from replica.model.states import Authority
@@ -40,7 +41,8 @@ def registrations_refused(group: GroupState) -> tuple[Code, str] | None:
     """Why nothing is registered here for this source at present; None: it is."""
     stage, source = group.ladder.stage, group.source
     if group.authority is not Authority.REGISTRATION:
-        return Code.REFUSED, f"we are not the authority of {source}: it registers itself"
+        at = f" at {', '.join(map(str, group.node))}" if group.node else ""
+        return Code.REFUSED, f"we are not the authority of {source}: it registers itself{at}"
     if stage is S.NORMAL or group.ladder.registering:  # in NORMAL: it lives here
         return None
     if stage is S.TRANSFERRED:
@@ -55,13 +57,14 @@ def move(group: GroupState, body: entry_pb2.Ladder, at: Moment) -> Judged:
         stage, begun = Stage(body.stage), Stage(getattr(body, "from"))
     except ValueError:
         return Refused(f"the ladder has no stages {getattr(body, 'from')} and {body.stage}")
-    if group.authority is Authority.REGISTRATION and ladder.stage is S.NORMAL:
+    leaves = stage is S.RETURN_REQUESTED and ladder.stage is S.NORMAL
+    if group.authority is Authority.REGISTRATION and ladder.stage is S.NORMAL and not leaves:
         return Refused(f"{group.source} lives here: there is nobody to take it over from")
     if stage is ladder.stage and body.act == ladder.act and stage is not S.NORMAL:
         return Refused("said before", OutcomeKind.ALREADY)
     if begun is not ladder.stage or stage not in MOVES[ladder.stage]:
         return Refused(f"from {begun.name} to {stage.name}: the ladder stands at {ladder.stage.name}")
-    if stage is not S.PROPOSED and body.act != ladder.act:
+    if stage is not S.PROPOSED and not leaves and body.act != ladder.act:
         return Refused(f"act {body.act!r} is not the one under way, {ladder.act!r}")
     aborts = ladder.stage in ABORTABLE and stage in BEGINNINGS
     try:
@@ -75,8 +78,8 @@ def move(group: GroupState, body: entry_pb2.Ladder, at: Moment) -> Judged:
 
 
 def _normal(group: GroupState, _body: entry_pb2.Ladder, _: Moment) -> Judged:
-    """Probes that answer again, or the end of a failback."""
-    return _beginning(group, S.NORMAL)
+    """Probes that answer again, the end of a failback, or a source that lives here and stays."""
+    return stays(group) if group.ladder.stage in GIVEN_UP_AT else _beginning(group, S.NORMAL)
 
 
 def _beginning(group: GroupState, stage: Stage) -> Judged:
@@ -225,8 +228,8 @@ _STAGES = {
     S.FENCED: fenced,
     S.PROMOTED: promoted,
     S.PUBLISHED: published,
-    S.SERVING: plain,
-    S.RETURN_REQUESTED: plain,
+    S.SERVING: serving,
+    S.RETURN_REQUESTED: return_requested,
     S.CATCHING_UP: plain,
     S.FROZEN: plain,
     S.SOURCE_EQUAL: source_equal,

@@ -197,8 +197,8 @@ class SourceStore(StoreBeside):
         if self._trail.of is not live:
             self._trail = AuditTrail(live)
         match kind:
-            case "append" | "hold" if self._stored.group.ladder.closed:
-                outcome = self._nothing(entry, OutcomeKind.FENCED, "the source's epoch is closed: it is taken over")
+            case "append" | "hold" if self._stored.group.closed:
+                outcome = self._nothing(entry, OutcomeKind.FENCED, "nothing of its node's is applied: taken over, or lives here")
             case "append":
                 outcome = self._append(entry, message)
             case "hold":
@@ -449,10 +449,8 @@ class SourceStore(StoreBeside):
         with self._pins:  # what is pinned lies in the old one: gone before anybody can pin the new one
             self._live, self._pinned = fresh, None
         row = fresh.row  # whoever asks before the entry is published must not see the new position with the old counts
-        self._stored, self._state_octets = (
-            stored.with_group(index=row.index, position=row.position, records=row.records, quarantined=fresh.quarantined_total),
-            state_octets,
-        )
+        seen = stored.with_group(index=row.index, position=row.position, records=row.records, quarantined=fresh.quarantined_total)
+        self._stored, self._state_octets = seen, state_octets
         self._durable = fresh.row.index
         self._hashes.forget()
         self._retire(old, delete=True)

@@ -14,6 +14,9 @@ the ledger, the grants. So a failback that is begun twice, or by a new leader, g
 | ACCEPTED | it was seen well in that epoch for a while, and the sites published for us are withdrawn |
 | OBSERVED | the resolution is its own too |
 
+A source that lives here leaves for a node of its own the same way, from NORMAL (model/ladder_leaving.py): the node is new and has
+written nothing, and what fails leads back to NORMAL.
+
 Invariants: nothing of the source is overwritten before its own writes are committed here; while both could write, neither does;
 before HANDED_BACK every failure leads back to SERVING, after it a silent source is a new takeover.
 """
@@ -26,7 +29,7 @@ from enum import Enum
 
 from replica.model.digest import ContentDigest
 from replica.model.group_state import GroupState
-from replica.model.ladder import FREEZE_MS_MAX, Stage
+from replica.model.ladder import FREEZE_MS_MAX, GRADUATION, Stage
 from replica.model.ledger import unsettled
 from replica.model.position import Position
 from replica.model.states import Authority, FeedState
@@ -141,12 +144,12 @@ GrantOf = Callable[[GroupState, str], source_pb2.Grant]
 """The next epoch, granted to the source itself at our position, signed."""
 
 
-def move_entry(state: GroupState, stage: Stage, reason: str, now_ms: int, **fields: object) -> entry_pb2.Entry:
-    """A move on the ladder from where it stands."""
+def move_entry(state: GroupState, stage: Stage, reason: str, now_ms: int, act: str = "", **fields: object) -> entry_pb2.Entry:
+    """A move on the ladder from where it stands; `act`: of one that begins, else the one under way."""
     ladder = state.ladder
     body = entry_pb2.Ladder(
         stage=entry_pb2.Ladder.Stage.ValueType(int(stage)),
-        act=ladder.act,
+        act=act or ladder.act,
         reason=reason,
         decided_ms=now_ms,
         **fields,  # type: ignore[arg-type]
@@ -177,10 +180,12 @@ class Failback:
             if stage is S.FROZEN:
                 self.freezes += 1
             self._stage, self._since_ns, self._well_since_ns = stage, world.now_ns, None
-        self._forget_done_order(stage)
+        self._forget_done_order(state)
         if not world.leads:
             return ()
         match stage:
+            case S.NORMAL if state.lives_here:
+                return self._serving(world)
             case S.SERVING:
                 return self._serving(world)
             case S.RETURN_REQUESTED | S.CATCHING_UP:
@@ -206,8 +211,10 @@ class Failback:
             return (self._move(world, S.TRANSFERRED, order.reason),)
         if self.freezes >= FREEZES_MAX:
             text = f"failback of {self.source} was given up after {self.freezes} freezes ({self.failure})"
-            return (Alarm("failback_failed", f"{text}. Next: zaibei failback plan {self.source}"),)
-        return (self._move(world, S.RETURN_REQUESTED, order.reason),)
+            command = "tenant graduate" if world.state.lives_here else "failback plan"
+            return (Alarm("failback_failed", f"{text}. Next: zaibei {command} {self.source}"),)
+        act = f"{GRADUATION}{self.source}:{world.state.index}" if world.state.lives_here else ""
+        return (self._move(world, S.RETURN_REQUESTED, order.reason, act=act),)
 
     def _before_the_freeze(self, world: World) -> tuple[Step, ...]:
         state, node = world.state, world.node
@@ -218,6 +225,11 @@ class Failback:
         if node.own is None:
             text = f"{self.source} has not said that its own writing ended: {node.why or 'let it follow us'}"
             return (Alarm("failback_waits", f"{text}. Next, at the source: zaibei source follow"),)
+        if state.lives_here and node.own.seq:
+            text = (
+                f"the node of {self.source} has written {node.own.seq} changes of its own: only an empty one takes over from here"
+            )
+            return (Alarm("node_not_empty", f"{text}. Next, at the node: an empty data folder, then zaibei source follow"),)
         if state.ladder.stage is S.RETURN_REQUESTED:
             return (self._move(world, S.CATCHING_UP, f"its own history ended at {node.own.short()}"),)
         common = state.ladder.closed_at
@@ -274,7 +286,7 @@ class Failback:
 
     def _back(self, world: World, why: str) -> tuple[Step, ...]:
         self.failure = why
-        return (self._move(world, S.SERVING, why),)
+        return (self._move(world, world.state.home, why),)
 
     # -- from the hand-back on: only forward
 
@@ -300,15 +312,16 @@ class Failback:
             return ()
         return (self._move(world, S.OBSERVED, "its feed flows and its service answers"),)
 
-    def _move(self, world: World, stage: Stage, reason: str, **fields: object) -> Commit:
-        return Commit(move_entry(world.state, stage, reason, world.now_ms, **fields), f"{stage.name.lower()}: {reason}")
+    def _move(self, world: World, stage: Stage, reason: str, act: str = "", **fields: object) -> Commit:
+        return Commit(move_entry(world.state, stage, reason, world.now_ms, act, **fields), f"{stage.name.lower()}: {reason}")
 
-    def _forget_done_order(self, stage: Stage) -> None:
-        order = self.order
+    def _forget_done_order(self, state: GroupState) -> None:
+        order, stage = self.order, state.ladder.stage
         if order is None:
             return
-        beyond = stage in (S.HANDED_BACK, S.ACCEPTED, S.OBSERVED, S.NORMAL, S.TRANSFERRED)
-        if beyond or (order.wish is Wish.ABORT and stage is S.SERVING):
+        beyond = stage in (S.HANDED_BACK, S.ACCEPTED, S.OBSERVED, S.TRANSFERRED)
+        beyond = beyond or (stage is S.NORMAL and not state.lives_here)
+        if beyond or (order.wish is Wish.ABORT and stage is state.home):
             self.order, self.freezes = None, 0
 
     def ordered(self, order: Order) -> None:

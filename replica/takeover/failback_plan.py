@@ -14,6 +14,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import PrefixTree, prefix_key, prefix_text
 from replica.model.ladder import RETURNING, Stage
+from replica.model.ladder_leaving import unfit_to_leave
 from replica.model.ledger import Ledger, unsettled
 from replica.takeover.failback import Node, Order, Wish
 from replica.takeover.ledger import Policies, Policy
@@ -34,6 +35,13 @@ WHERE: dict[Stage, str] = {
 }
 
 
+def shown_of(state: GroupState) -> str:
+    """Where it stands, for people."""
+    if state.ladder.stage is Stage.NORMAL:
+        return "it lives here: we register" if state.lives_here else "the source registers"
+    return WHERE.get(state.ladder.stage, "taking over")
+
+
 def policies_of(default: str, by_prefix: Mapping[str, str]) -> Policies:
     """From what an operator wrote. Raises ZaibeiError(MALFORMED)."""
     try:
@@ -51,6 +59,7 @@ class FailbackPlan:
     Args:
         refusal: why it cannot be run; empty when it can. loses: it would lose data, which is why.
         warnings: what the operator should know.
+        leaves: it lives here, and is given to a node that begins.
     """
 
     wish: Wish
@@ -64,6 +73,7 @@ class FailbackPlan:
     refusal: str
     loses: bool
     warnings: tuple[str, ...]
+    leaves: bool = False
 
     def text(self) -> str:
         """Lines to be read, in this order; the token is made of them."""
@@ -74,7 +84,9 @@ class FailbackPlan:
             f"act {self.act}",
             f"where both wrote: {self.policies.default.value}",
             *(f"below {prefix}: {policy}" for prefix, policy in by_prefix),
-            "what only the source wrote enters; what it proves it never acknowledged does not",
+            "its node must be empty: it copies everything, registers from the switch on, and we go on as its copy"
+            if self.leaves
+            else "what only the source wrote enters; what it proves it never acknowledged does not",
         ]
         return "\n".join(lines) + "\n"
 
@@ -94,6 +106,7 @@ class FailbackPlan:
             "source": self.source,
             "act": self.act,
             "stage": self.stage.name,
+            "lives_here": self.leaves,
             "position": self.position,
             "node": node_view(self.node),
             "ledger": ledger_view(self.ledger),
@@ -116,9 +129,12 @@ def plan_of(wish: Wish, state: GroupState, node: Node, policies: Policies) -> Fa
         warnings.append("the source has not ended its own writing. Next, at the source: zaibei source follow")
     if ledger is not None and ledger.common == state.ladder.closed_at and ledger.counts.held:
         warnings.append(f"{ledger.counts.held} writes wait for a person. Next: zaibei failback conflicts {state.source}")
+    # One plan for all attempts: each is an act of its own, and while it lives here none of them has changed anything.
+    act = f"leaves epoch {state.granted.epoch}" if state.lives_here and state.granted is not None else state.ladder.act
     return FailbackPlan(
-        wish, state.source, state.ladder.act, stage, str(state.position), node, ledger, policies, refusal, loses, tuple(warnings)
-    )
+        wish, state.source, act, stage, str(state.position), node, ledger, policies, refusal, loses, tuple(warnings),
+        state.lives_here,
+    )  # fmt: skip
 
 
 def _refusal(wish: Wish, state: GroupState) -> tuple[str, bool]:
@@ -126,6 +142,12 @@ def _refusal(wish: Wish, state: GroupState) -> tuple[str, bool]:
     match wish:
         case Wish.RETURN if stage is Stage.SERVING or stage in RETURNING:
             return "", False
+        case Wish.RETURN if state.lives_here:
+            return unfit_to_leave(state), False
+        case Wish.ABORT if state.lives_here and stage is Stage.NORMAL:
+            return f"{source} lives here and is not about to leave: there is nothing to abort", False
+        case Wish.TRANSFER if state.lives_here:
+            return f"{source} lives here: let it graduate to the other provider's node, and we go on as its copy", False
         case Wish.ABORT if stage in (Stage.RETURN_REQUESTED, Stage.CATCHING_UP, Stage.FROZEN, Stage.SOURCE_EQUAL):
             return "", False
         case Wish.ABORT if stage in RETURNING:

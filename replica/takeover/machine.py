@@ -17,6 +17,7 @@ from enum import StrEnum
 from replica.model.errors import ZaibeiError, require
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_text
+from replica.model.ladder import GRADUATION, Stage
 from replica.model.states import Authority, FeedState
 from replica.model.view import FRESH_AGE_MS_MAX
 from replica.takeover.detector import MS, Verdict
@@ -174,7 +175,9 @@ def phase_of(state: GroupState, verdict: Verdict, found: bool) -> Phase:
 
 
 def missing_overlays(state: GroupState) -> list[bytes]:
-    """Owned prefixes that have no overlay in force."""
+    """Owned prefixes that have no overlay in force. A source that leaves for its node needs none: its clients know us already."""
+    if state.authority_act.startswith(PLANNED + GRADUATION):
+        return []
     standing = live_overlays(state)
     return [prefix for prefix in state.prefixes if prefix not in standing]
 
@@ -316,6 +319,8 @@ class Takeover:
                 )
                 for serial, prefix in enumerate(list(overlays)[:COMMITS_PER_STEP_MAX], serial_above(state, ()))
             )
+        if act.startswith(GRADUATION) and state.ladder.stage is not Stage.OBSERVED:
+            return ()  # nobody knows yet how old our copy of its new epoch is: until then what is held is answered as before
         if self._withdrawn_since_ns is None:
             self._withdrawn_since_ns = world.now_ns
         waited_long = world.now_ns - self._withdrawn_since_ns >= self.policy.unpublish_wait_ms_max * MS

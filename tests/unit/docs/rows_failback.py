@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.unit.docs.planting import Plant
+from tests.unit.docs.rows_graduation import GRADUATION
 from tests.unit.docs.rule_rows import Row
 
 LEDGER = "tests/unit/takeover/test_ledger.py"
@@ -74,4 +75,5 @@ FAILBACK = [
         f"{FOLLOW}::test_nothing_is_overwritten_before_our_ledger_has_it",
         Plant("replica.agent.edge_follow:begin", "own is None or taken_in != own", "False"),
     ),
+    *GRADUATION,
 ]

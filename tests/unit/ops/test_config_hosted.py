@@ -85,3 +85,13 @@ def test_the_port_is_an_address_like_the_others(tmp_path: Path) -> None:
     assert [address.port for address in good({}).listen.registration] == [2647, 2647]
     assert faults({"listen": {"registration": ["0.0.0.0:2647"]}})[0][0] == "listen.registration"
     assert faults({"listen": {"registration": ["127.0.0.1:2643"]}})
+
+
+def test_one_that_leaves_names_its_node(tenant: Identity) -> None:
+    table = registrar(tenant) | {"prefixes": ["88.118.9"], "hosted": True, "leaves": True, "registrars": [registrar(tenant)]}
+    unnamed = {name: value for name, value in table.items() if name != "certificate"}
+    [source] = good({"source": [table]}).sources
+    assert (source.hosted, source.peer and source.peer.fingerprint) == (True, tenant.fingerprint)
+    assert document(good({"source": [table]}))["source"][0]["leaves"] is True
+    assert faults({"source": [table | {"hosted": False}]}) == [("source[1].leaves", "it does not live here")]
+    assert faults({"source": [unnamed]}) == [("source[1].certificate", "is missing")]

@@ -41,9 +41,21 @@ def register(world: World, *pairs: tuple[Change, Precondition]) -> Outcome:
 @pytest.fixture
 def hosted(granted: World) -> World:
     """We are the authority of the source."""
-    granted.group.apply(entry_pb2.Entry(authority=entry_pb2.Authority(kind=REGISTRATION, act="hosted")))
-    assert granted.store.state().authority is Authority.REGISTRATION
-    return granted
+    return live_here(granted)
+
+
+def live_here(world: World) -> World:
+    world.group.apply(entry_pb2.Entry(authority=entry_pb2.Authority(kind=REGISTRATION, act="hosted")))
+    assert world.store.state().authority is Authority.REGISTRATION
+    return world
+
+
+def test_no_batch_of_a_node_is_applied_where_the_source_lives_here(hosted: World) -> None:
+    batch = batch_after(hosted, [put(1)])
+    body = entry_pb2.AppendBatch(batch=batch.raw, follows=batch.before.to_wire(), live=True)
+    outcome = hosted.group.apply(entry_pb2.Entry(append=body))
+    assert outcome.kind is OutcomeKind.FENCED and "lives here" in outcome.detail
+    assert hosted.store.state().position == batch.before
 
 
 def test_a_registration_is_a_batch_like_any_other(hosted: World) -> None:
@@ -130,9 +142,10 @@ def test_an_old_epoch_is_fenced(hosted: World) -> None:
     assert hosted.group.apply(entry_of(late, [NOTHING])).kind is OutcomeKind.FENCED
 
 
-def test_what_is_held_comes_first(hosted: World) -> None:
-    batch = batch_after(hosted, [put(1)])
-    hosted.group.hold(batch)
+def test_what_is_held_comes_first(granted: World) -> None:
+    batch = batch_after(granted, [put(1)])
+    granted.group.hold(batch)
+    hosted = live_here(granted)  # a hold of before: while it lives here nothing of a node's is taken, not even aside
     assert register(hosted, (put(2), NOTHING)).kind is OutcomeKind.HELD
 
 

@@ -10,6 +10,7 @@ import pytest
 from replica.model.errors import InvariantBroken
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_key
+from replica.model.ladder import Ladder, Stage
 from replica.model.outcome import OutcomeKind
 from replica.model.states import Authority, FeedState
 from replica.takeover.detector import MS, Verdict
@@ -322,6 +323,19 @@ def test_registration_is_left_alone() -> None:
     bench = Bench(replace(READY, authority=Authority.REGISTRATION)).dead()
     assert bench.settle() is Phase.REGISTRATION
     assert bench.state.authority is Authority.REGISTRATION
+
+
+def test_a_source_that_left_needs_no_site_of_ours_and_answers_alone_when_it_was_seen_to_work() -> None:
+    bench = Bench(replace(READY, authority=Authority.RESOLUTION, authority_act="planned:graduation:a:1"), adapters=0)
+    bench.settle()
+    assert bench.state.overlays == () and bench.state.authority is Authority.RESOLUTION
+    leaving = Ladder(stage=Stage.ACCEPTED, act="graduation:a:1")
+    bench.state = replace(bench.state, authority_act="return:graduation:a:1", ladder=leaving)
+    bench.settle()
+    assert bench.state.authority is Authority.RESOLUTION, "nobody knows yet how old our copy of its new epoch is"
+    bench.state = replace(bench.state, ladder=replace(leaving, stage=Stage.OBSERVED))
+    bench.settle()
+    assert (bench.state.authority, bench.state.authority_act) == (Authority.SOURCE, "returned:graduation:a:1")
 
 
 def test_serials_used_up_alarm_instead_of_wrapping() -> None:
