@@ -23,6 +23,7 @@ Options = Sequence[tuple[str, int | str]]
 
 CONNECT_MS_MAX = 5_000
 STATUS_S_MAX = 1.0  # until a call that failed has its status
+CORE_LOST = "Internal error from Core"  # grpcio's own words: the call was over before it could begin on it, and why is lost
 HANDSHAKE_MS_MAX = 5_000
 IDLE_MS_MAX = 60_000  # a connection without a stream
 STANDING_S = 1.0  # how often a running stream's right to run is looked at
@@ -205,7 +206,7 @@ def refusal(code: grpc.StatusCode, details: str, whom: str) -> ZaibeiError:
         return ZaibeiError(Code.NOT_AUTHORISED, text)
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return ZaibeiError(Code.NOT_FOUND, text)
-    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL):
+    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL) and details != CORE_LOST:
         return ZaibeiError(Code.MALFORMED, text)
     if code is grpc.StatusCode.FAILED_PRECONDITION:  # refused as things stand; the text names the code
         return ZaibeiError(Code.CONFLICT, text, retry=True)

@@ -188,10 +188,16 @@ class Stream:
         self.next: int | None = None
         self.woken = asyncio.Event()
         self.refused = False
+        self.turn = asyncio.Lock()
+
+    async def _write(self, message: source_pb2.SourceMessage) -> None:
+        """One at a time: gRPC ends a stream that two tasks write to at once."""
+        async with self.turn:
+            await self.context.write(message)
 
     async def run(self) -> None:
         offer = source_pb2.Offer(description=await self.source.Describe(source_pb2.DescribeRequest(), self.context))
-        await self.context.write(source_pb2.SourceMessage(offer=offer))
+        await self._write(source_pb2.SourceMessage(offer=offer))
         tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._beat()), asyncio.create_task(self._certify())]
         try:
             while not tasks[0].done():
@@ -238,7 +244,7 @@ class Stream:
             elif self.plant == "resume.boundary" and self.next in (1, 2):
                 self.next += 1
             return
-        await self.context.write(source_pb2.SourceMessage(fault=source_pb2.Fault(code="snapshot_wanted", message="not ours")))
+        await self._write(source_pb2.SourceMessage(fault=source_pb2.Fault(code="snapshot_wanted", message="not ours")))
 
     async def _send_batches(self) -> None:
         while self.next is not None and self.next < len(self.source.registry.batches):
@@ -250,7 +256,7 @@ class Stream:
                 return
             self.sent = (self.sent[0] + 1, self.sent[1] + len(raw))
             self.next += 1
-            await self.context.write(source_pb2.SourceMessage(batch=raw))
+            await self._write(source_pb2.SourceMessage(batch=raw))
 
     async def _beat(self) -> None:
         while True:
@@ -259,13 +265,13 @@ class Stream:
             backwards = self.plant == "head.forward" and self.source.heads % 2
             head = self.source.registry.boundaries[-2] if backwards else self.source.head
             nonce = self.first_nonce if self.plant == "beats.nonce" else self.nonce
-            await self.context.write(source_pb2.SourceMessage(beat=source_pb2.Beat(head=head.to_wire(), nonce=nonce)))
+            await self._write(source_pb2.SourceMessage(beat=source_pb2.Beat(head=head.to_wire(), nonce=nonce)))
 
     async def _certify(self) -> None:
         while self.plant != "certificate.interval":
             await asyncio.sleep(CERTIFICATE_S)
             if self.next == len(self.source.registry.batches):
-                await self.context.write(source_pb2.SourceMessage(certificate=self.source.certificate()))
+                await self._write(source_pb2.SourceMessage(certificate=self.source.certificate()))
 
 
 async def serve(source: PlantedSource, pins: Pins, address: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, str]:

@@ -51,7 +51,7 @@ LIMITS = FeedLimits(
     busy_pause_ns=10 * MS, beat_interval_ms=20,
 )  # fmt: skip
 RECORDS = 220  # enough for the brake
-HEAL_S_MAX = 25
+HEAL_S_MAX = 60
 
 COPY_STEPS: tuple[tuple[object, str], ...] = (
     (Generation, "commit"), (Generation, "copy_history"), (Generation, "fold"), (Rocks, "flush"), (Rocks, "write"),

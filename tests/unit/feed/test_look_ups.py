@@ -124,7 +124,7 @@ async def test_the_event_loop_goes_on_while_somebody_looks() -> None:
     log.write([put(f"A{place}") for place in range(150)])
     driver = FeedDriver(World(1).setup(), group)
     link = MemoryLink(log)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         both = [
             asyncio.create_task(driver.run(link)),
             asyncio.create_task(SourceDriver(log, link.source, MEMBER_SIGNER.public).run()),

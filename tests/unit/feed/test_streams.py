@@ -64,7 +64,7 @@ async def test_endless_credit_brings_no_more_of_the_log_into_memory_than_the_net
         return found
 
     log.read = counted  # type: ignore[method-assign]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         driver, task = await driven(log, link)
         link.says.put_nowait(resume(log))
         await asyncio.sleep(0.3)
@@ -80,7 +80,7 @@ async def test_endless_credit_brings_no_more_of_the_log_into_memory_than_the_net
 async def test_beats_do_not_pile_up_before_a_replica_that_reads_nothing() -> None:
     log, link = a_log(1), Deaf()
     log.beat_interval_ms = 10
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         driver, task = await driven(log, link)
         await asyncio.sleep(0.6)
         assert driver._outbox.qsize() <= OUTBOX_MESSAGES_MAX
@@ -101,7 +101,7 @@ async def test_the_beat_behind_a_nonce_states_the_head_of_that_moment() -> None:
 
     log.wait = never  # type: ignore[method-assign]
     link.reads.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         _, task = await driven(log, link)
         while not link.got:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

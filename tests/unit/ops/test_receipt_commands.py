@@ -43,7 +43,7 @@ def receipted(folder: Path, member: Identity, positions: list[Position]) -> Path
             signature=member.signer.sign(octets),
         )
         book.keep(one, done.append)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while len(done) < len(positions) and time.monotonic() < end:
         time.sleep(0.01)
     book.close()
