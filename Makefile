@@ -43,8 +43,8 @@ proto: setup ## compile proto/ to replica/v1 and hosting/v1
 demo: setup ## the whole story: copy, kill, answer, return (ARGS="--json" and others pass through)
 	@.venv/bin/zaibei demo $(ARGS)
 
-test: setup ## all tests (ARGS="tests/unit -k name" narrows)
-	@$(PY) -m pytest $(ARGS)
+test: setup ## all tests, two runs side by side (ARGS="tests/unit -k name" narrows, to one run)
+	@$(if $(strip $(ARGS)),$(PY) -m pytest $(ARGS),.ci/tests)
 
 check: setup ## style, types, import order, wire contract, dependencies
 	@.ci/check

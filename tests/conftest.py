@@ -1,4 +1,4 @@
-"""What holds for every test: no silent skips where CI=true, hypothesis without clocks, failures told as they happen in CI."""
+"""What holds for every test: where CI=true no silent skips, failures told at once; hypothesis without clocks; what comes last."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ import hypothesis
 import pytest
 
 CI = os.environ.get("CI", "").lower() == "true"
+LAST = ("faults", "acceptance")
 
 hypothesis.settings.register_profile("here", deadline=None, max_examples=50, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, print_blob=True, database=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if CI else "here"))
+
+
+@pytest.hookimpl(trylast=True)  # after they were shuffled
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real processes that are judged by a clock come last: by then what runs beside them (.ci/tests) has ended."""
+    items.sort(key=lambda item: item.path.parent.name in LAST)
 
 
 def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

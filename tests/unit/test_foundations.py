@@ -92,6 +92,15 @@ def test_a_module_that_skips_itself_fails_where_ci_is_true(tmp_path: Path) -> No
     assert "needs nftables" in done.stdout
 
 
+def test_real_processes_come_last(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests/conftest.py", tmp_path / "conftest.py")
+    for name in ("acceptance", "faults", "simulation", "unit"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"test_{name}.py").write_text("def test_it() -> None:\n    pass\n")
+    places = re.findall(r"^(\w+)/test_\w+\.py ", run_pytest(tmp_path, "").stdout, re.M)
+    assert set(places[:2]) == {"simulation", "unit"} and set(places[2:]) == {"acceptance", "faults"}
+
+
 def run_pytest(folder: Path, ci: str) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,

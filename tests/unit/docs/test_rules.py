@@ -24,7 +24,7 @@ NUMBERS = {
     "8", "10", "11.1", "11.2", "11.3", "11.5",
     "12", "P1",
 }  # fmt: skip
-pytestmark = pytest.mark.timeout(300)  # the tests of the table run once more, each with its rule off
+pytestmark = pytest.mark.timeout(600)  # the tests of the table run once more, each with its rule off
 
 
 def pytest_run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -42,7 +42,7 @@ def pytest_run(*arguments: str, **environment: str) -> subprocess.CompletedProce
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     path = tmp_path_factory.mktemp("planted") / "results.json"
     ids = sorted({row.test for row in PLANTED})
-    done = pytest_run("-p", "tests.unit.docs.planting", "--timeout=60", *ids, **{RESULTS: str(path)})
+    done = pytest_run("-p", "tests.unit.docs.planting", "--timeout=120", *ids, **{RESULTS: str(path)})
     assert path.exists(), done.stdout[-2_000:] + done.stderr[-2_000:]
     return dict(json.loads(path.read_text()))
 
