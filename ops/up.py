@@ -34,6 +34,7 @@ from ops.fronts import FrontProcesses
 from ops.metrics import MetricsServer, watch_loop
 from ops.mirror import Sampler
 from ops.pki.edge_own import ALONE, ca_of, trust_files
+from ops.publishing import publishers_of
 from ops.registering import registrar_of, registration_port
 from ops.seat import Seat
 from replica.cluster.edge_card import read_card
@@ -49,8 +50,6 @@ from replica.model.handle.types import Interface, InterfaceUse, Protocol, encode
 from replica.model.identity import Pins
 from replica.model.node import Endpoint
 from replica.model.trust import Role
-from replica.takeover.edge_recursive import RecursiveConfig, RecursivePublisher
-from replica.takeover.publish import Publisher
 
 SWITCH_INTERVAL_S = 0.0005  # a thread that computes gives way to an answer within half a millisecond
 SHADOW_PREFIX = "0.ZAIBEI.DRILL"
@@ -212,7 +211,7 @@ def _bound(bound: FrontBound) -> Fronts:
 # ------------------------------------------------------------------------------------------------------------- settings
 def member_settings(config: MemberConfig, identity: Identity, bound: Mapping[str, Sequence[Address]]) -> MemberSettings:
     """The member's settings out of the configuration and what is really bound."""
-    limits = config.limits
+    limits, site = config.limits, own_site(config, bound)
     return MemberSettings(
         name=config.member.name,
         data=config.member.data,
@@ -221,8 +220,8 @@ def member_settings(config: MemberConfig, identity: Identity, bound: Mapping[str
         sources=tuple(_source(source) for source in config.sources),
         feed_listen=_pairs(config.listen.feed),
         beats_listen=_pairs(config.listen.beats),
-        own_site=own_site(config, bound),
-        publishers=tuple(_publishers(config)),
+        own_site=site,
+        publishers=publishers_of(config, identity.signer, site),
         shadow_prefix=SHADOW_PREFIX,
         issuers=config.issuers(),
         memory_octets=limits.memory_mb * MB,
@@ -297,13 +296,6 @@ def _source(source: Source) -> SourceSettings:
         unavailable_ms=source.unavailable_s * 1_000,
         hosted=source.name if source.hosted else "",
     )
-
-
-def _publishers(config: MemberConfig) -> list[Publisher]:
-    return [
-        RecursivePublisher(RecursiveConfig(one.name, one.url, flush=one.flush, token_file=one.token_file))
-        for one in config.recursives
-    ]
 
 
 def own_site(config: MemberConfig, bound: Mapping[str, Sequence[Address]]) -> bytes:

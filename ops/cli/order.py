@@ -10,6 +10,7 @@ import click
 
 from ops.cli.exits import Exit
 from ops.cli.operator import ask_passphrase
+from ops.cli.order_answer import answer
 from ops.cli.style import Console, effective, pairs, styled, target_options
 from ops.cli.takeover_registration import hand_in
 from ops.config.read import NAME_PATTERN, WrongError, public_key
@@ -236,3 +237,6 @@ def _document(one: entry_pb2.Order) -> dict[str, object]:
         "key_id": one.signature.key_id.hex(),
         "words": in_words(one),
     }
+
+
+order.add_command(answer)

@@ -9,14 +9,16 @@ Rules beyond single keys:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ops.config.address import Address
 from ops.config.faults import ConfigError, Reading
 from ops.config.pki import pki_part
+from ops.config.publishing import adapters_of
 from ops.config.read import WrongError, pem
+from ops.config.schema import SECTIONS
 from ops.config.values import (
     ClusterPart,
     Limits,
@@ -82,7 +84,8 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     reading = Reading(origin)
     reading.unknown_sections(root)
     sections = {name: reading.section(root, name) for name in ("member", "listen", "site", "limits", "cluster", "pki")}
-    arrays = {name: reading.sections(root, name) for name in ("source", "recursive", "operator", "top_level")}
+    many = [name for name, section in SECTIONS.items() if section.many]
+    arrays = {name: reading.sections(root, name) for name in many}
     _drop_ipv6_defaults(reading, sections, around)
     _check_listen(reading, sections)
     _check_names(reading, sections["member"], arrays)
@@ -92,6 +95,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     ]
     _check_prefixes(reading, arrays["source"])
     recursives = [_recursive(reading, f"recursive[{at}]", table, around) for at, table in enumerate(arrays["recursive"], 1)]
+    adapters = adapters_of(reading, arrays, around.folder, around.read_file)
     for name in ("operator", "top_level"):
         _check_keys(reading, name, arrays[name])
     if reading.faults:
@@ -108,6 +112,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
         recursives=tuple(recursive for recursive in recursives if recursive is not None),
         operators=tuple(OperatorKey(**table) for table in arrays["operator"]),
         top_levels=tuple(TopLevelKey(**table) for table in arrays["top_level"]),
+        **adapters,
     )
     return _with_notes(config), reading.origins
 
@@ -356,16 +361,4 @@ def _with_notes(config: MemberConfig) -> MemberConfig:
         notes.append(f"site.ttl_s = {config.site.ttl_s}: above {TTL_READY_S_MAX} no source is ever takeover-ready")
     if not config.site.addresses:
         notes.append("site.addresses is empty and listen.handle names no address: nobody can be told where we answer")
-    return MemberConfig(
-        config.member,
-        config.listen,
-        config.site,
-        config.limits,
-        config.sources,
-        config.recursives,
-        config.operators,
-        config.cluster,
-        config.pki,
-        config.top_levels,
-        tuple(notes),
-    )
+    return replace(config, notes=tuple(notes))

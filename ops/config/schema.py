@@ -279,6 +279,41 @@ RECURSIVE = Section(
         Key("flush", read.flag, True, "Also empty its cache for the prefix."),
     ),
 )
+REQUEST_FOLDER = Section(
+    "request_folder",
+    True,
+    "A top-level node that is asked by signed files; how they travel is yours. See publishing.md.",
+    (
+        Key("name", read.name, REQUIRED, "Your name for it.", '"beijing-files"'),
+        Key("folder", read.text, REQUIRED, "Folder into which requests are put; it must exist.", '"requests"'),
+        Key("answers", read.text, "", "Folder in which answers are looked for. Default: the same.", '"answers"'),
+        Key("top_level", read.text, "", "Name of the [[top_level]] whose key signs answers.", '"beijing"'),
+        Key("resolver", read.peer_address, "", "Its Handle server over TCP: what it answers confirms too.", '"192.0.2.10:2641"'),
+    ),
+)
+TOP_RECORD = Section(
+    "top_record",
+    True,
+    "A top-level node whose records 0.NA/PREFIX we may change over the Handle protocol. See publishing.md.",
+    (
+        Key("name", read.name, REQUIRED, "Your name for it.", '"beijing-records"'),
+        Key("server", read.peer_address, REQUIRED, "Its Handle server that takes changes, over TCP.", '"192.0.2.10:2641"'),
+        Key("admin", read.text, REQUIRED, "Our key there, as HS_ADMIN of the records names it.", '"300:0.NA/88.118"'),
+        Key("secret_file", read.text, "", "File with the octets of that HS_SECKEY value, mode 0600.", '"beijing.secret"'),
+        Key("key_file", read.text, "", "Instead: PEM file with the RSA key of that HS_PUBKEY value, mode 0600.", '"beijing.pem"'),
+        Key("index", read.whole(2, 2**31 - 1), 7_300, "Index of our own value in each record; more sites follow it."),
+    ),
+)
+ANNOUNCE = Section(
+    "announce",
+    True,
+    "A program that announces service addresses from our site: PROGRAM announce|withdraw PREFIX SERIAL. See publishing.md.",
+    (
+        Key("name", read.name, REQUIRED, "Your name for it.", '"routes"'),
+        Key("program", read.text, REQUIRED, "Its absolute path. No shell; exit code 0 confirms.", '"/usr/local/sbin/announce"'),
+        Key("run_s", read.whole(1, 4), 4, "Seconds it may run; then it is killed with all it started."),
+    ),
+)
 OPERATOR = Section(
     "operator",
     True,
@@ -298,6 +333,9 @@ TOP_LEVEL = Section(
     ),
 )
 
-SECTIONS = MappingProxyType(
-    {section.name: section for section in (MEMBER, LISTEN, SITE, LIMITS, CLUSTER, PKI, SOURCE, RECURSIVE, OPERATOR, TOP_LEVEL)}
+_ALL = (
+    *(MEMBER, LISTEN, SITE, LIMITS, CLUSTER, PKI, SOURCE),
+    *(RECURSIVE, REQUEST_FOLDER, TOP_RECORD, ANNOUNCE),
+    *(OPERATOR, TOP_LEVEL),
 )
+SECTIONS = MappingProxyType({section.name: section for section in _ALL})

@@ -73,12 +73,41 @@ def document(config: MemberConfig) -> dict[str, Any]:
             }
             for source in config.sources
         ],
+        **_adapters(config),
+        "operator": [{"name": o.name, "public_key": o.public_key.hex()} for o in config.operators],
+        "top_level": [{"name": o.name, "public_key": o.public_key.hex()} for o in config.top_levels],
+    }
+
+
+def _adapters(config: MemberConfig) -> dict[str, Any]:
+    """Where a takeover is made known."""
+    return {
         "recursive": [
             {"name": r.name, "url": r.url, "token_file": str(r.token_file) if r.token_file else "", "flush": r.flush}
             for r in config.recursives
         ],
-        "operator": [{"name": o.name, "public_key": o.public_key.hex()} for o in config.operators],
-        "top_level": [{"name": o.name, "public_key": o.public_key.hex()} for o in config.top_levels],
+        "request_folder": [
+            {
+                "name": one.name,
+                "folder": str(one.folder),
+                "answers": str(one.answers),
+                "top_level": one.top_level,
+                "resolver": str(one.resolver or ""),
+            }
+            for one in config.request_folders
+        ],
+        "top_record": [
+            {
+                "name": one.name,
+                "server": str(one.server),
+                "admin": one.admin,
+                "secret_file": str(one.secret_file or ""),
+                "key_file": str(one.key_file or ""),
+                "index": one.index,
+            }
+            for one in config.top_records
+        ],
+        "announce": [{"name": one.name, "program": str(one.program), "run_s": one.run_s} for one in config.announces],
     }
 
 

@@ -152,6 +152,47 @@ class Recursive:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestFolder:
+    """`[[request_folder]]`: a top-level node that is asked by signed files.
+
+    Args:
+        top_level: name of the one whose key signs answers; empty: answers do not count.
+        resolver: whose answers confirm too.
+    """
+
+    name: str
+    folder: Path
+    answers: Path
+    top_level: str
+    resolver: Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class TopRecord:
+    """`[[top_record]]`: a top-level node whose records we may change. The secret or key is read from its file when it is used.
+
+    Args:
+        admin: INDEX:HANDLE of our key there. secret_file, key_file: one of them.
+    """
+
+    name: str
+    server: Address
+    admin: str
+    secret_file: Path | None
+    key_file: Path | None
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """`[[announce]]`: a program that announces service addresses."""
+
+    name: str
+    program: Path
+    run_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorKey:
     """`[[operator]]`: a person whose signature counts; raw Ed25519 public key, 32 octets."""
 
@@ -232,6 +273,9 @@ class MemberConfig:
     cluster: ClusterPart = field(default_factory=ClusterPart)
     pki: PkiPart = field(default_factory=PkiPart)
     top_levels: tuple[TopLevelKey, ...] = ()
+    request_folders: tuple[RequestFolder, ...] = ()
+    top_records: tuple[TopRecord, ...] = ()
+    announces: tuple[Announce, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)  # legal, but worth a look
 
     def pins(self) -> Pins:

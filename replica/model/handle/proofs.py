@@ -73,6 +73,11 @@ def prove_secret(secret: bytes, nonce: bytes, digest: bytes, code: MacCode, *, s
     return bytes((code,)) + _mac(secret, message, code)
 
 
+def prove_public(private: rsa.RSAPrivateKey, nonce: bytes, digest: bytes) -> bytes:
+    """A client's proof by its key pair, with SHA-256."""
+    return string(b"SHA-256") + string(private.sign(nonce + digest, padding.PKCS1v15(), hashes.SHA256()))
+
+
 def judge_secret(secret: bytes, nonce: bytes, digest: bytes, proof: bytes) -> bool:
     """Was the proof made with this secret? May take 0.1 s of a core.
 

@@ -210,4 +210,46 @@ TAKEOVER = [
     ),
 ]
 
-ANSWERING = [*ANSWERS, *TAKEOVER]
+RECORD = "tests/unit/takeover/test_top_record.py"
+REQUEST = "tests/unit/takeover/test_request.py"
+PUBLISHING = [
+    Row(
+        "7",
+        "an adapter never replaces a higher serial",
+        "a late word of an old leader undoing a newer takeover or return",
+        f"{RECORD}::test_an_older_publication_never_replaces_a_newer_one",
+        Plant(
+            "replica.takeover.top_record:next_change", "if marked is not None and marked[1].serial > wanted.serial:", "if False:"
+        ),
+    ),
+    Row(
+        "7",
+        "what stood in the top-level record is kept before it is changed",
+        "a node's site that nobody can put back",
+        f"{RECORD}::test_our_site_comes_first_and_goes_again",
+        Plant("replica.takeover.top_record:_publish", "if marked is None or mark != old:", "if marked is None and not sites:"),
+    ),
+    Row(
+        "7",
+        "what the node's people changed meanwhile is theirs",
+        "a return that writes over the node's newer site",
+        f"{RECORD}::test_what_the_nodes_people_changed_meanwhile_is_theirs",
+        Plant("replica.takeover.top_record:_withdraw", "_digest(one.data) in mark.placed and", ""),
+    ),
+    Row(
+        "7",
+        "an answer by file confirms with the right signature about this very request alone",
+        "a takeover called found because of a forged or older answer",
+        f"{REQUEST}::test_only_a_signed_done_about_this_very_request_confirms",
+        Plant("replica.takeover.request:judge_answer", "if about != sha256(request).digest():", "if False:"),
+    ),
+    Row(
+        "7",
+        "a challenge is proved only for our own request",
+        "whoever sits between having a change of its own signed by us",
+        "tests/unit/client/test_admin.py::test_a_challenge_about_another_request_is_never_proved",
+        Plant("hosting.client.admin:challenge_in", "request_digest(request, kind)[1:] != challenge.digest", "False"),
+    ),
+]
+
+ANSWERING = [*ANSWERS, *TAKEOVER, *PUBLISHING]

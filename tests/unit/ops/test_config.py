@@ -158,7 +158,7 @@ def test_an_unknown_key_is_answered_with_the_near_one() -> None:
     with pytest.raises(ConfigError) as caught:
         check({"listen": {"handel": []}, "zzz": 1}, "test.toml", AROUND)
     assert [fault.instead for fault in caught.value.faults] == [
-        "one of member, listen, site, limits, cluster, pki, source, recursive, operator, top_level",
+        "one of " + ", ".join(SECTIONS),
         "'handle' (did you mean that?)",
     ]
 
