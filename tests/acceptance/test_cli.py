@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,8 @@ def test_near_commands_are_named(terminal: Terminal) -> None:
 
 def test_watch_goes_on_until_told(running: MemoryMember, here: Path) -> None:
     command = [sys.executable, "-m", "ops.cli.main", "status", "--watch", "--every", "0.2", "--json", "--data", str(here)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever runs us in the background has it ignored
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding) as process:
         assert process.stdout is not None and process.stderr is not None
         documents = [json.loads(process.stdout.readline()) for _ in range(2)]
         process.send_signal(signal.SIGINT)
