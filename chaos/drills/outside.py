@@ -118,6 +118,12 @@ def read_history(octets: bytes) -> tuple[list[Lookup], float | None]:
     return lookups, late_ms
 
 
+def read_lates(octets: bytes) -> list[tuple[int, float]]:
+    """(CLOCK_MONOTONIC ns, ms): when the prober was so late that it says nothing of the system, and by how much."""
+    lines = (json.loads(text) for text in octets[: octets.rfind(b"\n") + 1].splitlines())
+    return [(int(line[2]), float(line[1])) for line in lines if line[0] == "late"]
+
+
 def first_seen(seen: Sequence[Seen], source: str, after_ns: int, wanted: Mapping[str, Sequence[str]]) -> Seen | None:
     """The first look after a moment at which all these fields had one of these values."""
     for one in seen:

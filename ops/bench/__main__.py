@@ -25,6 +25,7 @@ from ops.bench.edge_many import core, groups
 from ops.bench.edge_repair import catch_up, memory, transfer
 from ops.bench.edge_replicated import failover, replicated
 from ops.bench.edge_steps import steps
+from ops.bench.edge_takeovers import TAKEOVERS
 from ops.bench.table import HEADINGS, Row, as_dict, cells, replaced
 from replica.native import BACKEND
 
@@ -48,8 +49,9 @@ CLUSTER: dict[str, Stage] = {
     "groups": groups,
     "core": core,
 }
-PARTS = {"main": MAIN, "cluster": CLUSTER}
-STAGES = MAIN | CLUSTER
+PARTS = {"main": MAIN, "cluster": CLUSTER, "takeover": TAKEOVERS}
+UNASKED = ("main", "cluster")  # the others take the better part of an hour each
+STAGES = MAIN | CLUSTER | TAKEOVERS
 
 
 def machine() -> str:
@@ -100,7 +102,11 @@ def show(console: Console, rows: Sequence[Row]) -> None:
 
 
 @click.command()
-@click.option("--part", type=click.Choice([*PARTS]), help="The stages of one member, or those of a cluster; without it both.")
+@click.option(
+    "--part",
+    type=click.Choice([*PARTS]),
+    help="Stages of one member, of a cluster, or nodes that die (45 minutes). Without it: the first two.",
+)
 @click.option("--only", multiple=True, type=click.Choice([*STAGES]), help="One stage; may be given several times.")
 @click.option("--quick", is_flag=True, help="Short runs on small stores: shows that it works; the figures say little.")
 @click.option(
@@ -119,7 +125,7 @@ def main(part: str | None, only: tuple[str, ...], quick: bool, long: bool, as_js
     console = Console(stderr=as_json)
     console.width = max(console.width, WIDTH_MIN)
     rows: list[Row] = []
-    for name in [part] if part else PARTS:
+    for name in [part] if part else PARTS if only else UNASKED:
         names = [one for one in PARTS[name] if not only or one in only]
         if not names:
             continue

@@ -25,7 +25,7 @@ class Scale:
         ingest, updates: batches of 1,000 in one run.
         kills: of a leader. behind: batches a member misses; behind_far: so many that it gets files.
         transfer_mb: of a state that is sent to a member; groups: of each member; flood_s: full-speed intake with a dead follower.
-        seeds: of the simulator.
+        seeds: of the simulator. deaths: of nodes, of each kind.
     """
 
     runs: int
@@ -41,15 +41,16 @@ class Scale:
     groups: int
     flood_s: float
     seeds: int
+    deaths: int
 
 
 FULL = Scale(
     runs=3, seconds=3.0, records=1_000_000, cold_records=2_000_000, ingest=600, updates=260, kills=20, behind=600,
-    behind_far=1_200, transfer_mb=1_000, groups=1_000, flood_s=60.0, seeds=100,
+    behind_far=1_200, transfer_mb=1_000, groups=1_000, flood_s=60.0, seeds=100, deaths=200,
 )  # fmt: skip
 QUICK = Scale(
     runs=1, seconds=1.0, records=100_000, cold_records=200_000, ingest=60, updates=30, kills=2, behind=60,
-    behind_far=500, transfer_mb=100, groups=100, flood_s=10.0, seeds=10,
+    behind_far=500, transfer_mb=100, groups=100, flood_s=10.0, seeds=10, deaths=6,
 )  # fmt: skip
 LONG_KILLS, LONG_FLOOD_S = 100, 600.0
 

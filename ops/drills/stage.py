@@ -286,19 +286,19 @@ class Stage:
         """Wait for a process that was killed."""
         await asyncio.to_thread(self.children[name].process.wait, END_S_MAX)
 
-    async def ask(self, **command: Any) -> dict[str, Any]:
-        """One command to the nodes' process. Raises ZaibeiError(UNREACHABLE)."""
+    async def ask(self, child: str = "nodes", **command: Any) -> dict[str, Any]:
+        """One command to the nodes' process, or to another of its kind. Raises ZaibeiError(UNREACHABLE)."""
         async with self._asking:
-            child = self.children["nodes"]
+            process = self.children[child].process
 
             def said() -> dict[str, Any]:
-                assert child.process.stdin is not None
+                assert process.stdin is not None
                 try:
-                    child.process.stdin.write(json.dumps(command).encode() + b"\n")
-                    child.process.stdin.flush()
+                    process.stdin.write(json.dumps(command).encode() + b"\n")
+                    process.stdin.flush()
                 except OSError as exc:
                     raise ZaibeiError(Code.UNREACHABLE, f"the nodes' process is gone: {exc}") from exc
-                return self._line(child, ANSWER_S_MAX)
+                return self._line(self.children[child], ANSWER_S_MAX)
 
             found = await asyncio.to_thread(said)
         if "error" in found:

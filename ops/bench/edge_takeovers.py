@@ -1,0 +1,201 @@
+"""Nodes die again and again, one after the other; the outside clients of the drills say when each was answered again.
+
+Sixteen nodes, each a process with a source of its own, one member, a top-level node, a recursive node (TTL 0), all on loopback.
+*kill*: SIGKILL and a new start; *freeze*: SIGSTOP, connections stay open and nothing comes; *black hole*: feed, probes, beats and
+clients' connections to the node go through links of ours that swallow everything. A source is taken only when its copy is fresh,
+verified and answered by its node again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from chaos.drills.outside import Lane, read_history, read_lates
+from chaos.faults.edge_process import gone
+from chaos.faults.edge_stream_proxy import StreamProxy, Way
+from chaos.faults.rules import OPEN
+from chaos.scenarios.scenario import Load, Plant, Scenario
+from ops.admin.values import SourceStatus
+from ops.bench.bench import Bench
+from ops.bench.bench import Stage as Stage_
+from ops.bench.table import Row
+from ops.bench.takeovers import Death, Found, Late, judge, rows
+from ops.demo.stage import free_port
+from ops.drills.stage import CUT, HOST, SITE_TTL_S, Stage
+from replica.agent.records import site_from_json
+from replica.model.errors import ZaibeiError
+
+NODES = 16
+WATCHED_S = 2.2  # from a death to its heal
+LOOK_S = 0.1
+COPIED_S_MAX = 120.0
+READY_S_MAX = 90.0  # until one of the sources may die again
+TRIES = 1.25  # times as many deaths as are wanted, at most: those of a late moment do not count
+LOAD = Load(
+    sources=NODES, records=100, every_ms=1_000, direct=True, lanes=((Lane.RECURSIVE, 20.0), (Lane.HEDGED, 5.0), (Lane.PORT, 1.0))
+)
+SCENE = Scenario("takeovers", 33, "", (), (), Plant.NEVER_TAKES_OVER, "", 120, load=LOAD)
+KINDS = ("kill", "freeze", "black hole")
+
+
+class ManyNodes(Stage):
+    """A process for each node. proxied: everything of a node goes over links of ours, TCP alone."""
+
+    def __init__(self, folder: Path, *, proxied: bool) -> None:
+        super().__init__(folder, SCENE, 1, None)
+        self.proxied = proxied
+        self.own = {source: free_port() for source in self.sources}
+        self.reach = {source: free_port() for source in self.sources} if proxied else self.own
+        self.pushed = {source: free_port() for source in self.sources} if proxied else dict.fromkeys(self.own, self.ports["feed"])
+        self.links: dict[str, list[StreamProxy]] = {source: [] for source in self.sources}
+
+    async def __aenter__(self) -> ManyNodes:
+        for source in self.sources if self.proxied else ():
+            for near, far in ((self.reach[source], self.own[source]), (self.pushed[source], self.ports["feed"])):
+                link = StreamProxy([(HOST, near)], [(HOST, far)], 1)
+                await link.start()
+                self.links[source].append(link)
+        await super().__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await super().__aexit__(*exc)
+        for link in (one for links in self.links.values() for one in links):
+            await link.stop()
+
+    def publisher(self, source: str) -> str:
+        """See Stage; its own ports."""
+        self.ports["nodes"] = self.reach[source]
+        text = super().publisher(source)
+        return text.replace('protocol = "udp"', 'protocol = "tcp"') if self.proxied else text
+
+    def member_pins(self) -> list[str]:
+        return [line.replace(str(self.ports["feed"]), "FEED") for line in super().member_pins()]
+
+    def write(self) -> None:
+        """See Stage: then what is each node's own."""
+        super().write()
+        routes = []
+        for source, prefix in self.prefix_of.items():
+            path = self.folder / f"{source}.toml"
+            text = path.read_text("utf-8").replace("FEED", str(self.pushed[source]))
+            path.write_text(text, encoding="utf-8")
+            port = self.reach[source]
+            face = {"tcp": port} if self.proxied else {"tcp": port, "udp": port}
+            sites = [site_from_json({"desc": source, "addresses": [HOST], "primary": True, **face}).hex(), self.site()]
+            values = [
+                {"index": place, "type": "HS_SITE", "data": {"format": "hex", "value": site}, "ttl": SITE_TTL_S}
+                for place, site in enumerate(sites, 1)
+            ]
+            routes.append({"prefix": prefix, "sites": [], "values": values})
+            config = self._nodes(sites[1])
+            config |= {"udp": self.own[source], "tcp": self.own[source], "tally": str(self.folder / f"{source}-answered")}
+            config["nodes"] = [one for one in config["nodes"] if one["name"] == source]
+            self._write(f"{source}.json", json.dumps(config))
+        self._write("top.jsonl", "".join(json.dumps(line) + "\n" for line in routes))
+
+    def command(self, name: str) -> list[str]:
+        if name in self.prefix_of:
+            return [*super().command("nodes")[:-1], f"{name}.json"]
+        return super().command(name)
+
+    async def start_all(self) -> None:
+        """See Stage; four nodes at a time."""
+        self.write()
+        await asyncio.gather(self.start("top"), self.start_members())
+        await self.start("recursive")
+        turns = asyncio.Semaphore(4)
+
+        async def one(source: str) -> None:
+            async with turns:
+                await self.start(source)
+
+        await asyncio.gather(*map(one, self.sources))
+
+    @asynccontextmanager
+    async def dead(self, kind: str, source: str) -> AsyncIterator[int]:
+        """Yields the moment of its death, CLOCK_MONOTONIC ns; healed afterwards."""
+        pid = self.pid(source)
+        if kind == "black hole":
+            await self.ask(child=source, do="mute", on=True)
+            self._swallow(source, True)
+            at_ns = time.monotonic_ns()
+            yield at_ns
+            self._swallow(source, False)
+            await self.ask(child=source, do="mute", on=False)
+            return
+        os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+        at_ns = time.monotonic_ns()
+        yield at_ns
+        if kind == "kill":
+            await self.gone(source)
+            await gone(pid)
+            await self.start(source)
+        else:
+            os.kill(pid, signal.SIGCONT)
+
+    def _swallow(self, source: str, cut: bool) -> None:
+        for link in self.links[source]:
+            for way in Way:
+                link.set(way, CUT if cut else OPEN)
+
+
+def _calm(row: SourceStatus) -> bool:
+    return row.ready and row.feed == "FLOWING" and row.verified is True and row.freshness == "fresh" and row.authority == "SOURCE"
+
+
+async def _calm_ones(stage: ManyNodes, wanted: int, seconds: float) -> list[str]:
+    """Sources that may die. Raises TimeoutError: too few came to be so."""
+    until = time.monotonic() + seconds
+    while True:
+        with suppress(ZaibeiError):
+            found = [source for source, row in (await stage.rows()).items() if _calm(row)]
+            if len(found) >= wanted:
+                return found
+        if time.monotonic() > until:
+            raise TimeoutError(f"not {wanted} sources are fresh, verified and answered by their nodes within {seconds:.0f} s")
+        await asyncio.sleep(LOOK_S)
+
+
+async def _play(bench: Bench, folder: Path, kind: str, wanted: int) -> list[Row]:
+    deaths: list[Death] = []
+    async with ManyNodes(folder, proxied=kind == "black hole") as stage:
+        await stage.start_all()
+        await _calm_ones(stage, NODES, COPIED_S_MAX)
+        await stage.start_prober()
+        await asyncio.sleep(WATCHED_S)
+        died = dict.fromkeys(stage.sources, 0)
+        found = judge((), (), ())
+        while len(found.first_ms) < wanted and len(deaths) < wanted * TRIES:
+            source = min(await _calm_ones(stage, 1, READY_S_MAX), key=lambda one: died[one])
+            died[source] = time.monotonic_ns()
+            async with stage.dead(kind, source) as at_ns:
+                await asyncio.sleep(WATCHED_S)
+                deaths.append(Death(source, at_ns, time.monotonic_ns()))
+            bench.tell(f"takeovers, {kind}: {len(deaths)} of {wanted}")
+            if len(deaths) >= wanted:
+                found = await asyncio.to_thread(_judged, stage, deaths)
+    return rows(kind, found)
+
+
+def _judged(stage: ManyNodes, deaths: list[Death]) -> Found:
+    octets = stage.history.read_bytes()
+    return judge(deaths, read_history(octets)[0], [Late(*one) for one in read_lates(octets)])
+
+
+def _stage(kind: str) -> Stage_:
+    def run(bench: Bench) -> list[Row]:
+        with bench.room() as folder:
+            return asyncio.run(_play(bench, folder, kind, bench.scale.deaths))
+
+    return run
+
+
+TAKEOVERS: dict[str, Stage_] = {f"node-{kind.replace(' ', '-')}": _stage(kind) for kind in KINDS}

@@ -1,0 +1,56 @@
+"""Deaths of nodes as their clients saw them: late runs do not count, silence is told, the longest is the figure."""
+
+from __future__ import annotations
+
+import pytest
+
+from chaos.drills.outside import Lane, Lookup, read_lates
+from ops.bench.takeovers import Death, Late, judge, rows
+
+MS = 1_000_000
+DEATH = Death("a", 1_000 * MS, 3_000 * MS)
+
+
+def asked(began_ms: int, ended_ms: int, *, right: bool = True, lane: Lane = Lane.RECURSIVE, source: str = "a") -> Lookup:
+    return Lookup(lane, source, "n", began_ms * MS, ended_ms * MS, right, lied=False)
+
+
+def test_the_first_right_answer_of_a_lookup_begun_after_the_death_counts() -> None:
+    lookups = [
+        asked(990, 1_010),
+        asked(1_100, 1_200, right=False),
+        asked(1_150, 1_900),
+        asked(1_300, 1_600),
+        asked(1_001, 1_002, source="b"),
+    ]
+    assert judge([DEATH], lookups, []).first_ms == (600.0,)
+
+
+def test_an_answer_after_the_heal_is_none() -> None:
+    found = judge([DEATH], [asked(3_001, 3_002), asked(2_990, 3_010)], [])
+    assert (found.first_ms, found.unanswered) == ((), 1)
+    with pytest.raises(RuntimeError, match="no run counts"):
+        rows("kill", found)
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "late_ms", "counts"), [(1_500, 101, False), (1_500, 99, True), (999, 500, True), (3_050, 101, False)]
+)
+def test_a_run_whose_clients_were_late_does_not_count(at_ms: int, late_ms: float, counts: bool) -> None:
+    found = judge([DEATH], [asked(1_100, 1_500)], [Late(at_ms * MS, late_ms)])
+    assert (len(found.first_ms), found.late) == ((1, 0) if counts else (0, 1))
+
+
+def test_the_longest_is_the_figure_and_every_failure_is_told() -> None:
+    second = Death("b", 1_000 * MS, 3_000 * MS)
+    lookups = [asked(1_100, 1_500), asked(1_100, 2_500, source="b"), asked(1_100, 1_200, right=False, lane=Lane.HEDGED)]
+    time, failed = rows("kill", judge([DEATH, second], lookups, []))
+    assert (time.figure, time.met, time.runs) == (1_500.0, False, 2)
+    assert (failed.figure, failed.met) == (1, False)
+
+
+def test_lates_are_read_from_a_history() -> None:
+    assert read_lates(b'["late", 120.5, 7]\n["recursive", "a", "n", 1, 2, true, false, ""]\n["late", 60, 9]\n["la') == [
+        (7, 120.5),
+        (9, 60.0),
+    ]
