@@ -133,7 +133,14 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, M
             now_ms=_now_ms(),
             addresses={name: [str(address) for address in listened] for name, listened in self._bound().items()},
             sources=await self.sources(),
-            warnings=[*self._seat.notes, *alarms, *broken, *waiting, *member.warnings.values()],
+            warnings=[
+                *self._seat.notes,
+                *alarms,
+                *broken,
+                *waiting,
+                *([] if member.scrubs is None else member.scrubs.warnings()),
+                *member.warnings.values(),
+            ],
         )
 
     async def sources(self) -> list[SourceStatus]:

@@ -18,6 +18,7 @@ from replica.feed.edge_difference import Located
 from replica.member.copy import SourceCopy
 from replica.member.differences import locate, told
 from replica.member.member import Member
+from replica.member.scrubs import Scrubs
 from replica.model.audit import FORMAT as AUDIT_FORMAT
 from replica.model.audit import NO_CHAIN, AuditHead
 from replica.model.edge_identity import Identity, sync_folder
@@ -27,6 +28,7 @@ from replica.model.sealed import write_sealed
 from replica.model.serving_state import ServingState, write_state
 from replica.store.edge_audit import AuditPage
 from replica.store.edge_store import SourceStore
+from replica.store.scrub import Scrubbed
 
 PAGE_RECORDS_MAX = 1_000
 KEYS_SHOWN_MAX = 1_000  # of each side
@@ -68,6 +70,26 @@ class MemberProofs:
         self._copy_of(source)
         found = self._sampler.comparison(source)
         return {"source": source, **asdict(found), "result": found.result.value}
+
+    # -- the files themselves
+
+    def _scrubs(self) -> Scrubs:
+        if self._member.scrubs is None:
+            raise ZaibeiError(Code.BUSY, "this member is still starting", retry=True)
+        return self._member.scrubs
+
+    async def copies(self) -> list[dict[str, Any]]:
+        scrubs = self._scrubs()
+        waiting = scrubs.asked()
+        return [
+            {"source": name, "reading": name == scrubs.running, "waiting": name in waiting, **_scrubbed(found)}
+            for name, found in sorted(scrubs.found().items())
+        ]
+
+    async def scrub(self, source: str) -> dict[str, Any]:
+        asked_ms = time.time_ns() // 1_000_000
+        self._scrubs().ask(source)
+        return {"source": source, "asked_ms": asked_ms}
 
     # -- audit
 
@@ -114,6 +136,20 @@ class MemberProofs:
                 raise ZaibeiError(Code.CONFLICT, "the audit moved on while it was read out: try again", retry=True)
             yield from page.lines
             after += len(page.lines)
+
+
+def _scrubbed(found: Scrubbed | None) -> dict[str, Any]:
+    """None: it was not read through yet, as far as is known."""
+    if found is None:
+        return {"finding": None, "at_ms": None, "records": 0, "octets": 0, "took_ms": 0, "text": ""}
+    return {
+        "finding": found.finding.value,
+        "at_ms": found.at_ms,
+        "records": found.records,
+        "octets": found.octets,
+        "took_ms": found.took_ms,
+        "text": found.text,
+    }
 
 
 def _difference(source: str, located: Located) -> dict[str, Any]:

@@ -228,6 +228,8 @@ def member_settings(config: MemberConfig, identity: Identity, bound: Mapping[str
         open_files=limits.open_files,
         journal_keep_octets=limits.journal_keep_mb * MB,
         disk_reserve_octets=limits.disk_reserve_mb * MB,
+        scrub_days=limits.scrub_days,
+        scrub_mb_s=limits.scrub_mb_s,
         trust_files=trust_files(config),
         cluster=_cluster(config),
     )

@@ -30,6 +30,14 @@ class ProofCalls(Protocol):
         """What samples of the node's own answers say about ours: ppm that would differ, by cause."""
         ...
 
+    async def copies(self) -> list[dict[str, Any]]:
+        """Each copy on this member's disk: when it was read through last, and what was found."""
+        ...
+
+    async def scrub(self, source: str) -> dict[str, Any]:
+        """Read a copy through next, due or not; NOT_FOUND. Goes on after the return."""
+        ...
+
 
 PROOF_SIGNATURES: MappingProxyType[str, tuple[Any, bool, dict[str, Any]]] = MappingProxyType(
     {
@@ -38,6 +46,8 @@ PROOF_SIGNATURES: MappingProxyType[str, tuple[Any, bool, dict[str, Any]]] = Mapp
         "audit_export": (dict[str, Any], True, {"group": str, "path": str}),
         "difference": (dict[str, Any], True, {"source": str}),
         "comparison": (dict[str, Any], False, {"source": str}),
+        "copies": (list[dict[str, Any]], False, {}),
+        "scrub": (dict[str, Any], True, {"source": str}),
     }
 )
 """Call -> type of its result, whether it may change something or take long, its parameters."""
@@ -69,6 +79,14 @@ class ProofClient(ABC):
         answer: dict[str, Any] = self.call("comparison", source=source)
         return answer
 
+    def copies(self) -> list[dict[str, Any]]:
+        answer: list[dict[str, Any]] = self.call("copies")
+        return answer
+
+    def scrub(self, source: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call("scrub", source=source)
+        return answer
+
 
 class MemoryProofs:
     """Memory twin of them, over answers it was given; part of MemoryMember."""
@@ -90,3 +108,10 @@ class MemoryProofs:
 
     async def comparison(self, source: str) -> dict[str, Any]:
         return dict(self.proofs["comparison"], source=source)
+
+    async def copies(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.proofs["copies"]
+        return rows
+
+    async def scrub(self, source: str) -> dict[str, Any]:
+        return dict(self.proofs["scrub"], source=source)

@@ -39,6 +39,7 @@ COMMANDS = MappingProxyType(
         "tenant": Lazy("ops.cli.tenant:tenant", "Run", "Tenants: begin, rights, quotas, suspend, import, export."),
         "status": Lazy("ops.cli.status:status", "Look", "Every source: position, lag, freshness, readiness."),
         "resolve": Lazy("ops.cli.resolve:resolve", "Look", "Look an identifier up, here or at any Handle server."),
+        "copy": Lazy("ops.cli.copy:copy", "Look", "Copies on this disk: when read through, and found sound?"),
         "audit": Lazy("ops.cli.audit:audit", "Look", "What was decided, by whom, when and why; verified offline."),
         "metrics": Lazy("ops.cli.metrics:metrics", "Look", "Numbers of a running member."),
         "drill": Lazy("ops.cli.drill:drill", "Decide", "Rehearse what can break; signed evidence of it."),

@@ -126,6 +126,13 @@ LIMITS = Section(
             "journal_keep_mb", read.whole(64, 1_048_576), 2_048, "Journal kept for members that are behind; beyond it: snapshot."
         ),
         Key("disk_reserve_mb", read.whole(16, 1_048_576), 256, "Intake stops while less is free on the disk; answers go on."),
+        Key(
+            "scrub_days",
+            read.whole(0, 365),
+            7,
+            "Each copy is read through and its digest made anew so often. 0: only when asked for.",
+        ),
+        Key("scrub_mb_s", read.whole(1, 10_000), 16, "Million octets a second read for it."),
         Key("connections_max", read.whole(16, 1_000_000), 4_096, "Client connections, TCP and HTTP each."),
         Key("feed_streams_max", read.whole(1, 10_000), 64, "Feed streams at once, in and out."),
     ),

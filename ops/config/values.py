@@ -216,6 +216,8 @@ class Limits:
     open_files: int
     journal_keep_mb: int
     disk_reserve_mb: int
+    scrub_days: int
+    scrub_mb_s: int
     connections_max: int
     feed_streams_max: int
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +27,14 @@ from replica.member.copy import Around, SourceCopy, store_folder
 from replica.member.edge_aside import next_aside, put_aside
 from replica.member.edge_broken import stopping_on_broken
 from replica.member.feeds import MemberFeeds
+from replica.member.scrubs import Scrubs
 from replica.member.settings import MemberSettings, SourceSettings
 from replica.model.errors import Code, InvariantBroken, ZaibeiError, require
 from replica.model.identifier import prefix_key
 from replica.model.position import LINEAGE_OCTETS
 from replica.store.edge_disk import DiskLimits as StoreDiskLimits
 from replica.store.edge_disk import write_durable
+from replica.store.edge_metrics import ScrubMetrics
 from replica.store.edge_rocks import BudgetLimits, StoreBudget, check_open_files
 from replica.store.edge_store import SourceStore
 from replica.takeover.edge_beats import BeatTable
@@ -111,8 +114,26 @@ class Member(MemberFeeds):
             side.feeds = side.feeds or tuple(_address(*address) for address in self.feed_addresses)
             await side.start()
             self.life.start()
+        self.scrubs = self._scrubs()
+        await self.scrubs.start()
         self._observer = asyncio.create_task(self._observe(), name="observe feeds")
         self._returner = asyncio.create_task(self._bring_back(), name="bring sources back")
+
+    def _scrubs(self) -> Scrubs:
+        settings, registry = self.settings, self._registry
+        return Scrubs(
+            settings.data,
+            self,
+            every_days=settings.scrub_days,
+            mb_s=settings.scrub_mb_s,
+            alone=settings.cluster is None,
+            now_ms=lambda: time.time_ns() // 1_000_000,
+            metrics=ScrubMetrics(registry) if registry else None,
+        )
+
+    def scrubbed_stores(self) -> dict[str, SourceStore]:
+        """Satisfies scrubs.Stores."""
+        return {name: copy.store for name, copy in self.copies.items() if name not in self.broken}
 
     async def _join_cluster(self, journal: Journal, apply: ApplyThread) -> None:
         """Replay what the cluster decided; it says which sources live here."""
@@ -262,6 +283,8 @@ class Member(MemberFeeds):
             if chore is not None:
                 chore.cancel()
                 await asyncio.gather(chore, return_exceptions=True)
+        if self.scrubs is not None:
+            await self.scrubs.stop()
         for name in list(self._pullers):
             await self._end_pull(name)
         for copy in self.copies.values():

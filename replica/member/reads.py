@@ -16,6 +16,7 @@ from replica.member.cluster_life import ClusterLife
 from replica.member.copy import Around, SourceCopy
 from replica.member.edge_feed_port import FeedPort
 from replica.member.hosted import HostedPort
+from replica.member.scrubs import Scrubs
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.model.catalog import Catalog
 from replica.model.edge_trust import LiveTrust
@@ -48,6 +49,7 @@ class MemberReads:
         self.broken: dict[str, ZaibeiError] = {}  # sources out of service, and why
         self.warnings: dict[str, str] = {}  # what a source's start found that a person must know; stays until the next start
         self._watching = contextlib.ExitStack()
+        self.scrubs: Scrubs | None = None  # from the start on
         self.takeover = TakeoverService()
         self.feed_addresses: tuple[Address, ...] = ()
         self.beat_addresses: tuple[Address, ...] = ()

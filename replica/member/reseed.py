@@ -1,8 +1,9 @@
-"""Re-seeding a source that is out of service: its damaged store goes aside, its log is forgotten, its content is loaded anew.
+"""Re-seeding a source that is out of service or damaged: its store goes aside, its log is forgotten, its content is loaded anew.
 
 The order, so that a crash between any two acts leaves a member that says what is wrong and takes the same command again:
 source stopped -> store moved aside -> log retired -> empty store opened -> what clients and recursive nodes were told committed
-again (serials, a takeover) -> the feed meets the source as at first contact and loads. A source in service is never touched.
+again (serials, a takeover) -> the feed meets the source as at first contact and loads. A source in service is never touched,
+except where a scrub found its copy damaged.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def plan_of(member: Member, source: str) -> ReseedPlan:
             Code.REFUSED,
             f"{source} is hosted: it has no node to load it from, and this store may be the only copy. It is kept as it is",
         )
-    trouble = member.broken.get(source)
+    trouble = trouble_of(member, source)
     if trouble is None:
         raise ZaibeiError(
             Code.REFUSED,
@@ -105,9 +106,14 @@ def plan_of(member: Member, source: str) -> ReseedPlan:
     return ReseedPlan(source, str(trouble), store_folder(data, source), aside, None if copy is None else copy.store.state())
 
 
+def trouble_of(member: Member, source: str) -> ZaibeiError | None:
+    """Why it may be re-seeded: it is out of service, or a scrub found its copy damaged. None: it may not."""
+    return member.broken.get(source) or (None if member.scrubs is None else member.scrubs.trouble(source))
+
+
 def plan_with(member: Member, token: str) -> ReseedPlan:
     """The plan a token names, as the world stands now. Raises ZaibeiError(REFUSED)."""
-    for source in member.broken:
+    for source in [one.name for one in member.settings.sources if one.hosted != one.name and trouble_of(member, one.name)]:
         plan = plan_of(member, source)
         if plan.token() == token:
             return plan
@@ -124,6 +130,7 @@ async def run(member: Member, token: str) -> ReseedPlan:
     async with member.changing:
         plan = plan_with(member, token)
         log.warning("re-seeding", extra={"fields": {"source": plan.source, "aside": str(plan.aside), "why": plan.why}})
+        member.broken.setdefault(plan.source, ZaibeiError(Code.DAMAGED, plan.why))
         await member.take_out(plan.source)
         await asyncio.to_thread(put_aside, plan.store, plan.aside)
         await member.forget_log(plan.source)

@@ -102,6 +102,7 @@ class MemberSettings:
         publishers: adapters that make a takeover known, by their names.
         shadow_prefix: for rehearsals.
         issuers: name -> Ed25519 public key of the top-level nodes whose orders count.
+        scrub_days: between two scrubs of one copy, 0: only when asked for; scrub_mb_s: million octets read in a second.
         cluster: None: this member works alone.
         trust_files: of the CA whose sources may come in beside the pinned ones; None: pins alone count.
     """
@@ -122,6 +123,8 @@ class MemberSettings:
     open_files: int = 512
     journal_keep_octets: int = 2_048 * MB
     disk_reserve_octets: int = 256 * MB
+    scrub_days: int = 0
+    scrub_mb_s: int = 16
     cluster: ClusterSettings | None = None
     trust_files: TrustFiles | None = None
     pins: Pins = field(init=False)

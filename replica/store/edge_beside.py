@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
+from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import SideGeneration
 from replica.model.position import Position
@@ -29,6 +31,15 @@ from replica.store.edge_reads import StoreReads
 from replica.store.edge_rocks import StoreBudget
 from replica.store.edge_side import OPENED, Side
 from replica.store.state_row import Stored
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFiles:
+    """Files of the live generation, held still in a folder until somebody removes it. `mark`: as `StoreBeside.mark`."""
+
+    folder: Path
+    generation: int
+    mark: str
 
 
 class StoreBeside(StoreReads):
@@ -100,6 +111,24 @@ class StoreBeside(StoreReads):
         Raises:
             ZaibeiError: DISK_FULL, DISK_FAILED, DAMAGED, BUSY (again later).
         """
+        target, live, entry, digest = self._hold_live()
+        try:
+            return Checkpoint(target, manifest_of(live, self.source, self._hashes.describe(target, throttle), entry, digest))
+        except ZaibeiError:
+            remove_tree(target)
+            raise
+
+    def hold_still(self) -> HeldFiles:
+        """As `checkpoint`, without hashing: the files in a folder of the caller's own, who removes it. Raises as it."""
+        target, live, _, _ = self._hold_live()
+        return HeldFiles(target, live.number, _mark(live))
+
+    @property
+    def mark(self) -> str:
+        """Which files the live generation is, so that what was found of earlier ones is not taken for these."""
+        return _mark(self._live)
+
+    def _hold_live(self) -> tuple[Path, Generation, tuple[int, int], ContentDigest]:
         self._budget.disk.require_room()
         with self._reading() as live:
             live.rocks.flush()  # nearly everything, while applying goes on
@@ -107,12 +136,7 @@ class StoreBeside(StoreReads):
                 live.rocks.flush()
                 target = next_folder(self._folder)
                 live.rocks.checkpoint(target)
-                entry, digest = (live.row.index, live.row.term), live.digest
-        try:
-            return Checkpoint(target, manifest_of(live, self.source, self._hashes.describe(target, throttle), entry, digest))
-        except ZaibeiError:
-            remove_tree(target)
-            raise
+                return target, live, (live.row.index, live.row.term), live.digest
 
     def hold_side(self, number: int, begun: int, throttle: Throttle = no_throttle) -> Checkpoint:
         """Hold a loaded generation's files still, with the manifest of its load. Blocks long (hashing), any thread.
@@ -204,3 +228,8 @@ class StoreBeside(StoreReads):
         reaper = threading.Thread(target=reap, name="zaibei-store-reaper", daemon=True)
         self._reapers[folder] = reaper
         reaper.start()
+
+
+def _mark(live: Generation) -> str:
+    home = live.rocks.folder
+    return f"{home.name}/{home.stat().st_ino}"

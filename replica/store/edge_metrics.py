@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from replica.model.group_state import GroupState
+from replica.store.scrub import DAMAGED, Finding, Scrubbed
 
 
 class StoreMetrics:
@@ -29,3 +30,22 @@ class StoreMetrics:
         self.index.labels(source).set(state.index)
         self.generation.labels(source).set(state.generation)
         self.log.labels(source).set(log_octets)
+
+
+class ScrubMetrics:
+    """Of a member's scrubs, by source. Alarm when `sound_time` is older than twice the interval, or `damaged` is 1."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        name, labels = "zaibei_scrub", ("source",)
+        self.sound = Gauge(
+            f"{name}_sound_time_seconds", "Unix time at which the copy was last read and sound", labels, registry=registry
+        )
+        self.damaged = Gauge(f"{name}_damaged", "1 while the last scrub that could look found damage", labels, registry=registry)
+        self.octets = Gauge(f"{name}_read_bytes", "Keys and values that the last scrub read", labels, registry=registry)
+
+    def found(self, source: str, found: Scrubbed) -> None:
+        """After each scrub."""
+        self.damaged.labels(source).set(int(found.finding in DAMAGED))
+        self.octets.labels(source).set(found.octets)
+        if found.finding is Finding.SOUND:
+            self.sound.labels(source).set(found.at_ms / 1_000)

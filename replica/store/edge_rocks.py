@@ -50,7 +50,7 @@ class BudgetLimits:
         cache_octets: block cache; write_buffer_octets: memtables of all stores together; memtable_octets: one store's memtable.
         open_files: descriptors of all stores together; stores_max: how many stores share them.
         log_octets_max, log_batches_max: change log kept by one store; chains_max: boundaries kept, longer than the log.
-        background_jobs: flush and compaction threads.
+        background_jobs: flush and compaction threads; compacts: files are merged in the background.
     """
 
     cache_octets: int = 256 * 1024 * 1024
@@ -64,6 +64,7 @@ class BudgetLimits:
     chains_max: int = 262_144
     quarantine_memory_max: int = 100_000
     background_jobs: int = 2
+    compacts: bool = True
 
 
 class StoreBudget:
@@ -127,6 +128,7 @@ def options(budget: StoreBudget | None = None) -> Options:
     made.set_compression_type(DBCompressionType.lz4())
     made.set_level_compaction_dynamic_level_bytes(True)
     made.set_max_background_jobs(limits.background_jobs)
+    made.set_disable_auto_compactions(not limits.compacts)
     made.set_enable_blob_files(True)
     made.set_min_blob_size(BLOB_OCTETS_MIN)
     made.set_blob_file_size(64 * 1024 * 1024)

@@ -187,6 +187,39 @@ def test_metrics(running: MemoryMember, terminal: Terminal) -> None:
     assert terminal.document("metrics", "zaibei_store")["samples"][0]["value"] == 3.0
 
 
+@pytest.mark.parametrize(
+    ("findings", "exit_code"),
+    [
+        (["sound", "sound"], 0),
+        (["sound", None], 11),
+        (["sound", "unknown"], 11),
+        (["unreadable", None], 9),
+        (["different"], 9),
+        ([], 11),
+    ],
+)
+def test_copies_for_monitors(running: MemoryMember, terminal: Terminal, findings: list[str | None], exit_code: int) -> None:
+    running.proofs["copies"] = [copy_row(f"node-{place}", finding) for place, finding in enumerate(findings)]
+    assert terminal.at("copy", "list", "--check").exit_code == exit_code
+    assert terminal.at("copy", "list").exit_code == 0
+
+
+def test_a_scrub_is_waited_for(running: MemoryMember, terminal: Terminal) -> None:
+    running.proofs["scrub"] = {"asked_ms": 1_800_000_000_000}
+    running.proofs["copies"] = [copy_row("node-a", "different")]
+    result = terminal.at("copy", "scrub", "node-a")
+    assert result.exit_code == 9 and "different" in result.stdout and "2027-01-15 08:00 UTC" in result.stdout
+    running.proofs["copies"] = []
+    assert terminal.at("copy", "scrub", "node-a").exit_code == 11
+    assert terminal.document("copy", "scrub", "node-a", "--no-wait")["asked_ms"] == 1_800_000_000_000
+
+
+def copy_row(source: str, finding: str | None) -> dict[str, object]:
+    at_ms = None if finding is None else 1_800_000_000_000
+    row: dict[str, object] = {"source": source, "reading": False, "waiting": False, "finding": finding, "at_ms": at_ms}
+    return {**row, "records": 3, "octets": 4_000_000, "took_ms": 900, "text": ""}
+
+
 def test_takeover_finds_its_member(running: MemoryMember, terminal: Terminal) -> None:
     running.takeover["rehearse", "node-a"] = {"result": "pass", "detail": "found at 2 of 2"}
     assert "pass: found" in terminal.at("takeover", "rehearse", "node-a").stdout

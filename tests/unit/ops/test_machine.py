@@ -15,7 +15,16 @@ from ops.config import Address, Limits, load_config
 from ops.machine import FolderLock, check_ports, prepare_folder, raise_open_files
 from replica.model.errors import Code, ZaibeiError
 
-LIMITS = Limits(memory_mb=64, open_files=128, journal_keep_mb=64, disk_reserve_mb=16, connections_max=16, feed_streams_max=1)
+LIMITS = Limits(
+    memory_mb=64,
+    open_files=128,
+    journal_keep_mb=64,
+    disk_reserve_mb=16,
+    scrub_days=0,
+    scrub_mb_s=1,
+    connections_max=16,
+    feed_streams_max=1,
+)
 
 
 @pytest.mark.parametrize(
