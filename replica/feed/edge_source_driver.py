@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -171,15 +172,17 @@ class SourceDriver:
     # -- commands
 
     def _do(self, commands: list[SourceCommand]) -> None:
-        for command in commands:
-            match command:
+        """In their order; what one of them leads to comes before the next."""
+        waiting = deque(commands)
+        while waiting:
+            match command := waiting.popleft():
                 case Say(message):
                     self._say(message)
                 case Read():
                     self._wanted = command
                     self._asked.set()
                 case Certify(position):
-                    self._do(self.session.certified(self.log.certificate(position), now()))
+                    waiting.extendleft(reversed(self.session.certified(self.log.certificate(position), now())))
                 case TakeGrant(grant):
                     self._spawn(asyncio.get_running_loop(), self._take(grant))
                 case Deliver(receipt):
