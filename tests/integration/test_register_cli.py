@@ -57,7 +57,8 @@ class Up:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, (folder / "stderr").read_text()
-        self.addresses = json.loads(line)["addresses"]["registration"]
+        self.told = json.loads(line)["addresses"]
+        self.addresses = self.told["registration"]
 
     def kill(self) -> None:
         if self.process.poll() is None:
