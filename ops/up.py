@@ -12,6 +12,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
 from hosting.answer.port import Found, Wants
 from hosting.front.connections import StreamLimits
@@ -21,6 +22,7 @@ from hosting.front.edge_front import Front, FrontConfig
 from hosting.front.edge_metrics import FrontCollector
 from hosting.front.edge_port_server import PortServer, PortServerSettings
 from hosting.front.service import FrontService
+from hosting.guard.guard import Guard
 from hosting.handle.edge_registrar import Registrar
 from ops.admin.edge_server import AdminServer
 from ops.calls import MemberCalls
@@ -160,7 +162,9 @@ async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stac
         handle = _same_port_twice(handle)
         limits, kept = StreamLimits(config.limits.connections_max), KEPT + config.limits.open_files
         places = FrontConfig(udp=handle, tcp=handle, http=http, grpc=grpc, stream_limits=limits, files_kept=kept)
-        front = Front(port, places, FrontService(port, waiting_max=places.waiting_max, registrar=lambda: port.registrar))
+        guard = Guard(config.guard)
+        service = FrontService(port, waiting_max=places.waiting_max, registrar=lambda: port.registrar, guard=guard)
+        front = Front(port, places, service)
         bound = await front.start()
         stack.push_async_callback(front.stop)
         stack.callback(FrontCollector(front, seat.registry).close)
@@ -172,7 +176,14 @@ async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stac
     fronts = FrontProcesses(
         config.member.data,
         listen.fronts,
-        {"udp": handle, "tcp": handle, "http": http, "grpc": grpc, "reuse_port": True},
+        {
+            "udp": handle,
+            "tcp": handle,
+            "http": http,
+            "grpc": grpc,
+            "reuse_port": True,
+            "guard": asdict(config.guard),
+        },
         _pairs(listen.metrics),
     )
     server = PortServer(port, PortServerSettings(fronts.socket))

@@ -19,6 +19,7 @@ import msgspec
 from hosting.front.edge_front import Bound, FrontConfig
 from hosting.front.edge_main import FrontProcess, run_front
 from hosting.front.edge_port_client import PortClientSettings
+from hosting.guard.limits import GuardLimits
 
 LOCK_TRIES_MAX = 20
 LOCK_AGAIN_S = 0.02
@@ -34,6 +35,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     beat_silence_ms_max: int = 50
     lock: str = ""
     metrics: tuple[tuple[str, int], ...] = ()
+    guard: GuardLimits = GuardLimits()
 
 
 def _take(path: Path) -> bool:
@@ -65,7 +67,8 @@ def main(arguments: list[str]) -> int:
         return 2
     if given.lock and not _take(Path(given.lock)):
         return 0  # it goes on
-    front = FrontConfig(given.udp, given.tcp, given.http, given.grpc, given.reuse_port)
+    places = (given.udp, given.tcp, given.http, given.grpc)
+    front = FrontConfig(*places, given.reuse_port, guard=given.guard)
     owner = PortClientSettings(Path(given.socket), beat_silence_ms_max=given.beat_silence_ms_max)
     try:
         run_front(FrontProcess(front, owner, given.metrics), _ready)

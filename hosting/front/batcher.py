@@ -19,8 +19,13 @@ from hosting.answer.port import AnswerPort, Found
 from hosting.answer.question import Answer, Question
 from hosting.answer.resolve import Plan, answer_plan, answer_record, plan
 from hosting.answer.standing import TRY_ANOTHER, Standing, no_standing, standing_of
+from hosting.guard.guard import Guard
 from replica.model.errors import ZaibeiError
 from replica.model.identifier import NAME_OCTETS_MAX
+
+CROWDED = 1 / 2  # of the questions that may wait: from here on each source has its share
+SHEDDING = 3 / 4  # from here on only short ways are gone
+ASKED_TOO_OFTEN = Answer(TRY_ANOTHER, b"this identifier is asked for too often here; ask another site")
 
 
 class Sink(Protocol):
@@ -42,6 +47,8 @@ class Counters:
     questions: int = 0
     batches: int = 0
     overflowed: int = 0
+    unfair: int = 0  # of a source that had more than its share while many waited
+    shed: int = 0  # dear or unknown, while many waited
     paused: int = 0
     failed_reads: int = 0
     by_code: dict[int, int] = field(default_factory=dict)
@@ -58,6 +65,9 @@ class _Lane:
         self.plan_keys: list[bytes] = []
         self.plan_jobs: list[tuple[Sink, Any, Question, Plan]] = []
 
+    def __len__(self) -> int:
+        return len(self.jobs) + len(self.plan_jobs)
+
 
 class Batcher:
     """See the module.
@@ -68,6 +78,7 @@ class Batcher:
         in_flight_max: calls of the port under way at once; 2 keep a socket port busy.
         waiting_max: questions waiting for their call; more are refused with 2 (datagrams: dropped).
         wall_clock: Unix seconds, for the end of orders to block.
+        guard: says which identifiers are asked for too often.
     """
 
     def __init__(
@@ -78,11 +89,15 @@ class Batcher:
         in_flight_max: int = 2,
         waiting_max: int = 20_000,
         wall_clock: Callable[[], float] = time.time,
+        guard: Guard | None = None,
     ) -> None:
         self.port = port
         self.counters = Counters()
         self._paused, self._wall_clock = paused, wall_clock
         self._in_flight_max, self._waiting_max = in_flight_max, waiting_max
+        self._crowded_from, self._shed_from = waiting_max * CROWDED, waiting_max * SHEDDING
+        self._guard = guard or Guard()
+        self._flying: dict[str, int] = {}  # source -> questions of calls under way
         self._heads = Heads()
         self._lanes: dict[str, _Lane] = {}
         self._waiting = 0
@@ -111,17 +126,22 @@ class Batcher:
                 )
                 return True
             self._schedule()
-        self._waiting += 1
         prefix, slash, suffix = question.handle.partition(b"/")
         head = self._heads.find(prefix)
         if head is not None and slash and len(question.handle) <= NAME_OCTETS_MAX:
+            if self._waiting >= self._crowded_from and self._has_its_share(head.source):
+                return False
+            self._waiting += 1
             lane = self._lanes.get(head.source)
             if lane is None:
                 lane = self._lanes[head.source] = _Lane()
             lane.keys.append(head.start + (suffix.upper() if head.fold else suffix))
             lane.jobs.append((sink, context, question, head.prefix))
+        elif self._waiting >= self._shed_from:
+            self.counters.shed += 1  # cheap and known first: this one needs a plan, or its prefix is nobody's
+            return False
         else:
-            self._ask_slowly(sink, context, question)
+            return self._ask_slowly(sink, context, question)
         return True
 
     def close(self) -> None:
@@ -130,16 +150,31 @@ class Batcher:
         for call in self._calls:
             call.cancel()
 
-    def _ask_slowly(self, sink: Sink, context: Any, question: Question) -> None:
+    def _has_its_share(self, source: str) -> bool:
+        """While many wait: has this source its part of the room, of which a quarter is left for one that comes anew?"""
+        room = self._waiting_max - self._waiting_max // 4
+        if self._held(source) < room // len(self._lanes.keys() | self._flying.keys() | {source}):
+            return False
+        self.counters.unfair += 1
+        return True
+
+    def _held(self, source: str) -> int:
+        lane = self._lanes.get(source)
+        return self._flying.get(source, 0) + (len(lane) if lane is not None else 0)
+
+    def _ask_slowly(self, sink: Sink, context: Any, question: Question) -> bool:
         catalog = self._heads.catalog
         todo = plan(question, catalog, int(self._wall_clock() * 1_000) if catalog.blocks else 0)
         if isinstance(todo, Answer):
-            self._waiting -= 1
             self._answer_now(sink, context, question, todo)
-            return
+            return True
+        if self._waiting >= self._crowded_from and self._has_its_share(todo.source):
+            return False
+        self._waiting += 1
         lane = self._lanes.setdefault(todo.source, _Lane())
         lane.plan_keys.extend(todo.keys)
         lane.plan_jobs.append((sink, context, question, todo))
+        return True
 
     def _answer_now(self, sink: Sink, context: Any, question: Question, answer: Answer) -> None:
         self.counters.questions += 1
@@ -171,14 +206,22 @@ class Batcher:
     async def _call(self, lanes: dict[str, _Lane]) -> None:
         found: Found = {}
         why = "not held here"
+        sinks: set[Sink] = set()
+        counts = {source: len(lane) for source, lane in lanes.items()}
+        for source, count in counts.items():
+            self._flying[source] = self._flying.get(source, 0) + count
+        second = int(asyncio.get_running_loop().time())
+        for lane in lanes.values():
+            over = self._guard.names(lane.keys, second)
+            if over:
+                self._hold_back(lane, over, sinks)
         try:
             found = await self.port.get_many({source: lane.keys + lane.plan_keys for source, lane in lanes.items()})
         except ZaibeiError as exc:
             self.counters.failed_reads += 1
             why = exc.trouble.message
         finally:
-            self._waiting -= sum(len(lane.jobs) + len(lane.plan_jobs) for lane in lanes.values())
-        sinks: set[Sink] = set()
+            self._landed(counts)
         self.counters.batches += 1
         for source, lane in lanes.items():
             values, view = found.get(source, ((), None))
@@ -186,6 +229,24 @@ class Batcher:
             self._deliver(lane, values, standing, sinks)
         for sink in sinks:
             sink.finish()
+
+    def _landed(self, counts: dict[str, int]) -> None:
+        for source, count in counts.items():
+            self._waiting -= count
+            self._flying[source] -= count
+            if not self._flying[source]:
+                del self._flying[source]
+
+    def _hold_back(self, lane: _Lane, over: set[bytes], sinks: set[Sink]) -> None:
+        """Answer 2 to questions for identifiers that are asked for too often; the others stay in the lane."""
+        held = [(job, key) for job, key in zip(lane.jobs, lane.keys, strict=True) if key in over]
+        kept = [(job, key) for job, key in zip(lane.jobs, lane.keys, strict=True) if key not in over]
+        lane.jobs, lane.keys = [job for job, _ in kept], [key for _, key in kept]
+        self.counters.questions += len(held)
+        for (sink, context, question, _), _ in held:
+            self._count(TRY_ANOTHER)
+            sinks.add(sink)
+            sink.answered(context, question, ASKED_TOO_OFTEN)
 
     def _deliver(self, lane: _Lane, values: Sequence[bytes | None], standing: Standing, sinks: set[Sink]) -> None:
         self.counters.questions += len(lane.jobs) + len(lane.plan_jobs)

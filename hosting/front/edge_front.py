@@ -16,6 +16,8 @@ from hosting.front.edge_tcp import listen_tcp
 from hosting.front.edge_udp import UdpLimits, UdpListener, bind_udp
 from hosting.front.pause import TICK_MS
 from hosting.front.service import FrontService
+from hosting.guard.guard import Guard
+from hosting.guard.limits import GuardLimits
 
 SWEEP_S = 2.0
 
@@ -30,6 +32,7 @@ class FrontConfig:
         udp, tcp: the Handle protocol. `http`: the JSON API and the tunnel. `grpc`: hosting.v1.Resolver.
         reuse_port: several fronts share the same addresses (SO_REUSEPORT).
         waiting_max: questions that may wait for the stores.
+        guard: how much a client or an identifier may take.
         files_kept: open files of this process that are not for connections (its stores').
     """
 
@@ -42,6 +45,7 @@ class FrontConfig:
     udp_limits: UdpLimits = field(default_factory=UdpLimits)
     stream_limits: StreamLimits = field(default_factory=StreamLimits)
     files_kept: int = KEPT
+    guard: GuardLimits = field(default_factory=GuardLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Front:
 
     def __init__(self, port: AnswerPort, config: FrontConfig, service: FrontService | None = None) -> None:
         self.config = config
-        self.service = service or FrontService(port, waiting_max=config.waiting_max)
+        self.service = service or FrontService(port, waiting_max=config.waiting_max, guard=Guard(config.guard))
         limits = fitted(config.stream_limits, raise_open_files(), config.files_kept)
         self.tcp, self.http = Connections(limits), Connections(limits)
         self.udp: list[UdpListener] = []

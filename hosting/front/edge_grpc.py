@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import unquote
 
 import grpc
 
@@ -19,6 +21,8 @@ from hosting.answer.resolve import NOTHING, Plan, answer_plan, answer_record, pl
 from hosting.answer.standing import FOUND, TRY_ANOTHER, Standing, freshness_of, no_standing, standing_of
 from hosting.front.edge_health import add_health
 from hosting.front.service import FrontService
+from hosting.guard.clients import client_of
+from hosting.guard.guard import OVER_STREAM, REFUSED
 from hosting.v1 import resolve_pb2, resolve_pb2_grpc
 from replica.model.errors import ZaibeiError
 from replica.model.handle.codes import ResponseCode
@@ -92,6 +96,12 @@ class _Batch:
         self.codes[at] = code
 
 
+def host_of(peer: str) -> str:
+    """The address in what gRPC calls a peer: `ipv4:192.0.2.1:5000`, `ipv6:%5B2001:db8::1%5D:5000`."""
+    kind, _, place = peer.partition(":")
+    return unquote(place).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
+
+
 class _Lane:
     """The names of one batch that one source answers: first those that need one key each, then those with plans."""
 
@@ -140,6 +150,11 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"1 to {IDENTIFIERS_MAX} identifiers, and at most {FILTERS_MAX} indexes and types",
             )
+        why_not = self._held_back(context.peer(), len(names))
+        if why_not == REFUSED:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this network is refused")
+        if why_not:
+            return _Batch(names, b"too many questions from your network; ask another site")
         batch = _Batch(names)
         if self._service.watch.paused():
             return _Batch(names, b"this member stood still; ask another site")
@@ -150,6 +165,15 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
         except ZaibeiError as exc:
             return _Batch(names, f"{exc.trouble.message}; ask another site".encode())
         return batch
+
+    def _held_back(self, peer: str, names: int) -> str:
+        """Why the guard holds a call back: REFUSED, OVER_STREAM, or empty: it does not."""
+        guard, host = self._service.guard, host_of(peer)
+        if not guard.admits(host):
+            return REFUSED
+        client = b"" if guard.trusts(host) else client_of(host)
+        within = not client or guard.stream(client, names, int(time.monotonic())) == names
+        return "" if within else OVER_STREAM
 
     async def _read(self, names: Sequence[bytes], blank: Question, batch: _Batch) -> None:
         """Plan every name, read all keys at once, answer. `blank` carries the filters, which all names share."""

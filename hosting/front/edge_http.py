@@ -42,6 +42,7 @@ from replica.model.handle.answers import Peeked
 from replica.model.handle.codes import ResponseCode, http_status
 
 _TOO_BUSY: Final = b"this member cannot answer in time; ask another site"
+_TOO_MANY: Final = Page(503, b'{"responseCode":3,"message":"too many questions from your network"}')
 _HEADERS_MAX: Final = 64
 LINGER_S: Final = 1.0
 
@@ -61,7 +62,7 @@ class HttpConnection(StreamConnection):
     """One HTTP peer."""
 
     def __init__(self, service: FrontService, connections: Connections) -> None:
-        super().__init__(connections)
+        super().__init__(connections, service.guard)
         self._service = service
         self._parser = httptools.HttpRequestParser(self)
         self._slots: deque[_Slot] = deque()
@@ -130,6 +131,10 @@ class HttpConnection(StreamConnection):
         slot = _Slot(not self._parser.should_keep_alive(), method == b"HEAD")
         self._slots.append(slot)
         self.in_flight += 1
+        if not self.within(1):
+            self._fill(slot, page_response(_TOO_MANY, close=slot.close, head_only=slot.head_only))
+            self._closing = self._closing or slot.close
+            return
         wanted = read_request(HttpRequest(method, self._url, self._type, b"".join(self._body)))
         if isinstance(wanted, Resolve):
             slot.look = wanted.look

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from hosting.front.connections import Connections
 from hosting.front.edge_front import Front
+from hosting.guard.guard import GuardCounters
 
 
 class FrontCollector(Collector):
@@ -32,6 +33,8 @@ class FrontCollector(Collector):
         for name, text, count in (
             ("batches", "Calls of the answer port", counters.batches),
             ("overflowed", "Questions refused because too many were waiting", counters.overflowed),
+            ("unfair", "Questions refused because their source had its share while many were waiting", counters.unfair),
+            ("shed", "Questions refused because they were dear or unknown while many were waiting", counters.shed),
             ("paused", "Questions refused because they may have waited over a pause of this process", counters.paused),
             ("failed_reads", "Calls of the answer port that failed", counters.failed_reads),
             ("pauses", "Pauses of this process that were noticed", self._front.service.watch.pauses),
@@ -41,8 +44,21 @@ class FrontCollector(Collector):
             yield CounterMetricFamily(
                 "zaibei_front_grpc_identifiers", "Identifiers asked over gRPC", value=self._front.grpc.resolver.identifiers
             )
+        yield from self._guarded()
         yield from self._datagrams()
         yield from self._streams()
+
+    def _guarded(self) -> Iterable[Metric]:
+        guard = self._front.service.guard
+        held = CounterMetricFamily("zaibei_front_held_back", "Held back by the guard, by its rule", labels=["rule"])
+        for name in GuardCounters.__dataclass_fields__:
+            held.add_metric([name], getattr(guard.counters, name))
+        yield held
+        yield CounterMetricFamily(
+            "zaibei_front_guard_overflows",
+            "Times that more clients or names came in a second than are counted",
+            value=guard.overflows,
+        )
 
     def _datagrams(self) -> Iterable[Metric]:
         for name in ("received", "sent", "unsent", "malformed", "dropped", "too_long"):

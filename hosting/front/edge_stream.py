@@ -7,13 +7,16 @@ import time
 from typing import cast
 
 from hosting.front.connections import Connections
+from hosting.guard.clients import client_of
+from hosting.guard.guard import Guard
 
 
 class StreamConnection(asyncio.Protocol):
     """One peer. Subclasses read in `data_received`, collect octets in `outbox` and call `send_out`."""
 
-    def __init__(self, connections: Connections) -> None:
-        self.connections = connections
+    def __init__(self, connections: Connections, guard: Guard) -> None:
+        self.connections, self.guard = connections, guard
+        self.client = b""  # empty: nothing is counted against it
         self.transport: asyncio.Transport | None = None
         self.last_heard_s = time.monotonic()
         self.partial_since_s: float | None = None
@@ -27,6 +30,15 @@ class StreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         if not self.connections.admit(self):
             self.transport.abort()
+            return
+        name = transport.get_extra_info("peername")
+        host = str(name[0]) if name else ""
+        if not self.guard.admits(host):
+            self.connections.cut("refused_network", self)
+            return
+        self.guard.connected(host, int(time.monotonic()))
+        if not self.guard.trusts(host):
+            self.client = client_of(host)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -44,6 +56,10 @@ class StreamConnection(asyncio.Protocol):
             self.partial_since_s = None
         elif self.partial_since_s is None:
             self.partial_since_s = self.last_heard_s
+
+    def within(self, requests: int) -> int:
+        """How many of so many requests that came are taken."""
+        return self.guard.stream(self.client, requests, int(time.monotonic())) if self.client else requests
 
     def finished_one(self) -> None:
         """A request was read to its end: what comes next starts its own time."""

@@ -12,16 +12,18 @@ from hosting.front.connections import Connections
 from hosting.front.edge_stream import StreamConnection
 from hosting.front.exchange import Registering
 from hosting.front.service import FrontService
+from replica.model.handle.answers import Peeked
 from replica.model.handle.stream import Deframer
 
 _TOO_BUSY: Final = Answer(TRY_ANOTHER, b"this member cannot answer in time; ask another site")
+_TOO_MANY: Final = Answer(TRY_ANOTHER, b"too many questions from your network; ask another site")
 
 
 class TcpConnection(StreamConnection):
     """One peer. After octets that are no envelope nothing can be told apart any more, and the connection is closed."""
 
     def __init__(self, service: FrontService, connections: Connections) -> None:
-        super().__init__(connections)
+        super().__init__(connections, service.guard)
         self._service = service
         self._deframer = Deframer()
         self._backlog: deque[bytes] = deque()
@@ -36,12 +38,26 @@ class TcpConnection(StreamConnection):
         messages = self._deframer.feed(data)
         if messages:
             self.finished_one()
+            taken = self.within(len(messages))
+            if taken < len(messages):
+                messages = messages[:taken] + self._over(messages[taken:])
             self._backlog.extend(messages)
             self._work()
         if self._deframer.fault is not None:
             self.connections.cut("malformed", self)
             return
         self.heard(partial=self._deframer.octets_held > 0)
+
+    def _over(self, messages: list[bytes]) -> list[bytes]:
+        """Answer questions beyond the limit at once; what is no question goes on: it has limits of its own."""
+        others = []
+        for message in messages:
+            taken = self._service.exchange.take(message)
+            if isinstance(taken, tuple) and isinstance(taken[0], Peeked) and taken[1] is not None:
+                self.outbox.append(self._service.exchange.answer(taken[0], taken[1], _TOO_MANY, self._service.expires()))
+            else:
+                others.append(message)
+        return others
 
     def _work(self) -> None:
         """Take messages while not too many are under way; `finish` comes back for the rest."""

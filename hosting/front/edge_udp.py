@@ -2,7 +2,7 @@
 
 What cannot be answered in time is dropped, never queued: the client asks again after 500 ms. Answers over
 `answer_octets_max` become a short 2 that sends the client to TCP, so that a forged sender's address gains at most
-that much from us (amplification).
+that much from us (amplification). How much one client gets in all, hosting/guard says.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hosting.answer.question import Answer, Question
 from hosting.answer.standing import TRY_ANOTHER, Standing
 from hosting.front.exchange import Registering
 from hosting.front.service import FrontService
+from hosting.guard.guard import Datagram
 from replica.model.handle.answers import Peeked
 from replica.model.handle.codes import DATAGRAM_OCTETS_MAX
 from replica.model.handle.fragments import Reassembler, datagrams
@@ -24,6 +25,8 @@ from replica.native import Datagrams
 RECEIVED_OCTETS_MAX: Final = 2_048  # standard clients send at most 512
 _TRUNCATED = 0x20
 _SOCKADDR_IN6_OCTETS: Final = 28
+_TOO_LONG: Final = b"the answer is too long for UDP; ask over TCP"
+_TOO_MANY: Final = Answer(TRY_ANOTHER, b"ask over TCP")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class UdpListener:
         self.limits = limits
         self.counters = UdpCounters()
         self.reassembler = Reassembler(limits.fragments_max, limits.fragment_octets_max, limits.fragment_age_ms_max)
+        self._answer_octets_max = min(limits.answer_octets_max, service.guard.limits.udp_answer_octets_max)
         self._service = service
         self._socket = endpoint
         self._datagrams = Datagrams(endpoint.fileno(), limits.batch_max, RECEIVED_OCTETS_MAX)
@@ -86,6 +90,9 @@ class UdpListener:
         except OSError:
             return  # an error of an earlier send, reported by the kernel on this socket
         self.counters.received += len(received)
+        received, slipped = self._service.guard.datagrams(received, int(self._loop.time()))
+        if slipped:
+            self._slip(slipped)
         take, ask = self._service.exchange.take, self._service.batcher.ask
         for data, peer in received:
             if len(data) > 2 and data[2] & _TRUNCATED:
@@ -118,11 +125,21 @@ class UdpListener:
             self._out.append((message, peer))
 
     def _send_long(self, message: bytes, echo: Peeked, question: Question, answer: Answer, peer: bytes) -> None:
-        if len(message) > self.limits.answer_octets_max:
-            self.counters.too_long += 1
-            short = Answer(TRY_ANOTHER, b"the answer is too long for UDP; ask over TCP", answer.standing)
+        too_long = len(message) > self._answer_octets_max
+        if too_long or not self._service.guard.long_answer(peer, len(message), int(self._loop.time())):
+            self.counters.too_long += too_long
+            short = Answer(TRY_ANOTHER, _TOO_LONG, answer.standing)
             message = self._service.exchange.answer(echo, question, short, self._expires)
         self._send(message, peer)
+
+    def _slip(self, slipped: list[Datagram]) -> None:
+        """Tell some to ask over TCP, where no address can be forged; never in more octets than they sent."""
+        for data, peer in slipped:
+            taken = self._service.exchange.take(data)
+            if isinstance(taken, tuple) and isinstance(taken[0], Peeked) and taken[1] is not None:
+                message = self._service.exchange.answer(taken[0], taken[1], _TOO_MANY, self._service.expires())
+                if len(message) <= len(data):
+                    self._out.append((message, peer))
 
     def _send(self, message: bytes, peer: bytes) -> None:
         for datagram in datagrams(message):

@@ -13,6 +13,7 @@ from hosting.answer.standing import Standing, no_standing, standing_of
 from hosting.front.batcher import Batcher
 from hosting.front.exchange import Exchange, Registering, SiteAsked
 from hosting.front.pause import PauseWatch
+from hosting.guard.guard import Guard
 from hosting.handle.edge_json import JsonSaid
 from hosting.handle.edge_registrar import Registrar
 from hosting.handle.json_asks import JsonAsked
@@ -53,6 +54,7 @@ class FrontService:
     Args:
         port: whoever owns the stores.
         wall_clock: Unix seconds, for the expiration time of answers.
+        guard: who is answered at all.
         registrar: who answers messages that register; None: no source lives here, or not yet.
     """
 
@@ -64,13 +66,15 @@ class FrontService:
         waiting_max: int = 20_000,
         wall_clock: Callable[[], float] = time.time,
         registrar: Callable[[], Registrar | None] = lambda: None,
+        guard: Guard | None = None,
     ) -> None:
         self.port = port
         self.exchange = Exchange(self.expires, lambda: registrar() is not None)
         self._registrar = registrar
         self._registrations: set[asyncio.Task[None]] = set()
         self.watch = watch or PauseWatch()
-        self.batcher = Batcher(port, self.watch.paused, waiting_max=waiting_max, wall_clock=wall_clock)
+        self.guard = guard or Guard()
+        self.batcher = Batcher(port, self.watch.paused, waiting_max=waiting_max, wall_clock=wall_clock, guard=self.guard)
         self._wall_clock = wall_clock
         self._view_calls: set[asyncio.Task[None]] = set()
 

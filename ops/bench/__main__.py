@@ -20,6 +20,7 @@ from rich.table import Table
 
 from ops.bench.bench import FULL, LONG_FLOOD_S, LONG_KILLS, QUICK, Bench, Stage
 from ops.bench.edge_answers import end_to_end, resolution, under_changes
+from ops.bench.edge_guarded import guarded
 from ops.bench.edge_ingest import ingest, load, updates, use_member_threading
 from ops.bench.edge_many import core, groups
 from ops.bench.edge_repair import catch_up, memory, transfer
@@ -39,6 +40,7 @@ MAIN: dict[str, Stage] = {
     "load": load,
     "resolution": resolution,
     "changes": under_changes,
+    "guard": guarded,
 }
 CLUSTER: dict[str, Stage] = {
     "replicated": replicated,

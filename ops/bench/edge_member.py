@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,14 +43,14 @@ class World:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def member(self, *, memory_mb: int = 512, fronts: int = 0, handle_port: int = 0) -> Child:
-        """Start `zaibei up`; `addresses` reads its ready line."""
+    def member(self, *, memory_mb: int = 512, fronts: int = 0, handle_port: int = 0, more: Sequence[str] = ()) -> Child:
+        """Start `zaibei up`; `addresses` reads its ready line. `more`: lines of its file, whole sections."""
         ports = free_ports(PORTS_SHARED) if fronts else [handle_port, 0, 0]
         lines = [
             "[member]", f'name = "{MEMBER}"', f'data = "{self.data}"', 'log_level = "warning"',
             "[listen]", *(f'{name} = ["127.0.0.1:{port}"]' for name, port in zip(("handle", "http", "grpc"), ports, strict=True)),
             'feed = ["127.0.0.1:0"]', 'beats = ["127.0.0.1:0"]', "metrics = []", f"fronts = {fronts}",
-            "[limits]", f"memory_mb = {memory_mb}",
+            "[limits]", f"memory_mb = {memory_mb}", *more,
             "[[source]]", f'name = "{SOURCE}"', f'fingerprint = "{self._identity.fingerprint}"',
             f'certificate_file = "{self.folder / "source" / "certificate.pem"}"', f'prefixes = ["{SOURCE}"]',
             f'pull = ["127.0.0.1:{self._port}"]', 'takeover = "never"',

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hosting.guard.limits import GuardLimits
 from ops.config.address import Address
 from ops.config.faults import ConfigError, Reading
 from ops.config.pki import pki_part
@@ -83,7 +84,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     """
     reading = Reading(origin)
     reading.unknown_sections(root)
-    sections = {name: reading.section(root, name) for name in ("member", "listen", "site", "limits", "cluster", "pki")}
+    sections = {name: reading.section(root, name) for name in ("member", "listen", "site", "limits", "guard", "cluster", "pki")}
     many = [name for name, section in SECTIONS.items() if section.many]
     arrays = {name: reading.sections(root, name) for name in many}
     _drop_ipv6_defaults(reading, sections, around)
@@ -106,6 +107,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
         listen=listen,
         site=_site(reading, sections["site"], listen),
         limits=Limits(**sections["limits"]),
+        guard=GuardLimits(**sections["guard"]),
         cluster=ClusterPart(**sections["cluster"]),
         pki=pki,
         sources=tuple(source for source in sources if source is not None),

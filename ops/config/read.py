@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -214,6 +215,16 @@ def registrar(value: object) -> Registrar:
     if not isinstance(value, dict) or set(value) != {"name", "fingerprint", "certificate"}:
         raise WrongError(f"{shown(value)} is not a registrar", example)
     return Registrar(name(value["name"]), fingerprint(value["fingerprint"]), certificate(value["certificate"]))
+
+
+def network(value: object) -> str:
+    """A network of IPv4 or IPv6 addresses, as it was written."""
+    octets = text(value)
+    try:
+        ip_network(octets)
+    except ValueError:
+        raise WrongError(f"{shown(value)} is no network", '"192.0.2.0/24" or "2001:db8::/32"') from None
+    return octets
 
 
 def url(value: object) -> str:

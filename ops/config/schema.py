@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from hosting.guard.limits import GuardLimits
 from ops.config import read
 from ops.config.read import Reader
 
@@ -13,6 +14,7 @@ HANDLE_PORT, HTTP_PORT, GRPC_PORT, FEED_PORT, BEATS_PORT, METRICS_PORT = 2641, 8
 CLUSTER_PORT = 2646
 ENROL_PORT = 2648
 REGISTRATION_PORT = 2647  # 2645 is where the examples let a source listen
+GUARD_LIMITS = GuardLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,59 @@ LIMITS = Section(
         Key("scrub_mb_s", read.whole(1, 10_000), 16, "Million octets a second read for it."),
         Key("connections_max", read.whole(16, 1_000_000), 4_096, "Client connections, TCP and HTTP each."),
         Key("feed_streams_max", read.whole(1, 10_000), 64, "Feed streams at once, in and out."),
+    ),
+)
+GUARD = Section(
+    "guard",
+    False,
+    "How much a client (a /24 of IPv4, a /56 of IPv6) or an identifier may take of one answering process; 0: not limited.",
+    (
+        Key(
+            "udp_requests_per_s",
+            read.whole(0, 10**9),
+            GUARD_LIMITS.udp_requests_per_s,
+            "Of a client over UDP; more are dropped or told to ask over TCP.",
+        ),
+        Key(
+            "udp_calm_per_s",
+            read.whole(0, 10**9),
+            GUARD_LIMITS.udp_calm_per_s,
+            "Of all clients together over UDP; above, it is a flood, and only proved addresses are answered there.",
+        ),
+        Key(
+            "udp_answer_octets_max",
+            read.whole(512, 65_536),
+            GUARD_LIMITS.udp_answer_octets_max,
+            "Longer answers are told to ask over TCP.",
+        ),
+        Key(
+            "udp_long_octets_per_s",
+            read.whole(0, 10**12),
+            GUARD_LIMITS.udp_long_octets_per_s,
+            "To a client over UDP, in answers of several datagrams.",
+        ),
+        Key(
+            "stream_requests_per_s",
+            read.whole(0, 10**9),
+            GUARD_LIMITS.stream_requests_per_s,
+            "Of a client over TCP, HTTP and gRPC together.",
+        ),
+        Key(
+            "identifier_per_s",
+            read.whole(0, 10**9),
+            GUARD_LIMITS.identifier_per_s,
+            "Questions for one identifier, by all clients.",
+        ),
+        Key(
+            "trusted",
+            read.listed(read.network, '["203.0.113.0/24"]'),
+            list(GUARD_LIMITS.trusted),
+            "Networks that are not counted: your recursive nodes.",
+            '["127.0.0.0/8", "203.0.113.0/24"]',
+        ),
+        Key(
+            "refused", read.listed(read.network, '["198.51.100.0/24"]'), [], "Networks that get no answer.", '["198.51.100.0/24"]'
+        ),
     ),
 )
 CLUSTER = Section(
@@ -341,7 +396,7 @@ TOP_LEVEL = Section(
 )
 
 _ALL = (
-    *(MEMBER, LISTEN, SITE, LIMITS, CLUSTER, PKI, SOURCE),
+    *(MEMBER, LISTEN, SITE, LIMITS, GUARD, CLUSTER, PKI, SOURCE),
     *(RECURSIVE, REQUEST_FOLDER, TOP_RECORD, ANNOUNCE),
     *(OPERATOR, TOP_LEVEL),
 )

@@ -35,6 +35,11 @@ def document(config: MemberConfig) -> dict[str, Any]:
             "ttl_s": site.ttl_s,
         },
         "limits": {key.name: getattr(config.limits, key.name) for key in SECTIONS["limits"].keys},
+        "guard": {
+            **{key.name: getattr(config.guard, key.name) for key in SECTIONS["guard"].keys},
+            "trusted": list(config.guard.trusted),
+            "refused": list(config.guard.refused),
+        },
         "cluster": {
             "listen": [str(address) for address in config.cluster.listen],
             "reach": [str(address) for address in config.cluster.reach],

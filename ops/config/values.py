@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from hosting.guard.limits import GuardLimits
 from ops.config.address import Address
 from replica.model.identity import Peer, Pins
 from replica.model.states import Mode
@@ -279,6 +280,7 @@ class MemberConfig:
     top_records: tuple[TopRecord, ...] = ()
     announces: tuple[Announce, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)  # legal, but worth a look
+    guard: GuardLimits = field(default_factory=GuardLimits)
 
     def pins(self) -> Pins:
         """Every peer this member trusts."""

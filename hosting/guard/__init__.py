@@ -1,0 +1,1 @@
+"""Guards answers: how much one client or one identifier may take."""
