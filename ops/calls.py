@@ -138,6 +138,7 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, M
                 *alarms,
                 *broken,
                 *waiting,
+                *member.refused_callers(),
                 *([] if member.scrubs is None else member.scrubs.warnings()),
                 *member.warnings.values(),
             ],

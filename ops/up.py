@@ -45,6 +45,7 @@ from replica.feed.findings import RpoTarget
 from replica.member.member import Member
 from replica.member.settings import MB, ClusterSettings, MemberSettings, SourceSettings
 from replica.model.catalog import Catalog
+from replica.model.edge_collector import settle
 from replica.model.edge_identity import Identity
 from replica.model.edge_trust import LiveTrust
 from replica.model.errors import Code, ZaibeiError
@@ -85,6 +86,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         OSError: an address cannot be bound.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    settle()
     async with contextlib.AsyncExitStack() as stack:
         port = MemberPort()
         fronts = await _start_fronts(config, port, seat, stack)
@@ -137,6 +139,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         stack.callback(sampling.cancel)
         watcher = asyncio.create_task(watch_loop(seat.registry))
         stack.callback(watcher.cancel)
+        settle()
         seat.ready(bound)
         await seat.stop.wait()
         port.member = None

@@ -25,6 +25,7 @@ from chaos.standin.registries import url_of
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Lookup as Answer
 from hosting.client.lookup import Server
+from replica.model.edge_collector import settle
 from replica.model.errors import ZaibeiError
 
 WATCH_S = 0.01
@@ -168,4 +169,5 @@ async def run(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    settle()
     asyncio.run(run(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

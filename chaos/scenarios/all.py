@@ -16,6 +16,7 @@ from chaos.scenarios import (
     s37_taken_over_behind,
     s38_many_at_once,
     s39_control_down,
+    s47_forged_source,
     s57_probes_blocked,
 )
 from chaos.scenarios.scenario import Scenario
@@ -35,6 +36,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     s37_taken_over_behind.SCENARIO,
     s38_many_at_once.SCENARIO,
     s39_control_down.SCENARIO,
+    s47_forged_source.SCENARIO,
     s57_probes_blocked.SCENARIO,
 )
 BY_NAME = {one.name: one for one in SCENARIOS}

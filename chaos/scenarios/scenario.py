@@ -25,6 +25,7 @@ class Act(StrEnum):
     RETURNS_WITH_WRITES = "registrations taken over; the node returns with writes nobody copied"
     RETURN_INTERRUPTED = "the return is begun twice, and the member dies in the middle of it"
     TAKEN_OVER_BEHIND = "registrations taken over while the copy is behind"
+    FORGED_AND_ROTATED = "forgers call, a node's certificate is renewed, its stolen one is revoked"
     PROBES_BLOCKED = "probes of a healthy node blocked"  # ours and the top-level node's, with a standing order in force
 
 
@@ -55,6 +56,7 @@ class Plant(StrEnum):
     LEDGER_DROPS = "what only the source wrote is not taken in"
     RETURN_FORGOTTEN = "where a return stands is kept in memory alone"
     LOSS_UNSEEN = "the loss of a takeover is not looked at"
+    REVOKED_LET_IN = "revocation lists are not looked at"
     FEED_UNHEARD = "only probes count: a source heard on its feed is taken for dead"
 
 
@@ -119,6 +121,7 @@ class Scenario:
     Args:
         name: of its file; number: of that table; story: one line of what happens.
         fence: the stage has operators, a registrar and a top-level node's key, and registrations may be taken over; None: not.
+        by_ca: member and nodes know each other by a CA of the stage's own; else by pins.
         lanes_judged: whose wrong answers count (a node that lost its own names lies to its clients; that is not ours).
         facts: what acts look up and say, by name (ops/drills/acts.py).
         red: the planted bug that must turn it red.
@@ -137,6 +140,7 @@ class Scenario:
     budgets: Budgets = Budgets()
     members: int = 1
     fence: Fence | None = None
+    by_ca: bool = False
     lanes_judged: tuple[Lane, ...] = (Lane.RECURSIVE, Lane.HEDGED, Lane.PORT)
     facts: tuple[str, ...] = ()
     needs: frozenset[Capability] = frozenset()

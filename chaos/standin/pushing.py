@@ -31,6 +31,7 @@ from chaos.standin.tally import Tally
 from replica.agent.mapping import Naming
 from replica.client import Publisher
 from replica.client.publisher import Receipt
+from replica.model.edge_collector import settle
 from replica.model.errors import ZaibeiError
 from replica.model.handle.values import HandleValue, encode_record
 from replica.model.identifier import Identifier
@@ -143,6 +144,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     path: Path = parser.parse_args().config
     try:
+        settle()
         asyncio.run(run(tomllib.loads(path.read_text(encoding="utf-8")), path.parent))
     except ZaibeiError as exc:
         sys.exit(f"node: {exc.trouble.message}")

@@ -22,6 +22,7 @@ from chaos.standin.given import Given
 from hosting.client.edge_resolver import ClientConfig, HandleClient, prefix_of
 from hosting.client.lookup import Question, Reply, Server, Turn
 from hosting.client.sites import DELEGATE_TYPES, first_tcp, ttl_of
+from replica.model.edge_collector import settle
 from replica.model.errors import ZaibeiError
 from replica.model.handle.answers import Peeked
 from replica.model.handle.codes import ResponseCode
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--upstream-s", type=float, default=UPSTREAM_S_MAX, help="patience with one server upstream")
     parser.add_argument("--token", default="", help="bearer token of the control API")
     try:
+        settle()
         asyncio.run(run(parser.parse_args()))
     except ZaibeiError as exc:
         sys.exit(f"recursive: {exc.trouble.message}")

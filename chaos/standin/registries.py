@@ -49,6 +49,7 @@ from replica.client import Publisher
 from replica.client.publisher import Receipt
 from replica.feed import edge_beats
 from replica.model.batch import OP_DELETE, Batch, Change
+from replica.model.edge_collector import settle
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.values import HandleValue, decode_record, encode_record
 from replica.model.identifier import Identifier, key_text
@@ -319,6 +320,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     path: Path = parser.parse_args().config
     try:
+        settle()
         asyncio.run(run(json.loads(path.read_text(encoding="utf-8"))))
     except ZaibeiError as exc:
         sys.exit(f"nodes: {exc.trouble.message}")

@@ -21,6 +21,7 @@ from chaos.standin.edge_serve import Ports, Standin, bind, serve
 from chaos.standin.registry import FileReader, Registry
 from chaos.standin.tally import Tally
 from replica.agent.mapping import Naming
+from replica.model.edge_collector import settle
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.types import Interface, InterfaceUse, Protocol, encode_site, site_of
 
@@ -106,6 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A stand-in secondary node.")
     parser.add_argument("--config", type=Path, required=True)
     try:
+        settle()
         asyncio.run(run(SecondaryConfig.read(parser.parse_args().config)))
     except ZaibeiError as exc:
         sys.exit(f"secondary: {exc.trouble.message}")

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from hosting.front.edge_front import Address, Bound, Front, FrontConfig
 from hosting.front.edge_metrics import FrontCollector
 from hosting.front.edge_port_client import PortClientSettings, SocketAnswerPort
+from replica.model.edge_collector import settle
 
 _log = logging.getLogger("zaibei.front")
 SWITCH_INTERVAL_S = 0.0005
@@ -87,5 +88,6 @@ def run_front(process: FrontProcess, ready: Callable[[Bound], None] = lambda bou
         await serve_front(process, stop, ready)
 
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    settle()
     uvloop.run(main())
     _log.info("front stopped")

@@ -36,6 +36,7 @@ from replica.kit.edge_inspect import Inspection
 from replica.kit.rules import Group
 from replica.kit.settings import Settings
 from replica.kit.sheet import worst
+from replica.model.edge_collector import settle
 from replica.model.edge_identity import CERTIFICATE_FILE, Identity, ensure_identity
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identity import Peer, name_of
@@ -101,6 +102,7 @@ async def _serve(console: Console, config: SourceConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     opened = await asyncio.to_thread(Source.open, config)
     try:
+        settle()
         async with opened.running():
             ready = {"ready": True, **opened.status(), "fingerprint": opened.identity.fingerprint}
             pushed = "".join(f"pushed to {name} at {address}" for name, address in config.push[:1])

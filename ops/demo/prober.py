@@ -22,6 +22,7 @@ from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Lookup as Answer
 from hosting.client.lookup import Server
 from ops.demo.judge import Lane
+from replica.model.edge_collector import settle
 from replica.model.errors import ZaibeiError
 
 WATCH_S = 0.01
@@ -156,4 +157,5 @@ async def run(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    settle()
     asyncio.run(run(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

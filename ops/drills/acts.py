@@ -24,7 +24,7 @@ from chaos.standin.tally import last_answer_ns
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Question, Reply, Server
 from ops.admin.values import SourceStatus
-from ops.drills import deceiving, returning
+from ops.drills import deceiving, forging, returning
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.stage import HOST, Stage
 from replica.model.errors import ZaibeiError
@@ -59,6 +59,7 @@ class Acts:
             Act.MASS_DELETE: self._mass_delete,
             Act.MAJORITY_AND_NODES_DIE: self._majority_and_nodes_die,
             **deceiving.acts_of(self),
+            **forging.acts_of(self),
             **returning.acts_of(self),
         }
 

@@ -109,6 +109,13 @@ def loss_unseen() -> None:
         plant(where, "too_far_behind", lambda *_: "")
 
 
+def revoked_let_in() -> None:
+    from replica.model.trust import Authority
+
+    parse = Authority.parse
+    plant(Authority, "parse", staticmethod(lambda roots, _lists=(): parse(roots)))
+
+
 def feed_unheard() -> None:
     from replica.takeover import edge_ladder
 
@@ -126,6 +133,7 @@ PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.LEDGER_DROPS: ledger_drops,
     Plant.RETURN_FORGOTTEN: return_forgotten,
     Plant.LOSS_UNSEEN: loss_unseen,
+    Plant.REVOKED_LET_IN: revoked_let_in,
     Plant.FEED_UNHEARD: feed_unheard,
 }
 BY_CONFIGURATION = (Plant.NEVER_TAKES_OVER,)  # a rule that the member's own file turns off

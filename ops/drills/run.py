@@ -24,6 +24,7 @@ from chaos.scenarios.scenario import Invariant, Plant, Scenario
 from ops import VERSION
 from ops.admin.values import SourceStatus
 from ops.drills.acts import Acts, content_of
+from ops.drills.certified_stage import CertifiedStage
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.registering_stage import RegisteringStage
 from ops.drills.stage import MEMBER, Stage
@@ -63,8 +64,7 @@ class Drill:
         return judge(self.scenario, outside)
 
     async def _play(self) -> None:
-        kind = ClusterStage if self.scenario.members > 1 else RegisteringStage if self.scenario.fence else Stage
-        async with kind(self.folder, self.scenario, self.seed, self.plant) as stage:
+        async with stage_of(self.scenario)(self.folder, self.scenario, self.seed, self.plant) as stage:
             acts = Acts(stage, self.outside, self.log, Random(self.seed))
             self._tell("the stage is set up")
             await stage.start_all()
@@ -162,6 +162,15 @@ class Drill:
         if self.outside.source_lost is None and not self.outside.lost:
             self.outside.source_lost, self.outside.source_lost_ms = 0, 0
         self._tell(f"{count} receipted names looked up, {len(wrong)} not honoured")
+
+
+def stage_of(scenario: Scenario) -> type[Stage]:
+    """What a scenario is played on."""
+    if scenario.members > 1:
+        return ClusterStage
+    if scenario.fence is not None:
+        return RegisteringStage
+    return CertifiedStage if scenario.by_ca else Stage
 
 
 def build_hash(root: Path) -> tuple[str, str]:

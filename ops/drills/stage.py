@@ -171,17 +171,21 @@ class Stage:
         for protocol in ("tcp", "udp"):
             text += ["[[resolution]]", f'protocol = "{protocol}"', f'address = "{HOST}"', f"port = {self.ports['nodes']}"]
         self._write(f"{source}.toml", "\n".join(text) + "\n")
-        identity = ensure_identity(data / "identity", source)
         protocol, port = ("udp", self.ports["nodes"]) if self.scenario.load.direct else ("tcp", self.ports["probe"])
         takeover = "never" if self.plant is Plant.NEVER_TAKES_OVER else "automatic"
         return "\n".join(
             [
-                "[[source]]", f'name = "{source}"', f'fingerprint = "{identity.fingerprint}"',
-                f"certificate = '''{identity.certificate_pem.decode()}'''", f'prefixes = ["{prefix}"]',
+                "[[source]]", f'name = "{source}"', *self.known_by(source, data / "identity"), f'prefixes = ["{prefix}"]',
                 f'takeover = "{takeover}"', f"horizon_s = {self.scenario.load.horizon_s}",
                 f'probes = [{{ protocol = "{protocol}", address = "{HOST}", port = {port} }}]',
             ]
         )  # fmt: skip
+
+    def known_by(self, source: str, folder: Path) -> list[str]:
+        """How the member knows a node, whose identity is made here: by a pin."""
+        identity = ensure_identity(folder, source)
+        pem = identity.certificate_pem.decode()
+        return [f'fingerprint = "{identity.fingerprint}"', f"certificate = '''{pem}'''"]
 
     def _nodes(self, second_site: str) -> dict[str, Any]:
         nodes = [

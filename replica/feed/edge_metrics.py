@@ -28,6 +28,7 @@ class FeedMetrics:
         self.duplicates = Counter("zaibei_feed_duplicates_total", "Batches that were there already", label, registry=registry)
         self.quarantined = Counter("zaibei_feed_quarantined_total", "Records quarantined", label, registry=registry)
         self.faults = Counter("zaibei_feed_faults_total", "Alarms and refused streams", [*label, "code"], registry=registry)
+        self.refused = Counter("zaibei_feed_refused_callers_total", "Callers whose certificate was refused", registry=registry)
         self.connected = Gauge("zaibei_feed_connected", "1 while a stream is open", label, registry=registry)
         self.state = Gauge("zaibei_feed_state", "Named state by number (FeedMark.State)", label, registry=registry)
         self.lag_changes = Gauge("zaibei_feed_lag_changes", "Changes behind the source; -1: UNKNOWN", label, registry=registry)

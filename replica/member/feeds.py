@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_puller import Puller
 from replica.feed.edge_push_server import PushService
 from replica.feed.edge_source_server import SourceService
+from replica.feed.refusals import WatchedTrusts
 from replica.member.copy import SourceCopy
 from replica.member.differences import Differences
 from replica.member.edge_feed_port import FeedPort
@@ -39,12 +41,26 @@ class MemberFeeds(MemberReads):
         settings = self.settings
         if not settings.feed_listen or not (settings.pins.peers or settings.trust_files):
             return  # nobody is pinned, so nobody could come in
-        push = PushService(self._driver_for, lambda: self._trusts, self._turn)
-        source = SourceService(self._log_for, lambda: self._trusts)
+        watched = WatchedTrusts(lambda: self._trusts, self._refused)
+        push = PushService(self._driver_for, lambda: watched, self._turn)
+        source = SourceService(self._log_for, lambda: watched)
         self._feed = FeedPort(settings.identity, self._trusts, push, source)
         await self._feed.start(settings.feed_listen)
         self.feed_addresses = self._feed.addresses
         await self._tell_health()
+
+    def _refused(self, reason: str) -> None:
+        if self._around is not None and self._around.feed_metrics is not None:
+            self._around.feed_metrics.refused.inc()
+        if self.refusals.note(reason, time.time_ns() // 1_000_000):
+            log.warning("caller of the feed refused", extra={"fields": {"why": reason, "total": self.refusals.total}})
+
+    def refused_callers(self) -> list[str]:
+        """A sentence for each reason for which callers were refused within the last hour."""
+        recent = self.refusals.recent(time.time_ns() // 1_000_000)
+        return [
+            f"callers of the feed were refused {one.count} times, the last within the hour: {reason}" for reason, one in recent
+        ]
 
     async def _tell_health(self) -> None:
         """Taking in needs one source with room on its disks; reading back one source in service."""

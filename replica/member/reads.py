@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from replica.consensus.edge_apply import ApplyThread
 from replica.consensus.edge_journal import Journal
+from replica.feed.refusals import Refusals
 from replica.member.answers import catalog_mark, catalog_of
 from replica.member.cluster_life import ClusterLife
 from replica.member.copy import Around, SourceCopy
@@ -49,6 +50,7 @@ class MemberReads:
         self.broken: dict[str, ZaibeiError] = {}  # sources out of service, and why
         self.warnings: dict[str, str] = {}  # what a source's start found that a person must know; stays until the next start
         self._watching = contextlib.ExitStack()
+        self.refusals = Refusals()  # of callers of the feed
         self.scrubs: Scrubs | None = None  # from the start on
         self.takeover = TakeoverService()
         self.feed_addresses: tuple[Address, ...] = ()
