@@ -14,7 +14,7 @@ from replica.enrol.request import names_of
 from replica.model.identity import SIGNING_KEY_OID
 from replica.model.trust import Claims
 
-BEFORE_S = 3_600  # certificates count from an hour ago: other machines' clocks may be behind
+BEFORE_S = 86_400  # certificates and lists count from a day ago: clocks of other machines may be hours behind
 LIST_DAYS = 3_650  # a list is written anew with each revocation; how old one is never stops the feed
 
 

@@ -45,6 +45,12 @@ def trust(ca: PkiFolder) -> Trust:
     return Trust(PINS, Authority.parse([ca.roots_pem()], [ca.lists_pem()]), frozenset(Role))
 
 
+@pytest.mark.parametrize("behind_s", [-3_600, 7_200, 80_000])
+def test_who_was_taken_in_just_now_is_known_to_a_member_whose_clock_is_hours_off(tmp_path: Path, behind_s: int) -> None:
+    ca = PkiFolder.create(tmp_path / "pki", "test CA")
+    assert trust(ca).identify([issued(ca)], time.time() - behind_s).name == "node-a"
+
+
 def test_a_ca_is_made_once_and_its_secrets_are_for_its_owner(tmp_path: Path) -> None:
     ca = PkiFolder.create(tmp_path / "pki", "test CA")
     assert [os.stat(tmp_path / "pki" / file).st_mode & 0o777 for file in (KEY_FILE, BOOK_FILE)] == [0o600, 0o600]
