@@ -72,6 +72,25 @@ def test_a_sound_message_comes_out_equal(message: Message, group: int) -> None:
     assert back == message and all(isinstance(entry.kind, EntryKind) for entry in back.entries)
 
 
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=5), st.integers(0, 2**40), st.data())
+def test_no_flipped_bit_of_an_append_goes_unseen(datas: list[bytes], index: int, data: st.DataObject) -> None:
+    entries = tuple(LogEntry(place, 3, octets, EntryKind.DATA) for place, octets in enumerate(datas, index + 1))
+    arrived = wire.to_wire(
+        7, Message(kind=Kind.APPEND, to=2, sender=1, term=4, log_term=2, index=index, commit=9, entries=entries)
+    )
+    assert len(arrived.sum) == wire.SUM_OCTETS and wire.fault_of(arrived) == ""
+    places = [place for place, octets in enumerate(datas) if octets]
+    if places and data.draw(st.booleans()):
+        place = data.draw(st.sampled_from(places))
+        bent = bytearray(datas[place])
+        bent[data.draw(st.integers(0, len(bent) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        arrived.entries[place] = bytes(bent)
+    else:
+        field = data.draw(st.sampled_from(["index", "commit", "group", "log_term", "term"]))
+        setattr(arrived, field, getattr(arrived, field) ^ 1)
+    assert wire.fault_of(arrived) != ""
+
+
 def append(**changes: object) -> Wire:
     fields: dict[str, object] = {"term": 5, "log_term": 2, "index": 9, "terms": [2, 5], "entries": [b"a", b"b"], **changes}
     return Wire(group=7, kind=Wire.KIND_APPEND, **fields)  # type: ignore[arg-type]
@@ -110,6 +129,7 @@ UNSOUND = {
     "an index past the end": (append(index=2**63 - 2), "too many"),
     "an unknown entry kind": (append(kinds=[0, 2]), "unknown kind"),
     "a long entry": (append(entries=[b"a", bytes(ENTRY_OCTETS_MAX + 1)]), "an entry of 1048577"),
+    "another sum": (append(sum=b"12345678"), "fail their checksum"),
     "a snapshot among entries": (changed(append(), lambda m: m.snapshot.SetInParent()), "entries in a message"),
     "a snapshot elsewhere": (Wire(group=7, kind=Wire.KIND_VOTE, snapshot=snapshot().snapshot), "with a snapshot"),
     "no snapshot": (Wire(group=7, kind=Wire.KIND_SNAPSHOT, term=1), "a snapshot without"),
