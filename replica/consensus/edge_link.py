@@ -126,7 +126,7 @@ class GrpcLinks:
             len(octets) <= MESSAGE_OCTETS_MAX, f"a message of {len(octets)} octets for a member, at most {MESSAGE_OCTETS_MAX}"
         )
         call = self._calls.get(member)
-        return call is not None and call.send(octets)
+        return call is not None and call.send(octets, message.group)
 
     def send_table(self, member: int, table: Table) -> bool:
         call = self._calls.get(member)

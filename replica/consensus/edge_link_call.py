@@ -113,9 +113,9 @@ class MemberCall:
 
     # -- what waits to leave
 
-    def send(self, message: bytes) -> bool:
+    def send(self, message: bytes, group: int) -> bool:
         """Queue a serialized GroupMessage; False: it is dropped."""
-        if self._writer is None or not self._writer.outbox.put(message):
+        if self._writer is None or not self._writer.outbox.put(message, group):
             self._dropped += 1
             return False
         self._sent += 1

@@ -1,5 +1,8 @@
 """Octets of LinkMessages, and what waits to leave on a call: messages in batches, tables and beats newest alone. Pure.
 
+Groups take turns: one that has much to say, since a member catches up with it, does not hold up what the others have to say, and
+a batch is short enough for the narrowest line that members should have (1 Mbit/s: half a second).
+
 Messages are serialized once, when they are sent; a batch is framed around them without copying them into another message first.
 """
 
@@ -43,21 +46,26 @@ class Slot(IntEnum):
 class Outbox:
     """What waits to leave on one call."""
 
-    __slots__ = ("_limits", "_messages", "_octets", "_slots")
+    __slots__ = ("_count", "_groups", "_limits", "_octets", "_slots")
 
     def __init__(self, limits: LinkLimits) -> None:
         self._limits = limits
-        self._messages: deque[bytes] = deque()
-        self._octets = 0
+        self._groups: dict[int, deque[bytes]] = {}  # of those with messages; whose turn comes next is first
+        self._octets = self._count = 0
         self._slots: list[bytes | None] = [None] * len(Slot)
 
-    def put(self, message: bytes) -> bool:
-        """Queue a serialized GroupMessage; False: the queue is full. An empty queue takes any."""
+    def put(self, message: bytes, group: int = 0) -> bool:
+        """Queue a serialized GroupMessage; False: the queue is full. A group that has none waiting may always put one: what
+        others have to say is not its fault."""
         limits = self._limits
-        full = self._octets + len(message) > limits.queue_octets_max or len(self._messages) >= limits.queue_messages_max
-        if full and self._messages:
+        full = self._octets + len(message) > limits.queue_octets_max or self._count >= limits.queue_messages_max
+        waiting = self._groups.get(group)
+        if waiting is None:
+            waiting = self._groups[group] = deque()
+        elif full:
             return False
-        self._messages.append(message)
+        waiting.append(message)
+        self._count += 1
         self._octets += len(message)
         return True
 
@@ -71,13 +79,20 @@ class Outbox:
             if octets is not None:
                 self._slots[slot] = None
                 return octets
-        if not self._messages:
+        if not self._groups:
             return None
         taken: list[bytes] = []
         octets_taken = 0
-        while self._messages and (not taken or octets_taken + len(self._messages[0]) <= BATCH_OCTETS_MAX):
-            message = self._messages.popleft()
+        while self._groups:
+            group, waiting = next(iter(self._groups.items()))
+            if taken and octets_taken + len(waiting[0]) > BATCH_OCTETS_MAX:
+                break
+            message = waiting.popleft()
             taken.append(message)
             octets_taken += len(message)
+            del self._groups[group]
+            if waiting:
+                self._groups[group] = waiting  # behind all others
         self._octets -= octets_taken
+        self._count -= len(taken)
         return batch(taken)

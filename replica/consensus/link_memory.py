@@ -178,7 +178,7 @@ class MemoryLinks:
             len(octets) <= MESSAGE_OCTETS_MAX, f"a message of {len(octets)} octets for a member, at most {MESSAGE_OCTETS_MAX}"
         )
         line = self._lines.get(member)
-        if line is None or not line.outbox.put(octets):
+        if line is None or not line.outbox.put(octets, message.group):
             self.book.metrics.dropped(member, 1)
             return False
         self.book.metrics.sent(member, 1, len(octets))

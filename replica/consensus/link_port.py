@@ -26,7 +26,7 @@ ID_OCTETS = 16  # of a cluster, a lineage and a journal
 GRPC_OCTETS_MAX = 4 * 1024 * 1024  # of one LinkMessage as gRPC takes it, both ways
 LINK_OCTETS_MAX = 3 * 1024 * 1024  # of one LinkMessage as we take it: a Hello, or a message with its entries
 MESSAGE_OCTETS_MAX = LINK_OCTETS_MAX - 64  # of one GroupMessage; an append is at most its limit and one entry more
-BATCH_OCTETS_MAX = 1024 * 1024  # messages that leave together; one message always goes
+BATCH_OCTETS_MAX = 64 * 1024  # messages that leave together; one message always goes
 
 require(MESSAGE_OCTETS_MAX > 2 * ENTRY_OCTETS_MAX, "the largest append fits a link")
 

@@ -157,7 +157,7 @@ class CoreConfig:
     heartbeat_ticks: int = 2
     pre_vote: bool = True
     check_quorum: bool = True
-    append_octets_max: int = 1024 * 1024
+    append_octets_max: int = 64 * 1024
     inflight_messages_max: int = 256
     inflight_octets_max: int = 16 * 1024 * 1024
     committed_octets_max: int = 4 * 1024 * 1024

@@ -53,7 +53,7 @@ async def test_a_message_may_be_changed_after_it_was_sent(world: World) -> None:
 
 async def test_large_turns_are_split(world: World) -> None:
     one, two = await world.pair()
-    block = b"x" * 400_000
+    block = b"x" * 25_000
     for index in range(6):
         one.links.send(2, Wire(group=7, kind=Wire.KIND_APPEND, term=1, index=index, terms=[1], entries=[block]))
     await until(lambda: len(two.heard.messages) == 6)

@@ -62,8 +62,29 @@ def test_a_full_outbox_takes_nothing_and_an_empty_one_anything() -> None:
     assert outbox.put(bytes(50)) and not outbox.put(b"")
     outbox.take()
     assert outbox.put(b"a") and outbox.put(b"b") and not outbox.put(b"c")
+    assert outbox.put(b"d", group=7) and not outbox.put(b"e", group=7)  # whose queue is full is another group's fault once only
     outbox.take()
     assert outbox.put(b"c")
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, BATCH_OCTETS_MAX)), max_size=20), st.data())
+def test_a_group_with_little_to_say_waits_for_one_message_of_each_other_group(
+    sent: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    outbox, before = Outbox(LIMITS), dict.fromkeys(range(1, 5), 0)
+    for serial, (group, size) in enumerate(sent):
+        message = peer_pb2.GroupMessage(group=group, index=serial, context=bytes(size))
+        assert outbox.put(message.SerializeToString(), group)
+    for _ in range(data.draw(st.integers(0, 3))):
+        outbox.take()
+    outbox.put(peer_pb2.GroupMessage(group=4, index=99).SerializeToString(), 4)
+    last = dict.fromkeys(range(1, 5), -1)
+    while (octets := outbox.take()) is not None:
+        for message in peer_pb2.LinkMessage.FromString(octets).messages.messages:
+            assert message.index > last[message.group]  # in order within a group
+            last[message.group] = message.index
+            before[message.group] += last[4] < 0
+    assert last[4] == 99 and all(before[group] <= 1 for group in (1, 2, 3))
 
 
 # ----------------------------------------------------------------------------------------------------------------- time
