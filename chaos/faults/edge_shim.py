@@ -55,11 +55,13 @@ GROWING = Call.WRITE | Call.OPEN | Call.TRUNCATE | Call.MKDIR
 
 
 class Act(IntEnum):
-    """What happens to a call that is hit: it fails (errno 0: it is only late), says yes and does nothing, or is the last one."""
+    """What happens to a call that is hit: it fails (errno 0: it is only late), says yes and does nothing, is the last one, or
+    waits while the whole process stands still."""
 
     FAIL = 0
     LIE = 1
     KILL = 2
+    STOP = 3
 
 
 @functools.cache
@@ -147,6 +149,10 @@ class Shim:
     def dies_at(self, pattern: str, calls: Call, skip: int) -> ShimFault:
         """SIGKILL to itself right before the call after `skip` others: a crash between two steps of persistence."""
         return self.rule(f"dies at {calls!r} {skip} {pattern}", pattern, calls, Act.KILL, skip=skip, times=1)
+
+    def stops_at(self, pattern: str, calls: Call, skip: int) -> ShimFault:
+        """SIGSTOP to itself right before the call after `skip` others; whoever sends SIGCONT lets it be carried out."""
+        return self.rule(f"stops at {calls!r} {skip} {pattern}", pattern, calls, Act.STOP, skip=skip, times=1)
 
     def _switch_on(self, row: bytes) -> int:
         require(self._free, f"at most {RULES_MAX} rules at once")

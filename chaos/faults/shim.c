@@ -30,7 +30,7 @@
 
 enum { OP_WRITE = 1, OP_SYNC = 2, OP_OPEN = 4, OP_RENAME = 8, OP_TRUNCATE = 16, OP_UNLINK = 32, OP_MKDIR = 64 };
 enum { GO_ON = 0, FAIL = 1, LIE = 2 };
-enum { ACT_FAIL = 0, ACT_LIE = 1, ACT_KILL = 2 };
+enum { ACT_FAIL = 0, ACT_LIE = 1, ACT_KILL = 2, ACT_STOP = 3 };
 
 struct rule {
     char pattern[256];
@@ -131,6 +131,11 @@ static int judged(const char *path, unsigned op) {
             nanosleep(&wait, NULL);
         }
         if (rule->act == ACT_KILL) { kill(getpid(), SIGKILL); pause(); }
+        if (rule->act == ACT_STOP) { /* the moment of sleep is over only after the process goes on */
+            struct timespec moment = {0, 20000000};
+            kill(getpid(), SIGSTOP);
+            nanosleep(&moment, NULL);
+        }
         if (rule->act == ACT_LIE) result = LIE;
         else if (rule->error) { errno = rule->error; return FAIL; }
     }

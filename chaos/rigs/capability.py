@@ -14,6 +14,7 @@ class Capability(StrEnum):
     POWER = "power"  # loop-mounted XFS that forgets what was not synced
     SMALL_DISK = "small disk"
     NETWORK = "network"  # namespaces, bridge, nftables
+    WIRES = "wires"  # namespaces joined by a switch of our own, on TAP devices
     MEMORY = "memory limit"
     FEED = "feed"  # the system takes a source's stream and answers for it
     MEMBERSHIP = "membership"  # the system can change its members
@@ -27,6 +28,7 @@ NEEDS: dict[Capability, str] = {
     Capability.POWER: "root, a free loop device, the kernel's XFS and the package xfsprogs",
     Capability.SMALL_DISK: "root: it mounts a tmpfs",
     Capability.NETWORK: "root, the packages iproute2 and nftables, and bridge filters in the kernel",
+    Capability.WIRES: "root, the package iproute2, and /dev/net/tun",
     Capability.MEMORY: "root and a memory controller of cgroup v1 or v2 that may be written",
     Capability.FEED: "a system with sources",
     Capability.MEMBERSHIP: "a system whose members change",

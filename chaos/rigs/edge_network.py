@@ -24,6 +24,8 @@ Pair = tuple[int, int]
 class NetLab:
     """Use as a context; everything in it has a name of this run alone and is gone afterwards."""
 
+    kind = "bridge"
+
     def __init__(self, members: int, log: FaultLog | None = None) -> None:
         require(0 < members <= MEMBERS_MAX, f"1 to {MEMBERS_MAX} members")
         self.name, self.members, self._log = unique(), range(1, members + 1), log

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 from chaos.faults import edge_shim
-from chaos.rigs import edge_memory, edge_network, edge_power, edge_small_disk
+from chaos.rigs import edge_memory, edge_network, edge_power, edge_small_disk, edge_wire_lab
 from chaos.rigs.capability import Capability, Probe
 
-ROOT_ONLY = (Capability.POWER, Capability.SMALL_DISK, Capability.NETWORK, Capability.MEMORY)
+ROOT_ONLY = (Capability.POWER, Capability.SMALL_DISK, Capability.NETWORK, Capability.WIRES, Capability.MEMORY)
 
 
 @functools.cache
@@ -30,6 +30,8 @@ def probe(capability: Capability) -> Probe:
                 return Probe(capability, edge_small_disk.probe(at))
             case Capability.NETWORK:
                 return Probe(capability, edge_network.probe())
+            case Capability.WIRES:
+                return Probe(capability, edge_wire_lab.probe())
             case Capability.MEMORY:
                 return Probe(capability, edge_memory.probe())
     return Probe(capability, "the system under test does not say that it has it")

@@ -21,6 +21,7 @@ from chaos.rigs.edge_memory import MemoryLimit
 from chaos.rigs.edge_power import PowerDisk
 from replica.model.errors import require
 from tests.faults.system import System
+from tests.faults.workload import History
 
 STOPS_S_MAX = 10.0
 CRASH_S_MAX = 20.0
@@ -39,6 +40,7 @@ class Stage:
     unmet: list[str] = field(default_factory=list)  # what should have happened and did not: the scenario fails
     unsure: list[str] = field(default_factory=list)  # what could not be found out: it is inconclusive
     facts: dict[str, object] = field(default_factory=dict)
+    history: History = field(default_factory=History)  # what clients have seen so far
 
     def shim(self, member: int) -> Shim:
         shim = self.system.seats[member].shim

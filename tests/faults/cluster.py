@@ -19,6 +19,7 @@ from chaos.rigs.capability import Capability
 from hosting.tenant.edge_client import RegistrationClient
 from ops.admin.cluster_values import ClusterStatus, MemberRow
 from ops.admin.edge_client import AdminClient
+from ops.admin.values import SourceStatus
 from ops.cli.exits import Exit
 from ops.cluster.edge_begin import begin_cluster, join_cluster
 from replica.enrol.token import decode_token
@@ -60,6 +61,7 @@ class Cluster(System):
     patterns: Mapping[str, str] = {"wal": "journal/db/*.log", "table": "gen-*/*.sst", "manifest": "journal/db/MANIFEST-*"}
     port_names = (*LISTENS, "enrol")
     keeper = 1
+    planted = ""  # a bug of planted.py that all members have
 
     async def start(self) -> None:
         await self.open_links()
@@ -111,7 +113,9 @@ class Cluster(System):
     # --------------------------------------------------------------------------------------------------------------- commands
 
     def command(self, seat: Seat) -> list[str]:
-        return [*ZAIBEI, "up", "--config", str(self.toml(seat)), "--json"]
+        bug = ",".join(one for one in (self.planted, seat.bug) if one)
+        program = [PYTHON, "-m", "tests.faults.planted", bug] if bug else ZAIBEI
+        return [*program, "up", "--config", str(self.toml(seat)), "--json"]
 
     def _links(self, seat: Seat) -> tuple[str, ...]:
         return tuple(_text(address) for address in self.reach(seat.number))
@@ -220,6 +224,26 @@ class Cluster(System):
         if told is None:
             return None
         return any(told[1].name in group.learners for group in told[0].groups)
+
+    async def source_at(self, member: int) -> SourceStatus | None:
+        def look() -> SourceStatus | None:
+            try:
+                with AdminClient(self.seats[member].data / "admin.sock") as client:
+                    return next((one for one in client.sources() if one.source == self.feeding.name), None)
+            except (ZaibeiError, OSError):
+                return None
+
+        return await asyncio.to_thread(look)
+
+    async def behind(self, member: int, source: str) -> int | None:
+        """Entries of a source's group that a member lacks, as any other one says; None: nobody knows."""
+        for number in self.pids():
+            if number == member or (status := await self._status(number)) is None:
+                continue
+            for group in status.groups:
+                if group.group == source and (lacks := group.behind.get(self.seats[member].name)) is not None:
+                    return lacks
+        return None
 
     def register(self, client: str) -> Register:
         """Clients know all members; each begins with another one."""

@@ -50,13 +50,13 @@ class Evidence:
         return self._folder.append(parts_of(scenario, seen, where, self._red(scenario, system)))
 
     def _red(self, scenario: Scenario, system: str) -> RedProof:
-        planted = f"standin:{scenario.red}" if scenario.red else NO_RULE
+        planted = next(iter(scenario.reds()), NO_RULE)
         if ":" in system:
             return RedProof(planted, None, "", "this is the red run itself")
         found = newest_red(index(self._folder.bundles(), self._folder.public()), name_of(scenario), planted)
         if found is None:
             return RedProof(planted, None, "", "no red run lies in this folder")
-        return RedProof(planted, found.verdict, found.sha256, f"bundle {found.number}, of the stand-in with this rule turned off")
+        return RedProof(planted, found.verdict, found.sha256, f"bundle {found.number}, with this rule turned off")
 
 
 def _seen(left: Left) -> Seen:

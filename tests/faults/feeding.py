@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from chaos.check.history import Op, Operation
 from replica.agent.config import read_config
 from replica.client import Publisher, Receipt
+from replica.client.guard import Guard
 from replica.model.edge_identity import ensure_identity
 from replica.model.errors import ZaibeiError
 from tests.acceptance.world import stable_port
+from tests.faults import edge_answering
 from tests.faults.workload import History
 
 if TYPE_CHECKING:
@@ -33,11 +35,13 @@ SOURCE, FED_PREFIX = "node-a", "88.118.1"
 RECEIPT_S_MAX = 5.0
 LOOK_EVERY_S = 0.02
 THREADS_MAX = 16
+RPO_S = 1.0  # of the node on a line of its own: its registry waits when more than that is without a receipt
 ANSWER_S_MAX = 2.0
 WRITE_EVERY_S = 0.1
 ASK_EVERY_S = 0.05
 BASE_NAMES = 10_000  # of which all rewrites of a run stay under the share at which the brake holds a feed
 BASE_BATCH = 1_000
+BULK_BATCH = 20  # many small batches, as a source that was cut off has
 DIES_S_MAX = 30.0
 FRESH_HEADER = "x-zaibei-freshness"
 T = TypeVar("T")
@@ -60,21 +64,38 @@ class Feeding:
         self.started = False
         self._publisher: Publisher | None = None
         self._version = 0
+        self.without_receipt = self.most_without_receipt = 0  # commits that returned
+        self.begun = 0
         self._refusals: dict[int, str] = {}  # member -> why it gave no answer last
         # Threads of its own: clients that wait for a member that is cut off must not hold up those who ask another one.
         self._threads = ThreadPoolExecutor(THREADS_MAX, "feeding")
+        self._commits = ThreadPoolExecutor(THREADS_MAX, "commits")  # these may be held back
+        self._site: asyncio.Server | None = None
 
     def block(self) -> str:
         """Its part of each member's file."""
+        host, port = self.site()
         return (
             f'[[source]]\nname = "{SOURCE}"\nfingerprint = "{self.identity.fingerprint}"\n'
             f"certificate = '''{self.identity.certificate_pem.decode()}'''\nprefixes = [\"{FED_PREFIX}\"]\n"
-            f'takeover = "{self._policy()}"\nprobes = [{{ protocol = "tcp", address = "127.0.0.1", port = {self.dead_port} }}]\n'
+            f'takeover = "{self._policy()}"\nprobes = [{{ protocol = "tcp", address = "{host}", port = {port} }}]\n'
         )
 
     def _policy(self) -> str:
-        """Its own site never answers, so only where a takeover belongs to the story (zones) may one happen."""
-        return "automatic" if any(seat.zone for seat in self._cluster.seats.values()) else "never"
+        """Where its own site never answers, a takeover may only happen where it belongs to the story (zones)."""
+        zones = any(seat.zone for seat in self._cluster.seats.values())
+        return "automatic" if zones or self._cluster.home is not None else "never"
+
+    def site(self) -> tuple[str, int]:
+        """Where the node answers clients itself: where it has a namespace of its own, else nowhere."""
+        home = self._cluster.home
+        host = "127.0.0.1" if home is None or self._cluster.lab is None else self._cluster.lab.addresses(home)[0]
+        return host, self.dead_port
+
+    def ports(self) -> tuple[int, ...]:
+        """All that passes between the node and members."""
+        seats = self._cluster.seats.values()
+        return (self.site()[1], *(seat.ports[name] for seat in seats for name in ("feed", "beats")))
 
     def _config(self) -> Any:
         members = [
@@ -86,7 +107,7 @@ class Feeding:
             for number, seat in self._cluster.seats.items()
         ]
         table = {
-            "source": {"name": SOURCE, "prefixes": [FED_PREFIX], "data": SOURCE, "beat_ms": 50},
+            "source": {"name": SOURCE, "prefixes": [FED_PREFIX], "data": SOURCE, "beat_ms": 50, "fence": "write-path"},
             "spool": {"octets_max": 2**28, "keep_octets": 0},
             "pki": {"roots": [str(self._cluster.roots())]},
             "member": members,
@@ -98,8 +119,11 @@ class Feeding:
 
     async def start(self) -> None:
         """The node comes up; returns when the cluster has given it a receipt."""
-        self._publisher = await asyncio.to_thread(Publisher, self._config())
+        if self._cluster.home is not None:
+            self._site = await edge_answering.serve(self.site(), FED_PREFIX)
+        await self._open()
         publisher = self._publisher
+        assert publisher is not None
         receipt = await asyncio.to_thread(self._put_base, publisher)
 
         async def receipted() -> bool:
@@ -108,6 +132,11 @@ class Feeding:
         await self._cluster.until(f"{SOURCE} gets its first receipt", receipted, DIES_S_MAX)
         self.started = True
 
+    async def _open(self) -> None:
+        sites = any(seat.zone for seat in self._cluster.seats.values())  # then its registry is guarded by a lease alone
+        rpo_s = RPO_S if self._cluster.home is not None and not sites else None
+        self._publisher = await asyncio.to_thread(lambda: Publisher(self._config(), rpo_s=rpo_s))
+
     @staticmethod
     def _put_base(publisher: Publisher) -> Receipt:
         for place in range(BASE_NAMES):
@@ -115,6 +144,32 @@ class Feeding:
             if place % BASE_BATCH == BASE_BATCH - 1:
                 receipt = publisher.commit()
         return receipt
+
+    def guard(self) -> Guard:
+        """Of its write path; blocks. Closed by whoever asked for it."""
+        assert self._publisher is not None
+        return self._publisher.guard()
+
+    async def register(self, name: str) -> None:
+        """One registration, on the node's disk when this returns."""
+        publisher = self._publisher
+        assert publisher is not None
+        publisher.put(f"{FED_PREFIX}/{name}", {"URL": f"https://example.cn/{name}"})
+        await self._run(publisher.commit)
+
+    async def publish(self, names: int, octets: int, chance: Random) -> None:
+        """So many new names at once, with values that cannot be compressed."""
+        publisher = self._publisher
+        assert publisher is not None
+
+        def work() -> None:
+            for place in range(names):
+                text = chance.randbytes(octets // 2).hex()
+                publisher.put(f"{FED_PREFIX}/BULK-{chance.getrandbits(64):x}", {"URL": f"https://example.cn/{text}"})
+                if place % BULK_BATCH == BULK_BATCH - 1:
+                    publisher.commit()
+
+        await self._run(work)
 
     async def die(self) -> None:
         """The node is gone; returns when a member says that it answers for it. Raises TimeoutError: nobody does."""
@@ -130,9 +185,11 @@ class Feeding:
         await self._cluster.until(f"{SOURCE} is taken over", taken_over, DIES_S_MAX)
 
     async def come_back(self) -> None:
-        self._publisher = await asyncio.to_thread(Publisher, self._config())
+        await self._open()
 
     async def stop(self) -> None:
+        if self._site is not None:
+            self._site.close()
         if self._publisher is not None:
             await asyncio.to_thread(self._publisher.close)
             self._publisher = None
@@ -160,13 +217,19 @@ class Feeding:
 
     async def _write(self, publisher: Publisher, key: str, version: int, history: History) -> None:
         began_ns, done = time.monotonic_ns(), False
+        self.begun += 1
         try:
             publisher.put(f"{FED_PREFIX}/{key.upper()}", {"URL": f"https://example.cn/{version}"})
-            receipt = await self._run(publisher.commit)
-            for _ in range(int(RECEIPT_S_MAX / LOOK_EVERY_S)):
-                if done := receipt.done:
-                    break
-                await asyncio.sleep(LOOK_EVERY_S)
+            receipt = await asyncio.get_running_loop().run_in_executor(self._commits, publisher.commit)
+            self.without_receipt += 1
+            self.most_without_receipt = max(self.most_without_receipt, self.without_receipt)
+            try:
+                for _ in range(int(RECEIPT_S_MAX / LOOK_EVERY_S)):
+                    if done := receipt.done:
+                        break
+                    await asyncio.sleep(LOOK_EVERY_S)
+            finally:
+                self.without_receipt -= 1
         except (ZaibeiError, RuntimeError):
             done = False  # the node died meanwhile
         ended_ns = time.monotonic_ns()

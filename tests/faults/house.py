@@ -32,11 +32,12 @@ class Setting:
     zones: tuple[str, ...]
     disks: bool
     lab: bool
+    wires: bool
     memory: bool
 
 
 def setting_of(scenario: Scenario) -> Setting:
-    return Setting(scenario.members, scenario.zones, scenario.disks, scenario.lab, scenario.memory)
+    return Setting(scenario.members, scenario.zones, scenario.disks, scenario.lab, scenario.wires, scenario.memory)
 
 
 class House:

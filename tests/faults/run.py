@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -32,6 +33,7 @@ from chaos.faults.fault import FaultState
 from chaos.rigs.capability import Capability, Probe
 from chaos.rigs.edge_network import NetLab
 from chaos.rigs.edge_probe import probe
+from chaos.rigs.edge_wire_lab import WireLab
 from tests.faults import scenarios
 from tests.faults.acts import Stage
 from tests.faults.edge_evidence import Evidence, Left
@@ -70,7 +72,7 @@ class Outcome:
 
 
 def system_of(name: str) -> type[System]:
-    """The system under test; "standin" or "standin:RULE" with that rule turned off."""
+    """The system under test; "standin:RULE" with that rule turned off, "cluster:BUG" with that bug planted in all members."""
     if name.startswith("standin"):
         from tests.faults.standin_system import StandinSystem
 
@@ -78,7 +80,8 @@ def system_of(name: str) -> type[System]:
         return type("Broken", (StandinSystem,), {"broken": rule}) if rule else StandinSystem
     from tests.faults.cluster import Cluster
 
-    return Cluster
+    bug = name.partition(":")[2]
+    return type("Planted", (Cluster,), {"planted": bug}) if bug else Cluster
 
 
 def all_scenarios() -> list[Scenario]:
@@ -124,7 +127,8 @@ class Run:
         house = self._house
         try:
             async with asyncio.timeout(SCENARIO_S_MAX), self._late.measured():
-                await self._play(Stage(system, Random(self.seed), self.folder, house.disks, house.limits))
+                stage = Stage(system, Random(self.seed), self.folder, house.disks, house.limits, history=self.history)
+                await self._play(stage)
         except (TimeoutError, Exception) as exc:  # noqa: BLE001 - the machinery's own trouble is told, and is no verdict
             self.outcome.verdict = Verdict.UNKNOWN
             self.outcome.why.append(f"{type(exc).__name__}: {str(exc)[:1500]}")
@@ -336,14 +340,14 @@ async def _one(
 def _in_lab(chosen: Sequence[Scenario], system: str, folder: Path, seed: int, told: Callable[[Outcome], None]) -> None:
     """A second runner lives in a namespace beside the members, so that its clients reach them; it says how it went in a file."""
     members = chosen[0].members
-    with NetLab(members + 1) as lab:
+    with (WireLab if chosen[0].wires else NetLab)(members + 1) as lab:
         inside = fresh(folder, "lab")
         inside.mkdir(parents=True)
         says = inside / "outcomes.json"
         only = [word for one in chosen for word in ("--only", str(one.number))]
         argv = [
             PYTHON, "-m", "tests.faults.run", *only, "--root", "--system", system, "--seed", str(seed),
-            "--keep", str(inside), "--lab", f"{lab.name}:{lab.net}:{members}", "--told", str(says),
+            "--keep", str(inside), "--lab", f"{lab.name}:{lab.net}:{members}:{lab.kind}", "--told", str(says),
         ]  # fmt: skip
         with (inside / "runner.log").open("wb") as said:
             process = lab.start(members + 1, argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
@@ -379,8 +383,8 @@ def turned(verdict: Verdict) -> Verdict:
 @click.command(help=__doc__)
 @click.option("--only", multiple=True, type=int, help="Number of a scenario; may be given again.")
 @click.option("--root", is_flag=True, help="The scenarios that need root, instead of the others.")
-@click.option("--system", default="cluster", show_default=True, help="cluster, standin, or standin:RULE with a rule turned off.")
-@click.option("--red", is_flag=True, help="Each with the stand-in whose rule it must miss: passed is who fails.")
+@click.option("--system", default="cluster", show_default=True, help="cluster, cluster:BUG, standin, standin:RULE.")
+@click.option("--red", is_flag=True, help="Each against what it must find, a rule off or a bug planted: passed is who fails.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for histories and logs; without it they are removed.")
 @click.option("--long", is_flag=True, help=f"Each scenario's steps {LONG_TIMES} times over.")
@@ -406,9 +410,10 @@ def main(
         chosen = [replace(one, steps=one.steps * LONG_TIMES) for one in chosen]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))  # so that everything is healed and ended
     if lab is not None and told is not None and keep is not None:
-        name, net, members = lab.split(":")
-        inside = [one for one in chosen if one.lab]
-        found = run_all(inside, system, keep, seed, NetLab.attached(name, int(net), int(members)))
+        name, net, members, kind = lab.split(":")
+        inside = [one for one in chosen if one.lab and one.wires is (kind == WireLab.kind)]
+        attached = (WireLab if kind == WireLab.kind else NetLab).attached(name, int(net), int(members))
+        found = run_all(inside, system, keep, seed, attached)
         rows = [
             {"verdict": one.verdict, "why": one.why, "figures": one.figures, "folder": str(one.folder or "")} for one in found
         ]
@@ -417,19 +422,19 @@ def main(
     began_s, counts = time.monotonic(), dict.fromkeys(Verdict, 0)
     kept = Evidence(evidence, seed) if evidence is not None else None
 
-    def report(outcome: Outcome) -> None:
-        print(outcome.line(), flush=True)
+    def report(outcome: Outcome, of: str = system) -> None:
+        print(outcome.line() + (f"\n      {of}" if red else ""), flush=True)
         if kept is not None:
             left = Left(outcome.verdict, outcome.why, outcome.figures, outcome.folder)
-            of = f"standin:{outcome.scenario.red}" if red else system
             kept.keep(outcome.scenario, of, left, "; long: its steps several times over" if long else "")
         counts[turned(outcome.verdict) if red else outcome.verdict] += 1
 
     with tempfile.TemporaryDirectory(prefix="zaibei-faults-run-") as spare:
         folder = (keep or Path(spare)).resolve()
         if red:
-            for scenario in (one for one in chosen if one.red):
-                run_all([scenario], f"standin:{scenario.red}", folder, seed, report=report)
+            for scenario in chosen:
+                for of in scenario.reds():
+                    run_all([scenario], of, folder, seed, report=partial(report, of=of))
         else:
             run_all(chosen, system, folder, seed, report=report)
     failed = counts[Verdict.FAIL] + (counts[Verdict.UNKNOWN] if CI else 0)

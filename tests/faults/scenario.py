@@ -80,6 +80,7 @@ class Scenario:
         zones: of each member, in order.
         needs: capabilities of the machine and the system.
         red: rule of the stand-in that, turned off, must make this scenario fail; "": no such rule.
+        planted: bug of planted.py that, in all members of a real cluster, must make it fail; "": none.
     """
 
     number: int
@@ -94,5 +95,12 @@ class Scenario:
     needs: frozenset[Capability] = field(default_factory=frozenset)
     disks: bool = False  # each member on a disk that can lose its power
     lab: bool = False  # members in namespaces
+    wires: bool = False  # these are joined by a switch of our own: packets can be late, lost, doubled, damaged
     memory: bool = False  # each member in a group whose memory can be limited
     red: str = ""
+    planted: str = ""
+
+    def reds(self) -> tuple[str, ...]:
+        """Systems against which it must fail."""
+        stand_in = (f"standin:{self.red}",) if self.red else ()
+        return (*stand_in, f"cluster:{self.planted}") if self.planted else stand_in

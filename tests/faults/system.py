@@ -26,6 +26,8 @@ from chaos.faults.fault import FaultLog
 from chaos.faults.mesh import Mesh
 from chaos.rigs.capability import Capability
 from chaos.rigs.edge_network import NetLab
+from chaos.rigs.edge_wire_lab import WireLab
+from ops.admin.values import SourceStatus
 from tests.acceptance.world import HOSTS, stable_port
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Seat:
     process: subprocess.Popen[bytes] | None = None
     tree: Path = ROOT  # the program it runs: this tree, or another version's
     said_from: int = 0  # where in its log the words of the running process begin
+    bug: str = ""  # of planted.py, in this member alone
     life: int = 1  # of the seat: a lost member is replaced by a new one, which sits here
 
     @property
@@ -156,6 +159,10 @@ class System:
         """Did it lose its memory and was it refused its vote for that? None: the system does not say."""
         return None
 
+    async def source_at(self, member: int) -> SourceStatus | None:
+        """What a member says of the fed source; None: it does not answer."""
+        raise AssertionError("this system has no source")
+
     async def repair(self, member: int) -> bool:
         """What an operator does for a member that refuses to start, as its own message says; False: nothing can be done."""
         return False
@@ -201,6 +208,12 @@ class System:
             number: ([(host, seat.ports["reach"]) for host in HOSTS], [(host, seat.ports["link"]) for host in HOSTS])
             for number, seat in self.seats.items()
         }
+
+    @property
+    def home(self) -> int | None:
+        """Where the runner, its clients and the node of the fed source live: a place of their own beside the members, with a line
+        of its own (WireLab); None: where members live too."""
+        return max(self.lab.members) + 1 if isinstance(self.lab, WireLab) else None
 
     def hosts(self, number: int) -> tuple[str, ...]:
         """Addresses at which others and clients find a member."""

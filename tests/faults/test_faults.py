@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -352,6 +353,22 @@ async def test_a_crash_at_a_chosen_call(shim: Shim, child: Child, tmp_path: Path
         assert [child.ask("sync", tmp_path / "a")[:2] for _ in range(3)] == ["ok", "ok", ""]
         await edge_process.gone(child.process.pid)
     assert child.process.wait(10) == -9 and (tmp_path / "a").stat().st_size == 3
+
+
+@needs_compiler
+async def test_a_process_stands_right_before_a_chosen_call(shim: Shim, child: Child, tmp_path: Path) -> None:
+    assert child.process.stdin is not None and child.process.stdout is not None
+    async with shim.stops_at(f"{tmp_path}/*", Call.SYNC, skip=1) as fault:
+        assert child.ask("sync", tmp_path / "a").startswith("ok")
+        child.process.stdin.write(f"sync {tmp_path / 'a'}\n")
+        child.process.stdin.flush()
+        for _ in range(int(SOON_S / 0.01)):
+            if set(edge_process.thread_states(child.process.pid)) == {"T"}:
+                break
+            await asyncio.sleep(0.01)
+        assert fault.hits == 1 and (tmp_path / "a").stat().st_size == 2  # written, and not synced
+        os.kill(child.process.pid, signal.SIGCONT)
+        assert child.process.stdout.readline().startswith("ok")
 
 
 @needs_compiler

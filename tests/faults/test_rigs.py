@@ -27,6 +27,8 @@ from chaos.rigs.edge_network import NetLab
 from chaos.rigs.edge_power import PowerDisk
 from chaos.rigs.edge_probe import probe
 from chaos.rigs.edge_small_disk import SmallDisk
+from chaos.rigs.edge_wire_lab import WireLab
+from chaos.rigs.frames import FrameRule
 from replica.model.errors import ZaibeiError
 from tests.faults.test_faults import Child
 
@@ -143,9 +145,10 @@ def inside(lab: NetLab, member: int, work: Callable[[], T]) -> T:
     return found
 
 
-def test_a_network_parts_one_way_and_both_ways_in_both_families() -> None:
-    needs(Capability.NETWORK)
-    with NetLab(3) as lab:
+@pytest.mark.parametrize(("kind", "needed"), [(NetLab, Capability.NETWORK), (WireLab, Capability.WIRES)])
+def test_a_network_parts_one_way_and_both_ways_in_both_families(kind: type[NetLab], needed: Capability) -> None:
+    needs(needed)
+    with kind(3) as lab:
         boxes: dict[tuple[int, int], socket.socket] = {}
 
         def listen(member: int, family: int) -> socket.socket:
@@ -181,3 +184,52 @@ def test_a_network_parts_one_way_and_both_ways_in_both_families() -> None:
         for box in boxes.values():
             box.close()
     assert lab.name not in run(["ip", "netns", "list"])
+
+
+@pytest.mark.parametrize("family", [0, 1])
+def test_a_wire_disorders_what_tcp_puts_right_and_damages_what_it_does_not_see(family: int) -> None:
+    needs(Capability.WIRES)
+    sent = bytes(range(256)) * 800
+    with WireLab(2) as lab:
+
+        def listening() -> socket.socket:
+            box = socket.socket((socket.AF_INET, socket.AF_INET6)[family])
+            box.bind((lab.addresses(2)[family], 2_646))
+            box.listen()
+            box.settimeout(20)
+            return box
+
+        def connected() -> socket.socket:
+            box = socket.socket((socket.AF_INET, socket.AF_INET6)[family])
+            box.settimeout(20)
+            box.connect((lab.addresses(2)[family], 2_646))
+            return box
+
+        def carried() -> bytes:
+            """What arrives of `sent` over a connection of its own."""
+            here = inside(lab, 1, connected)
+            there, _ = server.accept()
+            sending = threading.Thread(target=here.sendall, args=(sent,))
+            sending.start()
+            got = b""
+            while len(got) < len(sent):
+                got += there.recv(65_536)
+            sending.join(20)
+            here.close(), there.close()
+            return got
+
+        async def story() -> None:
+            assert carried() == sent
+            async with lab.ruled([(1, 2), (2, 1)], FrameRule(doubled=0.3, late=0.3, late_ms=5, lost=0.02), "disorder"):
+                assert carried() == sent
+            counts = lab.counts()
+            assert min(counts[name] for name in ("doubled", "late", "lost")) > 0 and not counts["slipped"]
+            async with lab.ruled([(1, 2)], FrameRule(slipped=0.5), "damage"):
+                damaged = carried()
+            assert damaged != sent and sorted(damaged) == sorted(sent)  # words changed places, and the kernel took them
+            assert lab.counts()["slipped"] and carried() == sent
+
+        server = inside(lab, 2, listening)
+        asyncio.run(story())
+        server.close()
+    assert lab.name not in run(["ip", "netns", "list"]) and not lab.control().exists()

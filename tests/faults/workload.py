@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
+from typing import TYPE_CHECKING
 
 from chaos.check.history import Op, Operation, Value
-from tests.faults.scenario import Load
 from tests.faults.system import Register, Told
+
+if TYPE_CHECKING:
+    from tests.faults.scenario import Load
 
 FINAL_S_MAX = 30.0
 FINAL_PAUSE_S = 0.05

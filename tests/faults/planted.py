@@ -1,0 +1,101 @@
+"""A member with planted bugs, for red runs: `python -m tests.faults.planted BUG,BUG up …`. Only the runner starts this.
+
+A scenario that its planted bug does not turn red proves nothing by being green.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ops.cli.main import cli
+from ops.drills.planted import plant, silence_is_death
+
+
+def alone() -> None:
+    """What the leader holds itself counts as held by a majority."""
+    from replica.consensus.raft import leading
+    from replica.consensus.raft.quorum import NO_LIMIT
+
+    def joint_index(voters: Iterable[int], outgoing: Iterable[int], acknowledged: Mapping[int, int]) -> int:
+        return max(acknowledged.values(), default=0) if list(voters) else NO_LIMIT
+
+    plant(leading, "joint_index", joint_index)
+
+
+def wall_clock() -> None:
+    """Ages and leases are counted by the wall clock."""
+    plant(time, "clock_gettime_ns", lambda _clock: time.time_ns())
+
+
+def gaps_pass() -> None:
+    """A batch behind one that is missing is taken for one that was there."""
+    from replica.feed import intake
+    from replica.feed.placing import DUPLICATE, Place, Placed, place_batch
+
+    def placed(*given: Any) -> Placed:
+        found = place_batch(*given)
+        return DUPLICATE if found.place is Place.GAP else found
+
+    plant(intake, "place_batch", placed)
+
+
+def sums_unread() -> None:
+    """Nobody sums entries up, and nobody looks at a sum."""
+    from replica.consensus import wire
+
+    plant(wire, "sum_of", lambda message: message.sum)
+
+
+def bends() -> None:
+    """After its sum was computed, a bit flips in one of many messages with entries: the fault of a scenario, for no red run."""
+    from replica.consensus import host, wire
+    from replica.v1 import peer_pb2
+
+    made = [0]
+
+    def to_wire(*given: Any, **named: Any) -> peer_pb2.GroupMessage:
+        message = wire.to_wire(*given, **named)
+        if message.entries and message.entries[-1]:
+            made[0] += 1
+            if made[0] % BENT_EVERY == 0:
+                octets = bytearray(message.entries[-1])
+                octets[len(octets) * 2 // 3] ^= 4
+                message.entries[-1] = bytes(octets)
+        return message
+
+    plant(host, "to_wire", to_wire)
+
+
+def first_come() -> None:
+    """What waits for another member leaves in the order in which it came, whatever group it is of, in large batches."""
+    from replica.consensus import link_frames
+
+    put = link_frames.Outbox.put
+    plant(link_frames.Outbox, "put", lambda outbox, message, _group=0: put(outbox, message))
+    plant(link_frames, "BATCH_OCTETS_MAX", 1 << 20)
+
+
+BENT_EVERY = 25
+BUGS: dict[str, Callable[[], None]] = {
+    "alone": alone,
+    "wall-clock": wall_clock,
+    "silence": silence_is_death,
+    "gaps-pass": gaps_pass,
+    "sums-unread": sums_unread,
+    "bends": bends,
+    "first-come": first_come,
+}
+
+
+def main() -> None:
+    for bug in sys.argv[1].split(","):
+        BUGS[bug]()
+    sys.argv[1:] = sys.argv[2:]
+    cli(prog_name="zaibei")
+
+
+if __name__ == "__main__":
+    main()
