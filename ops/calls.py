@@ -40,6 +40,7 @@ from ops.tenants import MemberTenants
 from replica import native
 from replica.feed.phases import Phase
 from replica.member import regrant, reseed
+from replica.member.cluster_life import ClusterLife
 from replica.member.copy import SourceCopy
 from replica.member.member import Member
 from replica.model.batch import OP_DELETE, open_batch
@@ -56,8 +57,8 @@ DECISION_S_MAX = 30.0
 class CopyHolds:
     """One copy as the desk of holds sees it. Satisfies ops.operators.holds.HeldGroup."""
 
-    def __init__(self, copy: SourceCopy) -> None:
-        self._copy = copy
+    def __init__(self, copy: SourceCopy, life: ClusterLife | None = None) -> None:
+        self._copy, self._life = copy, life
 
     def state(self) -> GroupState:
         return self._copy.store.state()
@@ -76,6 +77,8 @@ class CopyHolds:
         return [key_text(key) for key, _ in zip(touched, range(count_max), strict=False)]
 
     async def carry_out(self, entry: entry_pb2.Entry) -> Outcome:
+        if self._life is not None and entry.WhichOneof("body") == "block" and not self._copy.log.leader:
+            return await self._life.propose_of(self._copy.settings.name, entry)  # an order may name sources of several leaders
         proposal = self._copy.group.propose(entry)
         try:
             async with asyncio.timeout(DECISION_S_MAX):
@@ -111,7 +114,7 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, M
         return self._config.operator_keys()
 
     def _held_groups(self) -> Mapping[str, HeldGroup]:
-        return {name: CopyHolds(copy) for name, copy in self._member.copies.items()}
+        return {name: CopyHolds(copy, self._member.life) for name, copy in self._member.copies.items()}
 
     # -- looking
 

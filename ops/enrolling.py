@@ -53,6 +53,7 @@ class Enrolment:
         self._watcher: asyncio.Task[None] | None = None
         self._mark: tuple[tuple[str, int], ...] = self._look()
         self._reading = asyncio.Lock()
+        self._told = ""  # why nothing could be taken in, as it was logged last
 
     async def start(self) -> list[Address]:
         """Where it listens; nowhere when the CA is at another member, or our own certificate is not of the CA."""
@@ -95,9 +96,12 @@ class Enrolment:
             if mark != self._mark:
                 try:
                     await self._read_again()
-                except ZaibeiError as exc:
-                    log.error("an enrolled source is not taken in", extra={"fields": {"why": str(exc)}})
-                self._mark = mark
+                except ZaibeiError as exc:  # tried again until the fault is gone, and told once
+                    if str(exc) != self._told:
+                        log.error("an enrolled source is not taken in yet", extra={"fields": {"why": str(exc)}})
+                    self._told = str(exc)
+                    continue
+                self._mark, self._told = mark, ""
 
     def _look(self) -> tuple[tuple[str, int], ...]:
         files = enrolled_folder(self._config.member.data).glob("*.toml")

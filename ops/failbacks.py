@@ -68,7 +68,11 @@ class MemberFailbacks:
         if plan.token != token:
             raise ZaibeiError(Code.REFUSED, f"{source} is no longer as that plan saw it. Next: zaibei failback plan {source}")
         if not copy.log.leader:
-            raise ZaibeiError(Code.NOT_LEADER, f"another member leads {source}: run it there", retry=True)
+            raise ZaibeiError(
+                Code.NOT_LEADER,
+                f"another member leads {source} by now; nothing was done. Next: the same command again",
+                retry=True,
+            )
         runner.ordered(plan.order(reason))
         return _status(copy, runner)
 

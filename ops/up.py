@@ -28,6 +28,7 @@ from ops.admin.edge_server import AdminServer
 from ops.calls import MemberCalls
 from ops.cluster.desk import ClusterDesk
 from ops.cluster.edge_invite import ClusterAdmission, PkiInviter
+from ops.cluster.edge_others import OtherMembers
 from ops.cluster.edge_running import RunningCluster, health_of
 from ops.config import Address, MemberConfig
 from ops.config.values import Source, TakeoverPolicy
@@ -132,7 +133,10 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
             config.member.admin_socket,
             MemberCalls(config, member, seat, lambda: bound, sampler, registration.offices),
             None if running is None else ClusterDesk(running, LateInviter(config, lambda: bound.get("enrol", ()))),
+            None if member.life is None else OtherMembers(member.life, config.member.name),
         )
+        if member.life is not None and admin.handing is not None:
+            member.life.operator = admin.handing.handed
         await admin.start()
         stack.push_async_callback(admin.stop)
         sampling = asyncio.create_task(sampler.run())
@@ -268,7 +272,7 @@ def _cluster(config: MemberConfig) -> ClusterSettings | None:
     if files is None:
         raise ZaibeiError(
             Code.INVALID_CONFIG,
-            f"{config.member.data} belongs to a cluster, and [pki] names no CA. Next: write roots of [pki] into the file",
+            f"{config.member.data} belongs to a cluster, and [pki] names no CA. Next: zaibei config check says what to write",
         )
     return ClusterSettings(
         card=card,

@@ -14,6 +14,7 @@ from ops.admin.calls import CALLS, AdminCalls
 from ops.admin.cluster_calls import CLUSTER_SIGNATURES, ClusterCalls, NoCluster
 from ops.admin.codec import REQUEST_OCTETS_MAX, decode_request, encode_error, encode_result
 from ops.admin.edge_socket import short_path
+from ops.admin.handing import Handing, Others
 from replica.model.errors import Code, InvariantBroken, Trouble, ZaibeiError
 
 CONNECTIONS_MAX = 16
@@ -45,10 +46,13 @@ class AdminServer:
 
     Args:
         cluster: answers the cluster's calls; None: this member belongs to none.
+        others: the other members, to which commands are handed on; None: this member is alone.
     """
 
-    def __init__(self, path: Path, calls: AdminCalls, cluster: ClusterCalls | None = None) -> None:
+    def __init__(self, path: Path, calls: AdminCalls, cluster: ClusterCalls | None = None, others: Others | None = None) -> None:
         self.path = path
+        self.handing = None if others is None else Handing(others, self._here)
+        self._call = self._here if self.handing is None else self.handing.call
         self._calls = calls
         self._cluster = cluster or NoCluster()
         self._server: asyncio.Server | None = None
@@ -128,7 +132,7 @@ class AdminServer:
         except ZaibeiError as exc:
             return encode_error(ident, exc.trouble)
 
-    async def _call(self, name: str, params: dict[str, Any]) -> Any:
+    async def _here(self, name: str, params: dict[str, Any]) -> Any:
         call = CALLS[name]
         if call.changes:
             log.info("operator call", extra={"fields": {"call": name}})

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from ops.cli.exits import Exit
 from ops.cli.style import Console, effective, styled, table, target_options
-from ops.config.faults import ConfigError
+from ops.config import MemberConfig
+from ops.config.faults import ConfigError, Fault
 from ops.config.show import document, example, rows
+from ops.pki.edge_own import trust_files
+from replica.cluster.edge_card import read_card
 
 
 @click.group()
@@ -37,17 +42,35 @@ def check(console: Console) -> int:
     try:
         found = effective()
     except ConfigError as exc:
-        faults = [{"path": fault.path, "what": fault.what, "instead": fault.instead} for fault in exc.faults]
-        console.answer(
-            {"ok": False, "origin": exc.origin, "faults": faults},
-            table(["where", "what is wrong", "write instead"], [list(fault.values()) for fault in faults]),
-            f"{exc.origin}: {len(faults)} to correct. Nothing was started.",
-        )
-        return Exit.USAGE
+        return _faulty(console, exc.origin, exc.faults)
+    if fault := _of_cluster(found.config):
+        return _faulty(console, found.origin, (fault,))
     notes = list(found.config.notes)
     answer = {"ok": True, "origin": found.origin, "faults": [], "notes": notes}
     console.answer(answer, f"{found.origin}: no fault.", *(f"note: {note}" for note in notes), "Next: zaibei up")
     return Exit.DONE
+
+
+def _faulty(console: Console, origin: str, faults: Sequence[Fault]) -> int:
+    rows = [{"path": fault.path, "what": fault.what, "instead": fault.instead} for fault in faults]
+    console.answer(
+        {"ok": False, "origin": origin, "faults": rows},
+        table(["where", "what is wrong", "write instead"], [list(row.values()) for row in rows]),
+        f"{origin}: {len(rows)} to correct. Nothing was started.",
+    )
+    return Exit.USAGE
+
+
+def _of_cluster(config: MemberConfig) -> Fault | None:
+    """What `zaibei up` would refuse of a member that belongs to a cluster: its links need a CA."""
+    if read_card(config.member.data) is None or trust_files(config) is not None:
+        return None
+    folder = config.member.data / "pki"
+    return Fault(
+        "pki",
+        f"{config.member.data} belongs to a cluster, and [pki] names no CA",
+        f'folder = "{folder}" at the member with the CA, elsewhere roots = ["{folder / "ca.pem"}"]',
+    )
 
 
 @config.command()

@@ -16,6 +16,7 @@ from ops.config.edge_load import enrolled_folder
 from ops.config.read import NAME_PATTERN
 from ops.pki.edge_join import fetch, source_text
 from ops.pki.edge_tokens import HOURS, give_out
+from replica.cluster.edge_card import read_card
 from replica.enrol.token import decode_token, encode_token
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identifier import prefix_key
@@ -63,6 +64,11 @@ def enroll(console: Console, name: str, prefixes: tuple[str, ...], pull: tuple[s
     until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(token.expires_s))
     console.say(f"Good until {until}, once. At the node, beside its registry.csv:\n")
     console.answer(document, f"zaibei source join {text}")
+    if read_card(config.member.data) is not None:
+        block = enrolled_folder(config.member.data) / f"{name}.toml"
+        console.say(
+            f"\nWhen it has joined, copy {block} into sources.d of every other member's data folder: no restart is needed"
+        )
 
 
 def _check(config: MemberConfig, name: str, prefixes: tuple[str, ...], pull: tuple[str, ...]) -> None:

@@ -75,7 +75,7 @@ def status(console: Console, source: str, ready: bool) -> int:
     parts: list[object] = [_status_table(rows)]
     parts += [_checks_table(row) for row in rows if source or row["ready"] != "pass"]
     parts += [line for row in rows for line in ladder_lines(row)]
-    parts += [f"! {row['source']}: {alarm}" for row in rows for alarm in row["alarms"]]
+    parts += [f"! {row['source']}: {alarm.removeprefix(row['source'] + ': ')}" for row in rows for alarm in row["alarms"]]
     console.answer([dict(row) for row in rows], *parts)
     found = {row["ready"] for row in rows}
     return next((READY_EXIT[word] for word in ("fail", "unknown") if ready and word in found), Exit.DONE)

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import click
 
 from ops.cli.exits import Exit
-from ops.cli.style import Console, admin, styled, table, target_options
+from ops.cli.style import Console, admin, effective, styled, table, target_options
 from ops.cli.takeover_registration import mass_next
+from replica.model.errors import Code, ZaibeiError
 
 OUTCOMES = {"done": "taken over", "done_before": "was taken over before", "refused": "✗ refused", "unknown": "? UNKNOWN"}
 Row = Mapping[str, Any]  # JSON of the admin API
@@ -36,20 +37,24 @@ def mass() -> None:
     Examples:
       zaibei takeover mass plan --dead                     all that are found dead: their resolution
       zaibei takeover mass plan --dead --registration      their registrations too: two people sign
+      zaibei takeover mass plan --zone yichang --dead      those of one place
       zaibei takeover mass run --plan TOKEN --reason "the hall in Yichang burns"
     """
 
 
 @mass.command()
 @click.option("--all", "every", is_flag=True, help="Every source of this member.")
-@click.option("--dead", is_flag=True, help="Those that are found dead; with --sources, of these.")
+@click.option("--dead", is_flag=True, help="Those that are found dead; with --sources or --zone, of these.")
 @click.option("--sources", default="", help="These, with commas between them.")
+@click.option("--zone", default="", help="Those whose [[source]] names this zone.")
 @click.option("--registration", is_flag=True, help="Their registrations too, not resolution alone.")
 @click.option("--accept-loss", "loss", type=click.IntRange(min=0), default=0, help="Of each: so many of its changes are lost.")
 @click.option("--accept-unknown-loss", "unknown_loss", is_flag=True, help="Of each: a loss that nobody can count.")
 @target_options
 @styled
-def plan(console: Console, every: bool, dead: bool, sources: str, registration: bool, loss: int, unknown_loss: bool) -> int:
+def plan(
+    console: Console, every: bool, dead: bool, sources: str, zone: str, registration: bool, loss: int, unknown_loss: bool
+) -> int:
     """Show which sources would be taken over and which cannot be, and why. Changes nothing; prints the token.
 
     \b
@@ -57,10 +62,12 @@ def plan(console: Console, every: bool, dead: bool, sources: str, registration: 
       zaibei takeover mass plan --sources node-a,node-b --registration --accept-unknown-loss
     """
     names = [name.strip() for name in sources.split(",") if name.strip()]
-    if every == bool(names or dead):
-        raise click.UsageError("Say which: --all, --dead or --sources A,B.")
+    if every == bool(names or dead or zone) or (names and zone):
+        raise click.UsageError("Say which: --all, --dead, --zone ZONE or --sources A,B.")
     if (loss or unknown_loss) and not registration:
         raise click.UsageError("A loss is accepted with --registration alone: resolution loses nothing.")
+    if zone:
+        names = _of_zone(zone)
     row = _member().mass_plan(names, dead, registration, loss, unknown_loss)
     rows = row["sources"]
     taken = sum(one["takes"] for one in rows)
@@ -99,6 +106,15 @@ def run(console: Console, token: str, reason: str) -> int:
         lines.append(f"Next: see the reasons; then again: zaibei takeover mass run --plan {token} --reason TEXT")
     console.answer(dict(row), table(["source", "outcome", "stage", "why"], body), *lines)
     return Exit.UNKNOWN if row["unknown"] else Exit.REFUSED if row["refused"] else Exit.DONE
+
+
+def _of_zone(zone: str) -> list[str]:
+    """Sources with a node in that place, by this member's file. Raises ZaibeiError(NOT_FOUND)."""
+    sources = [one for one in effective().config.sources if one.peer is not None]
+    if names := sorted(one.name for one in sources if one.zone == zone):
+        return names
+    known = ", ".join(sorted({one.zone for one in sources if one.zone})) or "none"
+    raise ZaibeiError(Code.NOT_FOUND, f"no [[source]] has the zone {zone[:80]!r}; there are: {known}. Next: --sources A,B")
 
 
 def _line(one: Row, registration: bool) -> list[object]:

@@ -38,6 +38,8 @@ ABOUT = {
     "feed": "sources push here (mutual TLS)",
     "beats": "beats of armed sources (UDP)",
     "enrol": "one-time tokens, renewal (TLS)",
+    "cluster": "links between the members (mutual TLS)",
+    "registration": "registrars of hosted and taken-over sources (mutual TLS)",
     "metrics": "Prometheus, /metrics",
 }
 

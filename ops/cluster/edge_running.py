@@ -18,6 +18,10 @@ from replica.v1 import entry_pb2
 
 FRESH_S_MAX = 5.0
 ACT_OCTETS = 12
+OTHER_BLOCKS = (
+    "has other [[source]] blocks than this member: a source must be configured at every member. Next: copy what it lacks, "
+    "blocks of the file and, of enrolled sources, the files in sources.d of the data folder; those count within seconds"
+)
 
 
 class RunningCluster:
@@ -58,7 +62,7 @@ class RunningCluster:
         side = self._life.side
         own = side.hello().sources
         differing = sorted(hello.name for hello in side.hellos.values() if hello.sources != own)
-        found = [f"{name} has other [[source]] blocks in its file than this member" for name in differing]
+        found = [f"{name} {OTHER_BLOCKS}" for name in differing]
         for number in side.state.living():
             trouble = side.links.trouble(number.number) if number.number != side.me else ""
             if trouble:

@@ -91,7 +91,7 @@ def _group(look: ClusterLook, group: GroupRecord) -> GroupRow:
             wanted=wanted,
             out_of_service=_by_name(state, one.out_of_service),
             trouble="nobody is known to lead it",
-            next="bring members back until a majority of its voters is up",
+            next="bring members back until a majority of its voters is up; are its [[source]] blocks at every member?",
         )
     up = [number for number in seen.voters if look.members.get(number, MemberSeen()).up_ms is not None]
     row = GroupRow(
@@ -127,7 +127,12 @@ def _group_trouble(state: ControlState, row: GroupRow, down: int) -> tuple[str, 
     if late:
         name = max(late, key=lambda one: late[one])
         return f"{name} is {late[name]:,} entries behind", "wait; if it grows, look at its disk and network"
-    return (f"{down} voters are down", f"{STATUS}: it says what to do with each") if down else ("", "")
+    if not down:
+        return "", ""
+    return (
+        f"{down} of {len(row.voters)} voters {'is' if down == 1 else 'are'} down",
+        "see the member's own line above; nothing is lost",
+    )
 
 
 def _warnings(look: ClusterLook) -> list[str]:

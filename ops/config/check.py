@@ -270,7 +270,7 @@ def _registrar(reading: Reading, at: str, one: Registrar) -> Peer | None:
 def _source_value(table: Table, peer: Peer | None, registrars: tuple[Peer, ...], *, hosted: bool) -> Source | None:
     plain = (
         "name", "prefixes", "case_sensitive", "pull", "horizon_s", "rpo_s", "rpo_changes", "armed", "probe_name", "probes",
-        "registration_probes", "unavailable_s",
+        "registration_probes", "unavailable_s", "zone",
     )  # fmt: skip
     if not {*plain, "mode", "takeover"} <= table.keys():
         return None  # a fault is already told

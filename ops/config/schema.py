@@ -319,6 +319,13 @@ SOURCE = Section(
             300,
             "So long most probes must fail before taking over its registrations may be declared.",
         ),
+        Key(
+            "zone",
+            read.zone,
+            "",
+            "Place its node stands in: what can be lost with it, for `zaibei takeover mass plan --zone`.",
+            '"yichang"',
+        ),
         Key("hosted", read.flag, False, "It lives here: no node feeds it, registrars change it through [listen] registration."),
         Key("leaves", read.flag, False, "Beside hosted: it leaves for the node pinned here, or known by the CA of [pki]."),
         Key(

@@ -72,6 +72,7 @@ def document(config: MemberConfig) -> dict[str, Any]:
                     {"protocol": p.protocol, "address": p.address, "port": p.port} for p in source.registration_probes
                 ],
                 "unavailable_s": source.unavailable_s,
+                "zone": source.zone,
                 "hosted": source.hosted,
                 "leaves": source.hosted and source.peer is not None,
                 "registrars": [{"name": one.name, "fingerprint": one.fingerprint} for one in source.registrars],

@@ -115,6 +115,7 @@ class Source:
         probes: empty: those of its own Description.
         registration_probes: where its node registers; empty: that is not probed.
         unavailable_s: how long most probes must fail before its takeover may be declared.
+        zone: the place its node stands in; empty: not said.
         registrars: pins of those who may change it here, while it is hosted or taken over.
     """
 
@@ -135,6 +136,7 @@ class Source:
     rpo_changes: int = 0
     registration_probes: tuple[Probe, ...] = ()
     unavailable_s: int = 300
+    zone: str = ""
 
     @property
     def fingerprint(self) -> str:

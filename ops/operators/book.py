@@ -15,6 +15,8 @@ from replica.model.errors import Code, ZaibeiError
 PLANS_MAX = 256
 FORMAT = 1
 
+PLAN_AGAIN = "plan it again (zaibei takeover plan, hold plan, block plan), and sign that"
+
 
 @dataclass(slots=True)
 class Page:
@@ -38,7 +40,7 @@ class Book:
         """Raises ZaibeiError(NOT_FOUND)."""
         page = self.pages.get(token)
         if page is None:
-            raise ZaibeiError(Code.NOT_FOUND, f"no plan {token[:32]!r} here. Next: zaibei hold plan ID release|discard")
+            raise ZaibeiError(Code.NOT_FOUND, f"no plan {token[:32]!r} is known. Next: {PLAN_AGAIN}")
         return page
 
     def open(self, token: str, source: str, hold: str, decision: str) -> Page:

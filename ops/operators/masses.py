@@ -24,7 +24,7 @@ from replica.takeover.edge_runner import TakeoverRunner, boottime_ns
 from replica.takeover.ladder_plan import MassPlan, refusal, token_of
 
 DECISION = "mass"
-NOT_HERE = "this member does not lead it: run the same token at the one that does"
+NOT_HERE = "this member does not lead it, and whoever does was not heard: zaibei cluster status"
 Row = dict[str, Any]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,10 @@ ASK_S_MAX = 8.0
 LEAD_S_MAX = 5.0
 HAND_OVER_S_MAX = 1.0
 STEP_S = 0.02
+CONTROL_KINDS, SOURCE_KINDS = ("control",), ("load_staged", "block")  # entries that other members may ask for
+
+
+OperatorAnswerer = Callable[[str, bytes], Awaitable[bytes]]  # name of the member that asks, a line in; a line out
 
 
 class Sources(Protocol):
@@ -66,6 +70,7 @@ class ClusterLife:
         self.care = ClusterCare(side, holds)
         self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self.operator: OperatorAnswerer | None = None  # answers commands that other members hand on
         side.on_control = self._on_control
         side.answer = self._answer
 
@@ -150,6 +155,11 @@ class ClusterLife:
                 return answer_of(self._sources.read_one(question.read.source, question.read.keys))
             case "begin_reseed":
                 await self._begin_reseed(question.group)
+            case "operator":
+                if self.operator is None:
+                    raise ZaibeiError(Code.STOPPING, "this member takes no commands yet: try again", retry=True)
+                asker = self.side.state.member(member)
+                return peer_pb2.MemberAnswer(octets=await self.operator(asker.name if asker else str(member), question.operator))
             case _:
                 raise ZaibeiError(
                     Code.MALFORMED, f"member {member} asks something this version does not know: update this member"
@@ -157,11 +167,11 @@ class ClusterLife:
         return peer_pb2.MemberAnswer()
 
     async def _propose_here(self, question: peer_pb2.MemberQuestion) -> Reached:
-        """An entry that another member may ask for: of control, or that it staged a side generation."""
+        """An entry that another member may ask for: of control, that it staged a side generation, or a signed block."""
         entry = entry_pb2.Entry.FromString(question.propose)
         hosted = self.side.host.groups.get(question.group)
         kind = entry.WhichOneof("body")
-        if hosted is None or kind != ("control" if question.group == CONTROL_ID else "load_staged"):
+        if hosted is None or kind not in (CONTROL_KINDS if question.group == CONTROL_ID else SOURCE_KINDS):
             raise ZaibeiError(Code.REFUSED, f"an entry {kind} of group {question.group} is not for other members to ask for")
         proposal = hosted.log.propose(entry)
         try:
@@ -190,6 +200,13 @@ class ClusterLife:
                 while hosted.log.applied < reached.index:  # noqa: ASYNC110
                     await asyncio.sleep(STEP_S)
         return reached
+
+    async def propose_of(self, source: str, entry: entry_pb2.Entry) -> Outcome:
+        """Commit an entry of SOURCE_KINDS in a source's group. Raises ZaibeiError as `propose`, and NOT_FOUND."""
+        record = self.side.state.group(source)
+        if record is None:
+            raise ZaibeiError(Code.NOT_FOUND, f"no group {source!r}")
+        return (await self.propose(record.ident, entry)).outcome
 
     def _leader(self, ident: int) -> int:
         told = self.side.host.stands(ident)

@@ -32,7 +32,7 @@ from replica.takeover.ladder_plan import ACT, Accepting, Climb, MassPlan, climb_
 from replica.takeover.ladder_shown import SHOWN
 from replica.takeover.lease import LeaseCount
 from replica.takeover.orders import judge
-from replica.takeover.ports import SourcePort
+from replica.takeover.ports import SourcePort, not_leading
 from replica.takeover.publish import Standing
 from replica.takeover.threshold import Meter, ThresholdLimits
 from replica.v1 import entry_pb2
@@ -114,7 +114,13 @@ class LadderDesk:
         """A probe ended."""
         self._meters[function].read(machine or self._here, failing, now_ns)
 
-    def world(self, adapters: tuple[str, ...], standings: Mapping[tuple[str, str], Standing], now_ns: int) -> LadderWorld:
+    def world(
+        self,
+        adapters: tuple[str, ...],
+        standings: Mapping[tuple[str, str], Standing],
+        node_sites: Mapping[bytes, tuple[bytes, ...]],
+        now_ns: int,
+    ) -> LadderWorld:
         """The present, as values."""
         state, heard = self._source.state(), self._source.heard()
         waited_ms = self._lease.waited_ms(state.ladder.lease_index)
@@ -133,6 +139,7 @@ class LadderDesk:
             now_ns=now_ns,
             now_ms=_now_ms(),
             drained=self._source.drained(),
+            node_sites=node_sites,
         )
 
     def step(self, world: LadderWorld) -> tuple[LadderStep, ...]:
@@ -190,7 +197,7 @@ class LadderDesk:
         if state.ladder.act == climb.act and state.ladder.stage >= Stage.APPROVED:
             return self._ran(changed=False)
         if not world.leads:
-            raise ZaibeiError(Code.REFUSED, f"this member does not lead {state.source}: run it at the one that does", retry=True)
+            raise ZaibeiError(Code.REFUSED, not_leading(state.source), retry=True)
         if token != token_of(plan_text(state, accepting)):
             raise ZaibeiError(Code.REFUSED, "the world changed since that plan: look at a new one, and sign it")
         if why := self._refusal(world, accepting):
@@ -225,7 +232,7 @@ class LadderDesk:
         if state.ladder.act == climb.act and state.ladder.stage is not Stage.PROPOSED:
             return self._ran(changed=False)
         if not world.leads:
-            raise ZaibeiError(Code.REFUSED, f"this member does not lead {state.source}: run it at the one that does", retry=True)
+            raise ZaibeiError(Code.REFUSED, not_leading(state.source), retry=True)
         unchanged()
         if why := self._refusal(world, accepting):
             raise ZaibeiError(Code.REFUSED, why)
@@ -299,7 +306,7 @@ class LadderDesk:
         state, now_ms = self._source.state(), _now_ms()
         kind = judge(order, state.source, self._settings.issuers, state.ladder, now_ms)
         if not self._source.leads():
-            raise ZaibeiError(Code.REFUSED, f"this member does not lead {state.source}: hand it to the one that does", retry=True)
+            raise ZaibeiError(Code.REFUSED, not_leading(state.source), retry=True)
         if kind is OrderKind.PROBE_REPORT:
             until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + (order.until_ms - now_ms) * MS
             self._meters[Function(order.function)].report(order.findings, until_ns)

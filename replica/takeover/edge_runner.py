@@ -24,7 +24,7 @@ from replica.takeover.ladder import HURRIED, LadderStep, LadderWorld
 from replica.takeover.machine import RETURNING, SHOWN, Alarm, Commit, Order, Phase, Policy, Publish, Takeover, World
 from replica.takeover.overlay import is_site, live_overlays, overlay_entry, serial_above, site_with
 from replica.takeover.plan import Plan, already_done, plan_of
-from replica.takeover.ports import PublishedSites, SourcePort
+from replica.takeover.ports import PublishedSites, SourcePort, not_leading
 from replica.takeover.publish import Confirmation, Publication, Publisher, Standing
 from replica.takeover.readiness import Check, Peace, Rehearsal, assess, ready
 from replica.takeover.switchover import Drain
@@ -176,7 +176,7 @@ class TakeoverRunner:
             age_ms=self._source.age_ms(),
             service_alive=self.detector.probe_answered_ns is not None and not self.detector.probe_failures_running,
             leads=self._source.leads(),
-            node_sites={prefix: published.sites for prefix, published in self._sites.items()},
+            node_sites=self._node_sites(),
             adapters=tuple(self._publishers),
             standings=self._standings,
             now_ns=now_ns,
@@ -184,9 +184,12 @@ class TakeoverRunner:
             probes_failing=self.detector.probe_failures_running,
         )
 
+    def _node_sites(self) -> dict[bytes, tuple[bytes, ...]]:
+        return {prefix: published.sites for prefix, published in self._sites.items()}
+
     def ladder_world(self, ladder: LadderDesk, now_ns: int) -> LadderWorld:
         """The present of registration."""
-        return ladder.world(tuple(self._publishers), self._standings, now_ns)
+        return ladder.world(tuple(self._publishers), self._standings, self._node_sites(), now_ns)
 
     @property
     def alarms(self) -> list[str]:
@@ -283,7 +286,7 @@ class TakeoverRunner:
         if plan.token != token:
             raise ZaibeiError(Code.REFUSED, "the world changed since that plan: look at a new one")
         if not self._source.leads():
-            raise ZaibeiError(Code.REFUSED, "this member does not lead the group: ask the leader", retry=True)
+            raise ZaibeiError(Code.REFUSED, not_leading(state.source), retry=True)
         return await self._ordered(plan.order(reason), lambda: already_done(self._source.state(), token, action))
 
     async def take(self, token: str, reason: str, unchanged: Callable[[], None]) -> dict[str, object]:
@@ -303,7 +306,7 @@ class TakeoverRunner:
         if plan.refusal:
             raise ZaibeiError(Code.REFUSED, plan.refusal)
         if not self._source.leads():
-            raise ZaibeiError(Code.REFUSED, f"this member does not lead {plan.source}: run it at the one that does", retry=True)
+            raise ZaibeiError(Code.REFUSED, not_leading(plan.source), retry=True)
         order = replace(plan.order(reason), act=plan.act.removesuffix(plan.token) + token)
         return await self._ordered(order, self._answered_here)
 

@@ -39,6 +39,8 @@ def shown_of(state: GroupState) -> str:
     """Where it stands, for people."""
     if state.ladder.stage is Stage.NORMAL:
         return "it lives here: we register" if state.lives_here else "the source registers"
+    if state.ladder.stage <= Stage.THRESHOLD:
+        return "most probes of the source fail; nobody took it over"
     return WHERE.get(state.ladder.stage, "taking over")
 
 

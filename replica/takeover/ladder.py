@@ -76,6 +76,7 @@ class LadderWorld:
         adapters, standings: as of the resolution machine.
         now_ns: boottime; now_ms: Unix.
         drained: the source's newest statement that it ended its writing, about any act.
+        node_sites: HS_SITE data the node itself has published, by prefix key: ours must bear a higher serial.
     """
 
     state: GroupState
@@ -91,6 +92,7 @@ class LadderWorld:
     now_ns: int
     now_ms: int
     drained: Drained | None = None
+    node_sites: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=dict)
 
     def level(self, function: Function) -> Level:
         """UNKNOWN where nothing probes it."""
@@ -384,6 +386,7 @@ class LadderMachine:
         serial = serial_above(state, (self.own_site,)) if self.own_site else 0
         for prefix in missing(state)[:COMMITS_PER_STEP_MAX]:
             try:
+                serial = max(serial, serial_above(state, world.node_sites.get(prefix, ())))
                 sites = (site_with(self.own_site, serial=serial, primary=True),)
             except ZaibeiError as exc:
                 return [*steps, Alarm("cannot_publish", f"{prefix_text(prefix)}: {exc.trouble.message}")]

@@ -22,6 +22,11 @@ from replica.takeover.detector import Observation
 from replica.v1 import entry_pb2
 
 
+def not_leading(source: str) -> str:
+    """Why an act is refused here; an operator's command was handed on already where somebody is known to lead."""
+    return f"this member does not lead {source}, and who does is not known here yet. Next: zaibei cluster status; then again"
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedSites:
     """What the node has published for one prefix, from the record of that prefix; ttl_s None: unknown."""

@@ -23,7 +23,7 @@ from replica.takeover.ladder import LadderMachine, LadderPolicy, LadderStep, Lad
 from replica.takeover.ladder_plan import Accepting, climb_of, refusal
 from replica.takeover.machine import Alarm, Commit, Publish
 from replica.takeover.orders import sign
-from replica.takeover.overlay import site_serial
+from replica.takeover.overlay import site_serial, site_with
 from replica.takeover.ports import applied
 from replica.takeover.publish import Standing
 from replica.takeover.threshold import Evidence, Level
@@ -49,6 +49,7 @@ class Bench:
         self.now_ms = 1_000_000
         self.confirm = True
         self.drained: Drained | None = None
+        self.node_sites: dict[bytes, tuple[bytes, ...]] = {}
         self.entries: list[entry_pb2.Entry] = []
         self.machine = self.restarted()
 
@@ -84,6 +85,7 @@ class Bench:
             now_ns=self.now_ms * 1_000_000,
             now_ms=self.now_ms,
             drained=self.drained,
+            node_sites=self.node_sites,
         )
 
     def apply(self, entry: entry_pb2.Entry) -> Outcome:
@@ -175,6 +177,15 @@ def test_two_people_and_the_whole_way_up() -> None:
         assert overlay.sites[0][6] & 0x80, "our site bears the primary flag"
         assert site_serial(overlay.sites[0]) == overlay.serial
     assert not bench.alarms()
+
+
+def test_our_serial_is_above_the_nodes_own_also_where_resolution_was_never_taken_over() -> None:
+    """Else recursive nodes and the top-level node would keep the dead node's site: an older publication replaces no newer one."""
+    bench = Bench()
+    bench.node_sites = {prefix: (site_with(OWN, serial=41, primary=True),) for prefix in bench.state.prefixes}
+    bench.climb(0, 1)
+    bench.until(S.SERVING)
+    assert bench.state.overlays and all(overlay.serial > 41 for overlay in bench.state.overlays)
 
 
 def test_a_process_that_dies_before_every_step_ends_in_the_same_state() -> None:

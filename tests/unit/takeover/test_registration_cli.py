@@ -14,6 +14,7 @@ from ops.admin.values import Approval
 from ops.cli.main import cli
 from ops.operators import edge_keys
 from ops.operators.approval import judge, token_of
+from replica.model.edge_identity import ensure_identity
 from replica.model.errors import Code, ZaibeiError
 
 TEXT = "zaibei registration takeover 1\nsource s\nact number 1, approved by two\n"
@@ -149,6 +150,22 @@ def test_a_mass_plan_shows_who_is_in_it_who_cannot_and_what_comes_next(member: M
     assert f"zaibei takeover mass run --plan {MASS['token']}" in call("mass", "plan", "--all").output
     for words in ((), ("--all", "--dead"), ("--all", "--accept-loss", "3")):
         assert call("mass", "plan", *words).exit_code == 2
+
+
+def test_a_mass_plan_of_one_place_names_the_sources_that_stand_there(member: Member, call: Call, tmp_path: Path) -> None:
+    member.plan, lines = dict(MASS), list[str]()
+    for name, place in (("node-a", "yichang"), ("node-b", "wuhan"), ("node-c", "yichang")):
+        node = ensure_identity(tmp_path / name, name)
+        (tmp_path / f"{name}.pem").write_bytes(node.certificate_pem)
+        lines += ["[[source]]", f'name = "{name}"', f'prefixes = ["88.{name[-1]}"]', f'zone = "{place}"']
+        lines += [f'fingerprint = "{node.fingerprint}"', f'certificate_file = "{name}.pem"']
+    file = tmp_path / "zaibei.toml"
+    file.write_text("\n".join(lines).replace("88.a", "88.1").replace("88.b", "88.2").replace("88.c", "88.3") + "\n", "utf-8")
+    assert call("mass", "plan", "--zone", "yichang", "--dead", "--config", str(file)).exit_code == 0
+    assert member.said == [("mass", ["node-a", "node-c"], True, False, 0, False)]
+    nowhere = call("mass", "plan", "--zone", "xian", "--config", str(file))
+    assert nowhere.exit_code == 6 and "there are: wuhan, yichang" in nowhere.output
+    assert call("mass", "plan", "--zone", "yichang", "--sources", "node-a").exit_code == 2
 
 
 def test_a_mass_run_tells_each_outcome_and_exits_by_the_worst(member: Member, call: Call) -> None:
