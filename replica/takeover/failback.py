@@ -39,6 +39,7 @@ from replica.takeover.ledger import Policies
 from replica.v1 import entry_pb2, source_pb2
 
 FREEZE_BEHIND_MAX = 1_000  # changes the source's copy may lack when we freeze: a second's worth
+NEAR, NEARING_MS_MAX = 20, 2_000  # so few are a moment's worth, and are waited for so long: nobody registers while we freeze
 FREEZES_MAX = 3  # of one order: then people look
 OBSERVE_MS = 2_000  # the source must look well so long in its new epoch
 SILENT_MS = 10_000  # after the hand-back, without a word of the source: people are told
@@ -171,6 +172,7 @@ class Failback:
     _stage: Stage = Stage.NORMAL
     _since_ns: int = 0  # at this stage, as far as we saw
     _well_since_ns: int | None = None
+    _nearing_ns: int | None = None  # its copy lacks fewer than FREEZE_BEHIND_MAX since then
 
     def step(self, world: World) -> tuple[Step, ...]:
         """What to do now; the caller steps again when it is done or something changed."""
@@ -179,7 +181,7 @@ class Failback:
         if stage is not self._stage:
             if stage is S.FROZEN:
                 self.freezes += 1
-            self._stage, self._since_ns, self._well_since_ns = stage, world.now_ns, None
+            self._stage, self._since_ns, self._well_since_ns, self._nearing_ns = stage, world.now_ns, None, None
         self._forget_done_order(state)
         if not world.leads:
             return ()
@@ -247,14 +249,19 @@ class Failback:
         return self._near(world)
 
     def _near(self, world: World) -> tuple[Step, ...]:
-        """The ledger is settled: freeze as soon as the source's copy is near."""
+        """The ledger is settled: freeze as soon as the source's copy is near, or as near as it comes while changes go on."""
         ours, theirs = world.state.position, world.node.follows
         if theirs is None or (theirs.lineage, theirs.epoch) != (ours.lineage, ours.epoch):
             where = "nowhere" if theirs is None else f"at {theirs.short()}"
             return (Alarm("failback_waits", f"{self.source} copies our history and stands {where}, we at {ours.short()}"),)
-        if ours.seq - theirs.seq > FREEZE_BEHIND_MAX:
+        behind = ours.seq - theirs.seq
+        if behind > FREEZE_BEHIND_MAX:
+            self._nearing_ns = None
             return ()
-        return (self._move(world, S.FROZEN, f"the source is {ours.seq - theirs.seq} changes behind"),)
+        self._nearing_ns = world.now_ns if self._nearing_ns is None else self._nearing_ns
+        if behind > NEAR and world.now_ns - self._nearing_ns < NEARING_MS_MAX * MS:
+            return ()
+        return (self._move(world, S.FROZEN, f"the source is {behind} changes behind"),)
 
     def _frozen(self, world: World) -> tuple[Step, ...]:
         state, node = world.state, world.node

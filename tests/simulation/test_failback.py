@@ -10,6 +10,7 @@ import pytest
 from replica.model.ladder import FREEZE_MS_MAX, Stage
 from replica.model.ledger import Verdict
 from replica.model.position import ORIGIN
+from replica.takeover.failback import NEAR, NEARING_MS_MAX
 from replica.takeover.ledger import Policy
 from replica.v1 import entry_pb2
 from tests.simulation.failback_world import MS, Scene
@@ -128,6 +129,30 @@ def test_it_ends_in_one_state_and_nothing_is_lost(policy: Policy) -> None:
     for stage in (Stage.FROZEN, Stage.SOURCE_EQUAL, Stage.HANDED_BACK, Stage.ACCEPTED, Stage.OBSERVED, Stage.NORMAL):
         assert stages[stage] >= SEEDS // len(Policy), f"{stage.name} was passed in every seed"
     assert stages[Stage.SERVING] > 0, "some attempts failed and led back"
+
+
+def test_a_copy_that_comes_nearer_is_waited_for_before_anybody_has_to_wait() -> None:
+    """Nobody registers while it is frozen, so what the source can fetch before, it fetches before."""
+    for comes in (True, False):
+        scene = Scene(1, Policy.OURS_WINS)
+        while len(scene.group.own_writes) <= 3 * NEAR:
+            scene.write_here()
+        stop_writing(scene)
+        for _ in range(30):  # the ledger first
+            scene.lead()
+        scene.follow()  # it began, and has nearly all before it
+        scene.lead()
+        assert scene.group.state.ladder.stage is Stage.CATCHING_UP
+        if comes:
+            for _ in range(4 * NEAR):
+                scene.follow()
+        else:  # changes go on as fast as it follows
+            scene.now_ns += (NEARING_MS_MAX - 1) * MS
+            scene.lead()
+            assert scene.group.state.ladder.stage is Stage.CATCHING_UP
+            scene.now_ns += 2 * MS
+        scene.lead()
+        assert scene.group.state.ladder.stage is Stage.FROZEN
 
 
 def test_a_freeze_that_does_not_end_leads_back() -> None:

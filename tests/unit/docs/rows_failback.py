@@ -56,6 +56,13 @@ FAILBACK = [
     ),
     Row(
         "8",
+        "a copy that comes nearer is waited for before the freeze",
+        "nobody registering while a source copies what it could have copied before",
+        f"{RETURN}::test_a_copy_that_comes_nearer_is_waited_for_before_anybody_has_to_wait",
+        Plant("replica.takeover.failback:Failback._near", "if behind > NEAR and", "if False and"),
+    ),
+    Row(
+        "8",
         "FROZEN ends after 30 s",
         "nobody registering anywhere because a node came back half",
         f"{RETURN}::test_a_freeze_that_does_not_end_leads_back",
