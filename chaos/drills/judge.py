@@ -51,6 +51,7 @@ def judge(scenario: Scenario, outside: Outside) -> Judged:
     told = Judged()
     _usable(scenario, outside, told)
     _times(scenario, outside, told)
+    told.figures += outside.measured
     for invariant in scenario.invariants:
         _CHECKS[invariant](scenario, outside, told)
     late = outside.prober_late_ms is None or outside.prober_late_ms > PROBER_LATE_MS_MAX
@@ -146,6 +147,13 @@ def _no_lie(scenario: Scenario, outside: Outside, told: Judged) -> None:
     told.say("no wrong answer", not lies if judged else None, f"{len(lies)} of {len(judged)} answers were wrong. {shown}".strip())
 
 
+def _no_failure(scenario: Scenario, outside: Outside, told: Judged) -> None:
+    judged = [one for one in outside.lookups if one.lane in scenario.lanes_judged]
+    failed = [one for one in judged if not one.right or one.took_ms > FAILED_MS]
+    shown = "; ".join(f"{one.name} ({one.lane}): {one.note or f'{one.took_ms:.0f} ms'}" for one in failed[:SHOWN_MAX])
+    told.say("no failed lookup", not failed if judged else None, f"{len(failed)} of {len(judged)} failed. {shown}".strip())
+
+
 def _hedged(scenario: Scenario, outside: Outside, told: Judged) -> None:
     hedged = [one for one in outside.lookups if one.lane is Lane.HEDGED]
     failed = [one for one in hedged if not one.right or one.took_ms > FAILED_MS]
@@ -199,6 +207,7 @@ def _facts(scenario: Scenario, outside: Outside, told: Judged) -> None:
 
 _CHECKS = {
     Invariant.NO_LIE: _no_lie,
+    Invariant.NO_FAILURE: _no_failure,
     Invariant.HEDGED: _hedged,
     Invariant.RECEIPTS: _kept,
     Invariant.EQUAL: _equal,
@@ -207,4 +216,12 @@ _CHECKS = {
     Invariant.PORT_ANSWERS: _port,
     Invariant.FACTS: _facts,
 }
-_TIMED = ("rto_first_ms", "rto_port_ms", "rto_steady_ms", "hedging clients lose nothing", "our address answers", "no takeover")
+_TIMED = (
+    "rto_first_ms",
+    "rto_port_ms",
+    "rto_steady_ms",
+    "no failed lookup",
+    "hedging clients lose nothing",
+    "our address answers",
+    "no takeover",
+)

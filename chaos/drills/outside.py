@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from chaos.evidence.bundle import Figure
 from chaos.faults.fault import Event
 
 NS_PER_MS = 1_000_000
@@ -86,6 +87,7 @@ class Outside:
         receipts: receipted names looked up at our addresses at the end; not_honoured: those that were not answered right.
         source_lost: acknowledged by a node without a receipt and not answered by us; source_lost_ms: age of the oldest of them.
         facts: named results of acts and last looks, True or False or None (not known).
+        measured: figures that only an act can measure; a fact says whether each is within its budget.
     """
 
     began_ns: int
@@ -104,6 +106,7 @@ class Outside:
     notes: dict[str, str] = field(default_factory=dict)  # fact -> words
     doubts: list[str] = field(default_factory=list)  # trouble of the machinery: inconclusive
     aborted: str = ""
+    measured: list[Figure] = field(default_factory=list)
 
 
 def read_history(octets: bytes) -> tuple[list[Lookup], float | None]:

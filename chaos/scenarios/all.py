@@ -9,6 +9,7 @@ from chaos.scenarios import (
     s28_purged_gap,
     s30_mass_delete,
     s31_silent_divergence,
+    s32_switchover,
     s33_secondary_dies,
     s34_cut_off,
     s35_returns_with_writes,
@@ -17,6 +18,7 @@ from chaos.scenarios import (
     s38_many_at_once,
     s39_control_down,
     s47_forged_source,
+    s55_incident_during_drill,
     s57_probes_blocked,
 )
 from chaos.scenarios.scenario import Scenario
@@ -29,6 +31,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     s28_purged_gap.SCENARIO,
     s30_mass_delete.SCENARIO,
     s31_silent_divergence.SCENARIO,
+    s32_switchover.SCENARIO,
     s33_secondary_dies.SCENARIO,
     s34_cut_off.SCENARIO,
     s35_returns_with_writes.SCENARIO,
@@ -37,6 +40,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     s38_many_at_once.SCENARIO,
     s39_control_down.SCENARIO,
     s47_forged_source.SCENARIO,
+    s55_incident_during_drill.SCENARIO,
     s57_probes_blocked.SCENARIO,
 )
 BY_NAME = {one.name: one for one in SCENARIOS}

@@ -27,12 +27,15 @@ class Act(StrEnum):
     TAKEN_OVER_BEHIND = "registrations taken over while the copy is behind"
     FORGED_AND_ROTATED = "forgers call, a node's certificate is renewed, its stolen one is revoked"
     PROBES_BLOCKED = "probes of a healthy node blocked"  # ours and the top-level node's, with a standing order in force
+    INCIDENT_DURING_DRILL = "nodes die while a drill runs beside them"  # the drill's own stage is not theirs
+    SWITCHED_OVER = "a living node is switched over, and back"  # by two people, while a registrar registers all the time
 
 
 class Invariant(StrEnum):
     """What must hold, read from what was seen outside (chaos/drills/judge.py)."""
 
     NO_LIE = "no wrong answer"
+    NO_FAILURE = "no failed lookup"  # through no lane that is judged
     HEDGED = "hedging clients lose nothing"
     RECEIPTS = "receipts honoured"
     EQUAL = "contents equal"
@@ -58,6 +61,8 @@ class Plant(StrEnum):
     LOSS_UNSEEN = "the loss of a takeover is not looked at"
     REVOKED_LET_IN = "revocation lists are not looked at"
     FEED_UNHEARD = "only probes count: a source heard on its feed is taken for dead"
+    INCIDENT_UNSEEN = "a drill does not look at what is real beside it"
+    DRAIN_UNASKED = "a switchover closes the epoch where we stand, without the source's word"
 
 
 class Fence(StrEnum):

@@ -24,7 +24,7 @@ from chaos.standin.tally import last_answer_ns
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Question, Reply, Server
 from ops.admin.values import SourceStatus
-from ops.drills import deceiving, forging, returning
+from ops.drills import deceiving, forging, incident, returning, switching
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.stage import HOST, Stage
 from replica.model.errors import ZaibeiError
@@ -60,7 +60,9 @@ class Acts:
             Act.MAJORITY_AND_NODES_DIE: self._majority_and_nodes_die,
             **deceiving.acts_of(self),
             **forging.acts_of(self),
+            **incident.acts_of(self),
             **returning.acts_of(self),
+            **switching.acts_of(self),
         }
 
     def on(self, step: Step) -> AbstractAsyncContextManager[None]:
@@ -86,7 +88,7 @@ class Acts:
             await stage.gone("nodes")
 
         async def heal() -> None:
-            await self._count_source_lost()
+            await self.count_source_lost()
             await stage.start("nodes")
 
         async with Fault("nodes SIGKILLed", begin, heal, self.log):
@@ -113,7 +115,7 @@ class Acts:
                 await asyncio.sleep(self.chance.uniform(*BREATH_MS) / 1_000)
             yield
 
-    async def _count_source_lost(self) -> None:
+    async def count_source_lost(self) -> None:
         """What nodes had told their clients, no receipt covers, and we do not answer right: RPO_source."""
         now_ns, lost, oldest = self.outside.lost[-1].at_ns, 0, 0
         for source in self.stage.sources:
@@ -217,7 +219,7 @@ class Acts:
         before = await stage.rows()
 
         async def begin() -> None:
-            await self._kill_nodes()
+            await self.kill_nodes()
             await asyncio.to_thread(self._take, newest, None)
             await asyncio.to_thread(self._put_back, images)
             if other:
@@ -232,7 +234,7 @@ class Acts:
 
         async def heal() -> None:
             stage.cut(False)
-            await self._kill_nodes()
+            await self.kill_nodes()
             await asyncio.to_thread(self._put_back, newest)
             await stage.start("nodes")
 
@@ -247,7 +249,7 @@ class Acts:
             same = {source: content_of(before[source]) == content_of(row) for source, row in after.items()}
             self.fact("nothing is overwritten", all(same.values()), f"content before and after: {same}")
 
-    async def _kill_nodes(self) -> None:
+    async def kill_nodes(self) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.stage.pid("nodes"), signal.SIGKILL)
         await self.stage.gone("nodes")
@@ -279,16 +281,16 @@ class Acts:
             for source in stage.sources:  # another text each time: what changes nothing is no change
                 await stage.ask(do="put", node=source, first=0, count=PADDED, text=f"v{turn + 2}", pad=pad)
         await self.settled()
-        await self._said(lambda status: status["receipted"] == status["head"])
+        await self.said(lambda status: status["receipted"] == status["head"])
 
         generations = {source: row.detail.get("generation", 0) for source, row in (await stage.rows()).items()}
 
         async def begin() -> None:
             os.kill(stage.pid("member"), signal.SIGKILL)
             await stage.gone("member")
-            await self._kill_nodes()  # the copy's lease on their logs, of its first load, ends with them
+            await self.kill_nodes()  # the copy's lease on their logs, of its first load, ends with them
             await stage.start("nodes")
-            await self._said(lambda status: Position.parse(status["floor"]).place > taken[status["source"]])
+            await self.said(lambda status: Position.parse(status["floor"]).place > taken[status["source"]])
             await asyncio.to_thread(edge_image.put_back, image, folder)
             await stage.start("member")
             rows = await self.until(lambda row: row.detail.get("generation", 0) > generations[row.source], SNAPSHOT_S_MAX)
@@ -307,7 +309,7 @@ class Acts:
         found: dict[str, Any] = json.loads((self.stage.nodes / source / "agent" / "status.json").read_text("utf-8"))
         return found
 
-    async def _said(self, reached: Callable[[dict[str, Any]], bool]) -> None:
+    async def said(self, reached: Callable[[dict[str, Any]], bool]) -> None:
         """Wait until it holds of what every agent says. Raises TimeoutError."""
         async with asyncio.timeout(STATE_S_MAX):
             while not all(reached(self._status(source)) for source in self.stage.sources):  # noqa: ASYNC110 - of another process

@@ -122,6 +122,22 @@ def feed_unheard() -> None:
     plant(edge_ladder, "HEARD_MS_MAX", -1)
 
 
+def incident_unseen() -> None:
+    from chaos.drills.abort import Glimpse, Watch
+
+    saw = Watch.saw
+    plant(Watch, "saw", lambda watch, _glimpse, now_ns: saw(watch, Glimpse(), now_ns))
+
+
+def drain_unasked() -> None:
+    from replica.model import ladder_epochs
+    from replica.model.digest import ContentDigest
+    from replica.takeover.switchover import Close, Draining
+
+    plant(ladder_epochs, "_not_drained", lambda *_: "")
+    plant(Draining, "next", lambda _draining, state, *_: Close(ContentDigest(state.position, 0, 0)))
+
+
 PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.TAKES_OVER_ON_SILENCE: silence_is_death,
     Plant.NO_BRAKE: no_brake,
@@ -135,6 +151,8 @@ PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.LOSS_UNSEEN: loss_unseen,
     Plant.REVOKED_LET_IN: revoked_let_in,
     Plant.FEED_UNHEARD: feed_unheard,
+    Plant.INCIDENT_UNSEEN: incident_unseen,
+    Plant.DRAIN_UNASKED: drain_unasked,
 }
 BY_CONFIGURATION = (Plant.NEVER_TAKES_OVER,)  # a rule that the member's own file turns off
 

@@ -46,16 +46,25 @@ class RegisteringStage(Stage):
     def _member(self) -> list[str]:
         lines = super()._member()
         lines.insert(lines.index("[listen]") + 1, f'registration = ["{HOST}:{self.ports["registration"]}"]')
+        return lines + self.people()
+
+    def people(self) -> list[str]:
+        """Whose signatures count, for a member's file; their keys are made here."""
+        lines = list[str]()
         for name in PEOPLE:
             public = edge_keys.create(self.folder / f"{name}{edge_keys.SUFFIX}").public.hex()
             lines += ["[[operator]]", f'name = "{name}"', f'public_key = "{public}"']
         return [*lines, "[[top_level]]", f'name = "{TOP_LEVEL}"', f'public_key = "{self._top_level.public.hex()}"']
 
+    def admin(self) -> AdminClient:
+        """Of the member that leads."""
+        return AdminClient(self.folder / "member" / "admin.sock")
+
     def publisher(self, source: str) -> str:
         part, file = super().publisher(source), self.folder / f"{source}.toml"
         fence = "none" if self.scenario.fence is Fence.NONE else "write-path"
         file.write_text(file.read_text("utf-8").replace("[source]", f'[source]\nfence = "{fence}"', 1), encoding="utf-8")
-        registrar = ensure_identity(self.folder / "registrar", REGISTRAR)
+        registrar = ensure_identity(self.folder / REGISTRAR, REGISTRAR)
         pin = "".join(registrar.certificate_pem.decode().splitlines()[1:-1])
         probe = f'{{ protocol = "tcp", address = "{HOST}", port = {self.ports["probe"]} }}'
         return "\n".join(
@@ -76,7 +85,7 @@ class RegisteringStage(Stage):
     def register_words(self) -> list[str]:
         certificate = self.folder / "member" / "identity" / "certificate.pem"
         server = f"{HOST}:{self.ports['registration']}"
-        return ["--server", server, "--identity", str(self.folder / "registrar"), "--member-file", str(certificate)]
+        return ["--server", server, "--identity", str(self.folder / REGISTRAR), "--member-file", str(certificate)]
 
     async def zaibei(self, *words: str) -> tuple[int, dict[str, Any]]:
         """Run one command; its exit code and its JSON document. Raises ZaibeiError(UNREACHABLE): no end, or no document."""
@@ -104,18 +113,18 @@ class RegisteringStage(Stage):
         """How a source stands on its way back. Raises ZaibeiError(UNREACHABLE)."""
 
         def look() -> dict[str, Any]:
-            with AdminClient(self.folder / "member" / "admin.sock") as admin:
+            with self.admin() as admin:
                 return admin.failback_status(source)[0]
 
         return await asyncio.to_thread(look)
 
     async def ladder(self, source: str) -> dict[str, Any]:
-        """How a source's ladder stands, and what alarms say. Raises ZaibeiError(UNREACHABLE)."""
+        """How a source's ladder stands, what alarms say, and where our site was published. Raises ZaibeiError(UNREACHABLE)."""
 
         def look() -> dict[str, Any]:
-            with AdminClient(self.folder / "member" / "admin.sock") as admin:
+            with self.admin() as admin:
                 row = dict(admin.takeover_status(source)[0])
-                return {**row["ladder"], "alarms": list(row["alarms"])}
+                return {**row["ladder"], "alarms": list(row["alarms"]), "publications": list(row["publications"])}
 
         return await asyncio.to_thread(look)
 

@@ -48,14 +48,14 @@ Acting = Callable[[Step], AbstractAsyncContextManager[None]]
 def acts_of(acts: Acts) -> dict[Act, Acting]:
     """The acts of this file."""
     return {
-        Act.RETURNS_WITH_WRITES: lambda _: _Returning(acts).broken(),
-        Act.RETURN_INTERRUPTED: lambda _: _Returning(acts, interrupted=True).broken(),
-        Act.TAKEN_OVER_BEHIND: lambda _: _Returning(acts, behind=True).broken(),
+        Act.RETURNS_WITH_WRITES: lambda _: Returning(acts).broken(),
+        Act.RETURN_INTERRUPTED: lambda _: Returning(acts, interrupted=True).broken(),
+        Act.TAKEN_OVER_BEHIND: lambda _: Returning(acts, behind=True).broken(),
     }
 
 
 @dataclass(slots=True)
-class _Returning:
+class Returning:
     """One source, from the cut to the return. own: names that the node alone told its clients; ours: those registered here."""
 
     acts: Acts
@@ -178,12 +178,12 @@ class _Returning:
             await self._interrupted()
         else:
             await self.stage.ask(do="follow", node=self.source)
-        await self._give_back(BACK_S_MAX)
+        await self.give_back(BACK_S_MAX)
 
     async def _interrupted(self) -> None:
         """Begun twice at once; our member dies while it waits for the node, and again while the node copies."""
         stage = self.stage
-        begun = [asyncio.create_task(self._give_back(BACK_S_MAX)) for _ in range(2)]
+        begun = [asyncio.create_task(self.give_back(BACK_S_MAX)) for _ in range(2)]
         try:
             await self._until(self._looked, lambda row: row["stage"] in ON_THE_WAY, BACK_S_MAX)
             await self._restart_member()
@@ -204,7 +204,7 @@ class _Returning:
         await self.stage.gone("member")
         await self.stage.start("member")
 
-    async def _give_back(self, seconds: float) -> None:
+    async def give_back(self, seconds: float) -> None:
         """Plan and run until the node registers again; both may be refused or fall to a restart, and are repeated."""
         stage, until = self.stage, time.monotonic() + seconds
         while time.monotonic() < until:

@@ -149,3 +149,15 @@ def test_every_scenario_is_whole() -> None:
     for word in ("", "s", "99", "nothing"):
         with pytest.raises(ZaibeiError, match="no scenario"):
             named(word)
+
+
+def test_a_lookup_that_failed_counts_where_none_may_fail() -> None:
+    scenario = replace(SCENARIO, invariants=(Invariant.NO_FAILURE,), facts=())
+    calm = outside(lookups=lookups(Lane.RECURSIVE, back_ms=0), lost=[])
+    assert not bad(calm, scenario)
+    slow = [*calm.lookups, *lookups(Lane.HEDGED, back_ms=0, took_ms=4_000, every_ms=15_000)]
+    assert bad(replace(calm, lookups=slow), scenario) == {"no failed lookup": Verdict.FAIL}
+    assert not bad(replace(calm, lookups=slow), replace(scenario, lanes_judged=(Lane.RECURSIVE,)))
+    failing = replace(calm, lookups=lookups(Lane.RECURSIVE, back_ms=50))
+    assert bad(failing, scenario) == {"no failed lookup": Verdict.FAIL}
+    assert bad(replace(failing, prober_late_ms=300.0), scenario)["no failed lookup"] is Verdict.INCONCLUSIVE
