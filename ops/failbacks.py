@@ -42,7 +42,12 @@ class MemberFailbacks:
         copy = self._member.copies.get(source)
         if copy is None or copy.settings.peer is None:
             known = ", ".join(sorted(name for name, one in self._member.copies.items() if one.settings.peer)) or "none"
-            raise ZaibeiError(Code.NOT_FOUND, f"{source!r} is no source with a node of its own in service here ({known} are)")
+            lives = copy is not None and copy.settings.hosted
+            hint = f". Next: the node it leaves for into its [[source]], beside leaves = true; zaibei tenant graduate {source}"
+            raise ZaibeiError(
+                Code.NOT_FOUND,
+                f"{source!r} is no source with a node of its own in service here ({known} are){hint if lives else ''}",
+            )
         return copy, copy.failback
 
     async def failback_status(self, source: str) -> list[Row]:

@@ -74,6 +74,7 @@ def status(console: Console, source: str, ready: bool) -> int:
     rows = _member().takeover_status(source)
     parts: list[object] = [_status_table(rows)]
     parts += [_checks_table(row) for row in rows if source or row["ready"] != "pass"]
+    parts += [_adapters_table(row) for row in rows if not all(one["confirmed"] for one in row["publications"])]
     parts += [line for row in rows for line in ladder_lines(row)]
     parts += [f"! {row['source']}: {alarm.removeprefix(row['source'] + ': ')}" for row in rows for alarm in row["alarms"]]
     console.answer([dict(row) for row in rows], *parts)
@@ -193,6 +194,15 @@ def _status_table(rows: Sequence[Row]) -> object:
 def _checks_table(row: Row) -> object:
     body = [[check["name"], MARKS[check["result"]], check["detail"]] for check in row["readiness"]]
     return table(["check", "result", "seen"], body, title=f"takeover-ready: {row['source']}")
+
+
+def _adapters_table(row: Row) -> object:
+    """Each adapter's last word about each prefix; publishing.md says whose turn it is then."""
+    body = [
+        [one["adapter"], one["prefix"], "✓ confirmed" if one["confirmed"] else "✗ not yet", one["serial"], one["detail"]]
+        for one in row["publications"]
+    ]
+    return table(["adapter", "prefix", "confirmed", "serial", "its last word"], body, title=f"published: {row['source']}")
 
 
 def _age(row: Row) -> str | None:

@@ -25,14 +25,16 @@ class Member:
     def __init__(self) -> None:
         self.bench = Bench()
         self.peace = GOOD
+        self.publications: list[Row] = []
 
     def takeover_status(self, source: str = "") -> Sequence[Row]:
         checks = assess(self.peace)
         worst = "pass" if all(check.result.value == "pass" for check in checks) else "unknown"
         return [
             {
-                "source": "s", "shown": "the source answers", "verdict": "alive", "age_ms": 3, "ready": worst, "publications": [],
+                "source": "s", "shown": "the source answers", "verdict": "alive", "age_ms": 3, "ready": worst,
                 "readiness": [check.view() for check in checks], "alarms": ["something to know"],
+                "publications": self.publications,
             }
         ]  # fmt: skip
 
@@ -133,3 +135,14 @@ def test_exit_codes(member: Member, call: Call) -> None:
 
 def test_status_json_is_one_document(call: Call) -> None:
     assert json.loads(call("status", "--json").output)[0]["source"] == "s"
+
+
+def test_an_adapter_that_has_not_confirmed_is_shown_with_its_last_word(member: Member, call: Call) -> None:
+    word = "asked for in 88.118.9_00011_publish_m.request: nobody has answered yet"
+    done = {"adapter": "routes", "prefix": "88.118.9", "confirmed": True, "serial": 11, "detail": "route told"}
+    waits = {"adapter": "files", "prefix": "88.118.9", "confirmed": False, "serial": 11, "detail": word}
+    member.publications = [done, waits]
+    shown = " ".join(call("status", "s").output.split())
+    assert "files 88.118.9 ✗ not yet 11" in shown and word in shown and "routes 88.118.9 ✓ confirmed 11 route told" in shown
+    member.publications = [done]
+    assert "route told" not in call("status", "s").output, "what is found needs no words"
