@@ -45,7 +45,7 @@ from replica.takeover.detector import DetectorLimits, Observation
 from replica.takeover.edge_beats import BeatTable
 from replica.takeover.edge_ladder import LadderSettings
 from replica.takeover.edge_metrics import TakeoverMetrics
-from replica.takeover.edge_probe import probe
+from replica.takeover.edge_probe import PacedProbe
 from replica.takeover.edge_runner import RunnerConfig, TakeoverRunner, boottime_ns
 from replica.takeover.machine import Policy
 from replica.takeover.ports import Heard, PublishedSites, heard_of
@@ -151,7 +151,7 @@ class SourceCopy:
                 ladder=self._ladder(),
             ),
             member.publishers,
-            probe,
+            PacedProbe(),
             around.takeover_metrics,
             on_broken=around.on_broken,
         )

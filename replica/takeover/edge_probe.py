@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
 from replica.model.handle.codes import ENVELOPE_OCTETS, MESSAGE_OCTETS_MAX, EnvelopeFlag, OpCode
 from replica.model.handle.faults import ProtocolFault
@@ -18,7 +20,17 @@ from replica.model.handle.wire import pack_u32s, string
 from replica.model.node import Endpoint
 
 PROBE_S_MAX = 0.25
+SLOW_S_MAX = 3.0  # of a probe over a line that is known to be slow
+SLOW_TIMES = 2  # such a probe may take so many times as long as the slowest of those that were answered lately
+ANSWERED_KEPT = 10
+LATE_MAX = 8  # probes that nobody waits for any more
 ENDPOINTS_MAX = 8
+
+
+class Probe(Protocol):
+    """The function below, or a test's."""
+
+    async def __call__(self, endpoints: Sequence[Endpoint], prefix: str, *, limit_s: float) -> bool: ...
 
 
 async def probe(endpoints: Sequence[Endpoint], prefix: str, *, limit_s: float = PROBE_S_MAX) -> bool:
@@ -46,6 +58,41 @@ async def probe(endpoints: Sequence[Endpoint], prefix: str, *, limit_s: float = 
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     return False
+
+
+class PacedProbe:
+    """`probe` for one source, with a limit that its line allows: a node at the end of a slow line must not look dead.
+
+    A probe counts as failed after PROBE_S_MAX, or SLOW_TIMES the slowest answer of late where that is longer; it goes on all the
+    same up to SLOW_S_MAX, and an answer that comes then is what the next limit is made of. Peace-time probes do that; a line
+    that is fast has the short limit, and a death is seen as soon as ever.
+    """
+
+    def __init__(self, asks: Probe = probe, *, limit_s: float = PROBE_S_MAX, slow_s: float = SLOW_S_MAX) -> None:
+        self._asks, self._limit_s, self._slow_s = asks, limit_s, slow_s
+        self._took_s: deque[float] = deque(maxlen=ANSWERED_KEPT)
+        self._late: set[asyncio.Task[bool]] = set()
+
+    @property
+    def limit_s(self) -> float:
+        return min(self._slow_s, max(self._limit_s, SLOW_TIMES * max(self._took_s, default=0)))
+
+    async def __call__(self, endpoints: Sequence[Endpoint], prefix: str) -> bool:
+        if len(self._late) >= LATE_MAX:
+            return await self._asks(endpoints, prefix, limit_s=self.limit_s)
+        task = asyncio.create_task(self._answered(endpoints, prefix))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+        done, _ = await asyncio.wait([task], timeout=self.limit_s)
+        return bool(done) and task.result()
+
+    async def _answered(self, endpoints: Sequence[Endpoint], prefix: str) -> bool:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        alive = await self._asks(endpoints, prefix, limit_s=self._slow_s)
+        if alive:
+            self._took_s.append(loop.time() - began_s)
+        return alive
 
 
 def probe_request(prefix: str) -> tuple[bytes, int]:
