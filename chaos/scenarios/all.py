@@ -18,6 +18,7 @@ from chaos.scenarios import (
     s38_many_at_once,
     s39_control_down,
     s47_forged_source,
+    s51_two_publish,
     s55_incident_during_drill,
     s57_probes_blocked,
 )
@@ -40,6 +41,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     s38_many_at_once.SCENARIO,
     s39_control_down.SCENARIO,
     s47_forged_source.SCENARIO,
+    s51_two_publish.SCENARIO,
     s55_incident_during_drill.SCENARIO,
     s57_probes_blocked.SCENARIO,
 )

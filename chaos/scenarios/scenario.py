@@ -28,6 +28,7 @@ class Act(StrEnum):
     FORGED_AND_ROTATED = "forgers call, a node's certificate is renewed, its stolen one is revoked"
     PROBES_BLOCKED = "probes of a healthy node blocked"  # ours and the top-level node's, with a standing order in force
     INCIDENT_DURING_DRILL = "nodes die while a drill runs beside them"  # the drill's own stage is not theirs
+    TWO_PUBLISH = "two nodes publish the same registry and differ"  # one of them began from an image of the other
     SWITCHED_OVER = "a living node is switched over, and back"  # by two people, while a registrar registers all the time
 
 
@@ -62,6 +63,7 @@ class Plant(StrEnum):
     REVOKED_LET_IN = "revocation lists are not looked at"
     FEED_UNHEARD = "only probes count: a source heard on its feed is taken for dead"
     INCIDENT_UNSEEN = "a drill does not look at what is real beside it"
+    OTHER_CHAIN_ACCEPTED = "another chain at our position is loaded over as if it were a gap"
     DRAIN_UNASKED = "a switchover closes the epoch where we stand, without the source's word"
 
 

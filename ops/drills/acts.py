@@ -24,7 +24,7 @@ from chaos.standin.tally import last_answer_ns
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Question, Reply, Server
 from ops.admin.values import SourceStatus
-from ops.drills import deceiving, forging, incident, returning, switching
+from ops.drills import deceiving, forging, incident, returning, switching, twin
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.stage import HOST, Stage
 from replica.model.errors import ZaibeiError
@@ -63,6 +63,7 @@ class Acts:
             **incident.acts_of(self),
             **returning.acts_of(self),
             **switching.acts_of(self),
+            **twin.acts_of(self),
         }
 
     def on(self, step: Step) -> AbstractAsyncContextManager[None]:

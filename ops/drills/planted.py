@@ -122,6 +122,16 @@ def feed_unheard() -> None:
     plant(edge_ladder, "HEARD_MS_MAX", -1)
 
 
+def other_chain_accepted() -> None:
+    from replica.feed import session
+    from replica.feed.load import Load, Step
+    from replica.feed.placing import FOLLOWS
+
+    unproved_accepted()
+    plant(session, "place_head", lambda *_: FOLLOWS)
+    plant(Load, "proved", lambda load, _proof: load._header() if load.step is Step.PROOF else None)
+
+
 def incident_unseen() -> None:
     from chaos.drills.abort import Glimpse, Watch
 
@@ -152,6 +162,7 @@ PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.REVOKED_LET_IN: revoked_let_in,
     Plant.FEED_UNHEARD: feed_unheard,
     Plant.INCIDENT_UNSEEN: incident_unseen,
+    Plant.OTHER_CHAIN_ACCEPTED: other_chain_accepted,
     Plant.DRAIN_UNASKED: drain_unasked,
 }
 BY_CONFIGURATION = (Plant.NEVER_TAKES_OVER,)  # a rule that the member's own file turns off

@@ -44,7 +44,21 @@ SITE_TTL_S = 60
 READY_S_MAX = 60.0
 ANSWER_S_MAX = 60.0
 END_S_MAX = 5.0
-PORTS = ("handle", "http", "grpc", "feed", "beats", "metrics", "push", "probe", "nodes", "top", "recursive", "recursive-http")
+PORTS = (
+    "handle",
+    "http",
+    "grpc",
+    "feed",
+    "beats",
+    "metrics",
+    "push",
+    "probe",
+    "nodes",
+    "top",
+    "recursive",
+    "recursive-http",
+    "twin",
+)
 CUT = StreamRule(cut=True)
 LOOK_S, LOOK_SOURCE_S = 0.1, 0.02  # between looks at the member, and so much longer for each source: a look costs it time
 
@@ -252,6 +266,7 @@ class Stage:
         return {
             "member": [*python, *self.program(), "up", "--config", "member.toml", "--json"],
             "nodes": [*python, "chaos.standin.registries", "--config", "nodes.json"],
+            "twin": [*python, "chaos.standin.registries", "--config", "twin.json"],
             "top": [*python, "chaos.standin.secondary", "--config", "top.toml"],
             "recursive": [
                 *python, "chaos.standin.recursive", "--roots", top, "--ttl-cap", "0", "--hosts", HOST, "--tcp", port,
