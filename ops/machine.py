@@ -15,7 +15,7 @@ from ops.config.check import TRANSPORTS
 from replica.model.errors import Code, ZaibeiError
 
 OPEN_FILES_OWN = 256  # journal, sockets, libraries
-SHARED_BY_FRONTS = ("handle", "http", "grpc")  # bound with SO_REUSEPORT when fronts are separate processes
+SHARED_BY_FRONTS = ("handle", "http", "https", "grpc")  # bound with SO_REUSEPORT when fronts are separate processes
 LOCK_OCTETS_MAX = 64
 
 

@@ -34,6 +34,7 @@ from ops.config import Address, MemberConfig
 from ops.config.values import Source, TakeoverPolicy
 from ops.enrolling import Enrolment
 from ops.fronts import FrontProcesses
+from ops.https import https_places, tls_files
 from ops.metrics import MetricsServer, watch_loop
 from ops.mirror import Sampler
 from ops.pki.edge_own import ALONE, ca_of, trust_files
@@ -164,11 +165,12 @@ Fronts = dict[str, list[Address]]
 
 async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stack: contextlib.AsyncExitStack) -> Fronts:
     listen = config.listen
-    handle, http, grpc = (_pairs(addresses) for addresses in (listen.handle, listen.http, listen.grpc))
+    handle, http, https, grpc = (_pairs(one) for one in (listen.handle, listen.http, listen.https, listen.grpc))
+    tls = tls_files(config)
     if not listen.fronts:
         handle = _same_port_twice(handle)
         limits, kept = StreamLimits(config.limits.connections_max), KEPT + config.limits.open_files
-        places = FrontConfig(udp=handle, tcp=handle, http=http, grpc=grpc, stream_limits=limits, files_kept=kept)
+        places = FrontConfig(handle, handle, http, grpc, https, tls, stream_limits=limits, files_kept=kept)
         guard = Guard(config.guard)
         service = FrontService(port, waiting_max=places.waiting_max, registrar=lambda: port.registrar, guard=guard)
         front = Front(port, places, service)
@@ -176,21 +178,15 @@ async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stac
         stack.push_async_callback(front.stop)
         stack.callback(FrontCollector(front, seat.registry).close)
         return _bound(bound)
-    if any(number == 0 for _, number in (*handle, *http, *grpc)):
+    if any(number == 0 for _, number in (*handle, *http, *https, *grpc)):
         raise ZaibeiError(
-            Code.INVALID_CONFIG, "fronts share their addresses: give [listen] handle, http and grpc real ports, not 0"
+            Code.INVALID_CONFIG, "fronts share their addresses: give [listen] handle, http, https and grpc real ports, not 0"
         )
     fronts = FrontProcesses(
         config.member.data,
         listen.fronts,
-        {
-            "udp": handle,
-            "tcp": handle,
-            "http": http,
-            "grpc": grpc,
-            "reuse_port": True,
-            "guard": asdict(config.guard),
-        },
+        {"udp": handle, "tcp": handle, "http": http, "grpc": grpc, "reuse_port": True, "guard": asdict(config.guard)}
+        | https_places(https, tls),
         _pairs(listen.metrics),
     )
     server = PortServer(port, PortServerSettings(fronts.socket))
@@ -198,7 +194,7 @@ async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stac
     stack.push_async_callback(server.stop)
     stack.push_async_callback(fronts.stop)
     await fronts.start()
-    return {"handle": list(listen.handle), "http": list(listen.http), "grpc": list(listen.grpc)}
+    return {name: list(getattr(listen, name)) for name in ("handle", "http", "https", "grpc")}
 
 
 def _pairs(addresses: Sequence[Address]) -> tuple[tuple[str, int], ...]:
@@ -222,6 +218,7 @@ def _bound(bound: FrontBound) -> Fronts:
     return {
         "handle": [Address(*address) for address in bound.tcp or bound.udp],
         "http": [Address(*address) for address in bound.http],
+        "https": [Address(*address) for address in bound.https],
         "grpc": [Address(*address) for address in bound.grpc],
     }
 

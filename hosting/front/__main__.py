@@ -2,6 +2,7 @@
 
 {"socket": "/run/zaibei/port", "udp": [["127.0.0.1", 2641]], "tcp": …, "http": …, "grpc": …, "reuse_port": true, "lock": "0.lock"}
 
+`https`: as http, over TLS, with `tls`: {"certificate", "key", "clients"}, PEM files.
 `metrics`: addresses of its Prometheus metrics. `lock`: a file this process keeps locked as long as it lives, with its number in
 it; when another one has it, it ends at once.
 """
@@ -19,6 +20,7 @@ import msgspec
 from hosting.front.edge_front import Bound, FrontConfig
 from hosting.front.edge_main import FrontProcess, run_front
 from hosting.front.edge_port_client import PortClientSettings
+from hosting.front.edge_tls import TlsFiles
 from hosting.guard.limits import GuardLimits
 
 LOCK_TRIES_MAX = 20
@@ -31,6 +33,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     tcp: tuple[tuple[str, int], ...] = ()
     http: tuple[tuple[str, int], ...] = ()
     grpc: tuple[tuple[str, int], ...] = ()
+    https: tuple[tuple[str, int], ...] = ()
+    tls: TlsFiles | None = None
     reuse_port: bool = False
     beat_silence_ms_max: int = 50
     lock: str = ""
@@ -67,7 +71,7 @@ def main(arguments: list[str]) -> int:
         return 2
     if given.lock and not _take(Path(given.lock)):
         return 0  # it goes on
-    places = (given.udp, given.tcp, given.http, given.grpc)
+    places = (given.udp, given.tcp, given.http, given.grpc, given.https, given.tls)
     front = FrontConfig(*places, given.reuse_port, guard=given.guard)
     owner = PortClientSettings(Path(given.socket), beat_silence_ms_max=given.beat_silence_ms_max)
     try:

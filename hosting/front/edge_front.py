@@ -13,6 +13,7 @@ from hosting.front.edge_files import KEPT, fitted, raise_open_files
 from hosting.front.edge_grpc import GrpcFront
 from hosting.front.edge_http import listen_http
 from hosting.front.edge_tcp import listen_tcp
+from hosting.front.edge_tls import TlsFiles, TlsKeys, listen_https
 from hosting.front.edge_udp import UdpLimits, UdpListener, bind_udp
 from hosting.front.pause import TICK_MS
 from hosting.front.service import FrontService
@@ -29,7 +30,8 @@ class FrontConfig:
     """Where a front listens; port 0 takes a free one. Hosts are numeric, IPv4 or IPv6; one address per entry.
 
     Args:
-        udp, tcp: the Handle protocol. `http`: the JSON API and the tunnel. `grpc`: hosting.v1.Resolver.
+        udp, tcp: the Handle protocol. `http`: the JSON API and the tunnel; `https`: the same over TLS, with the files of `tls`.
+        grpc: hosting.v1.Resolver.
         reuse_port: several fronts share the same addresses (SO_REUSEPORT).
         waiting_max: questions that may wait for the stores.
         guard: how much a client or an identifier may take.
@@ -40,6 +42,8 @@ class FrontConfig:
     tcp: tuple[Address, ...] = ()
     http: tuple[Address, ...] = ()
     grpc: tuple[Address, ...] = ()
+    https: tuple[Address, ...] = ()
+    tls: TlsFiles | None = None
     reuse_port: bool = False
     waiting_max: int = 20_000
     udp_limits: UdpLimits = field(default_factory=UdpLimits)
@@ -56,6 +60,7 @@ class Bound:
     tcp: tuple[Address, ...] = ()
     http: tuple[Address, ...] = ()
     grpc: tuple[Address, ...] = ()
+    https: tuple[Address, ...] = ()
 
 
 class Front:
@@ -75,7 +80,7 @@ class Front:
         """Bind and serve.
 
         Raises:
-            OSError: an address is taken or not ours; nothing is left bound.
+            OSError: an address is taken or not ours, or the keys of TLS cannot be used; nothing is left bound.
         """
         try:
             return await self._start()
@@ -89,20 +94,25 @@ class Front:
             with _named("UDP", host, port):
                 endpoint = bind_udp(host, port, config.udp_limits, config.reuse_port)
             self.udp.append(UdpListener(service, endpoint, config.udp_limits))
-        tcp, http = [], []
+        tcp, http, https = [], [], []
         for host, port in config.tcp:
             with _named("TCP", host, port):
                 tcp.append(self._keep(await listen_tcp(service, self.tcp, host, port, config.reuse_port)))
         for host, port in config.http:
             with _named("HTTP", host, port):
                 http.append(self._keep(await listen_http(service, self.http, host, port, config.reuse_port)))
+        if config.https and config.tls is not None:
+            keys = TlsKeys(config.tls)
+            for host, port in config.https:
+                with _named("HTTPS", host, port):
+                    https.append(self._keep(await listen_https(service, self.http, keys, (host, port), config.reuse_port)))
         if config.grpc:
             self.grpc = GrpcFront(service, config.grpc, reuse_port=config.reuse_port)
             await self.grpc.start()
         loop = asyncio.get_running_loop()
         self._chores = [loop.create_task(self._tick()), loop.create_task(self._sweep())]
         grpc = tuple(self.grpc.addresses) if self.grpc is not None else ()
-        return Bound(tuple(listener.address for listener in self.udp), tuple(tcp), tuple(http), grpc)
+        return Bound(tuple(listener.address for listener in self.udp), tuple(tcp), tuple(http), grpc, tuple(https))
 
     def _keep(self, server: asyncio.Server) -> Address:
         self._servers.append(server)

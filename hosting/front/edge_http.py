@@ -68,6 +68,7 @@ class HttpConnection(StreamConnection):
         self._slots: deque[_Slot] = deque()
         self._closing = False
         self._lingering = False
+        self.certificate = b""  # DER, that the peer showed over TLS
         self._vouched: tuple[Standing | None, bytes] = (None, b"")
         self.on_message_begin()
 
@@ -237,7 +238,7 @@ class HttpConnection(StreamConnection):
     def _ask_json(self, slot: _Slot, method: bytes, wanted: Registers) -> None:
         transport = self.transport
         client, private = _peer(transport) if transport is not None else ("", False)
-        asked = JsonAsked(method, self._url, b"".join(self._body), self._authorization, client, private)
+        asked = JsonAsked(method, self._url, b"".join(self._body), self._authorization, client, private, self.certificate)
         if not self._service.ask_json(self, (slot, pretty(self._url)), asked):
             self._fill(slot, page_response(wanted.otherwise, close=slot.close, head_only=slot.head_only))
 

@@ -3,9 +3,10 @@
 | request | answer |
 | --- | --- |
 | without a credential, or when its challenge is over | 401, a fresh challenge: nobody is told what is there before a proof |
+| without a credential, over TLS with a certificate of the client's | its key is proved if the certificate holds it |
 | Basic where others may listen | 403, and the secret is not looked at; `basic_in_clear` lets it in |
 | with a proof that is good | what `Work` says, as JSON |
-| a session | 403: sessions need TLS, and this port has none |
+| a session | 403: there are none here |
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from hosting.handle.certified import read_certificate
 from hosting.handle.challenges import ChallengeLimits, Challenges
 from hosting.handle.codes import code_of, text_of
 from hosting.handle.edge_judge import Judge
@@ -33,7 +35,7 @@ IN_CLEAR = "a secret would travel in clear here: use TLS, the machine itself, or
 CHALLENGE = "prove a key of yours, by a credential in the Authorization header"
 STALE = "no challenge waits for this proof: it was answered, or its time is over; here is a fresh one"
 BUSY = Denied(ResponseCode.SERVER_TOO_BUSY, "too many requests wait for a proof: again later")
-NO_SESSIONS = Denied(ResponseCode.AUTHENTICATION_FAILED, "sessions need TLS, which this port does not have: prove each request")
+NO_SESSIONS = Denied(ResponseCode.AUTHENTICATION_FAILED, "no sessions here: prove each request, or show a certificate over TLS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,10 @@ class JsonDesk:
     async def _key(self, asked: JsonAsked) -> Reference | JsonSaid:
         """The key that was proved, or what to say. Raises ProtocolFault, ZaibeiError."""
         given = read_authorization(asked.authorization)
+        if given is None and asked.certificate:
+            shown = read_certificate(asked.certificate, self._now_ms())
+            denied = await self._judge.certified(shown)
+            return shown.key if denied is None else _refused(asked, denied)
         if given is None:
             return self._challenged(asked, CHALLENGE)
         if isinstance(given, Basic):

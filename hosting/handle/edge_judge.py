@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 
+from hosting.handle.certified import Certified, same_public
 from hosting.handle.edge_look import Looks
 from hosting.handle.edits import Denied
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.admin_bodies import HS_PUBKEY, HS_SECKEY, VerifyRequest
 from replica.model.handle.codes import ResponseCode
-from replica.model.handle.proofs import judge_public, judge_secret
+from replica.model.handle.proofs import judge_public, judge_secret, public_key_of
 from replica.model.handle.values import Reference
 
 JUDGED_MAX = 2  # proofs judged at once, in threads: up to 0.1 s of a core each
@@ -60,6 +61,13 @@ class Judge:
         if found is None:
             return NO_KEY
         return None if found and hmac.compare_digest(found, given) else NOT_PROVED
+
+    async def certified(self, shown: Certified) -> Denied | None:
+        """Is what was shown over TLS the key it names? None: it is. Raises ProtocolFault, ZaibeiError: it cannot be told."""
+        found = await self.key(HS_PUBKEY, shown.key)
+        if found is None:
+            return NO_KEY
+        return None if same_public(public_key_of(found), shown.public) else NOT_PROVED
 
     async def valid(self, kind: bytes, wanted: VerifyRequest) -> bool:
         """Was this proved by the key? A key that is not there proves nothing, and no more is said of it.

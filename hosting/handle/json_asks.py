@@ -43,6 +43,7 @@ class JsonAsked:
         authorization: its header; empty: none.
         client: address it came from, without the port.
         private: nobody can listen: TLS, or within this machine.
+        certificate: that the client showed over TLS, DER; empty: none.
     """
 
     method: bytes
@@ -51,6 +52,7 @@ class JsonAsked:
     authorization: bytes = b""
     client: str = ""
     private: bool = False
+    certificate: bytes = b""
 
     @property
     def handle(self) -> bytes | None:

@@ -34,6 +34,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ABOUT = {
     "handle": "Handle protocol, UDP and TCP",
     "http": "JSON API",
+    "https": "JSON API over TLS",
     "grpc": "gRPC",
     "feed": "sources push here (mutual TLS)",
     "beats": "beats of armed sources (UDP)",

@@ -16,6 +16,7 @@ from typing import Any
 from hosting.guard.limits import GuardLimits
 from ops.config.address import Address
 from ops.config.faults import ConfigError, Reading
+from ops.config.https import https_files
 from ops.config.pki import pki_part
 from ops.config.publishing import adapters_of
 from ops.config.read import WrongError, pem
@@ -46,6 +47,7 @@ TTL_READY_S_MAX = 300
 TRANSPORTS = {
     "handle": ("udp", "tcp"),
     "http": ("tcp",),
+    "https": ("tcp",),
     "grpc": ("tcp",),
     "feed": ("tcp",),
     "beats": ("udp",),
@@ -89,6 +91,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     arrays = {name: reading.sections(root, name) for name in many}
     _drop_ipv6_defaults(reading, sections, around)
     _check_listen(reading, sections)
+    sections["listen"] = https_files(reading, sections["listen"], around.folder, around.read_file)
     _check_names(reading, sections["member"], arrays)
     pki = pki_part(reading, sections["pki"], around.folder, around.read_file)
     sources = [

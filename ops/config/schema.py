@@ -75,6 +75,7 @@ LISTEN = Section(
     (
         Key("handle", _listen, _loopback(HANDLE_PORT), "Handle protocol, UDP and TCP."),
         Key("http", _listen, _loopback(HTTP_PORT), "JSON API: /api/handles/..., /api/site, /healthz."),
+        Key("https", _listen, [], "The same over TLS; without https_certificate with this member's own certificate."),
         Key("grpc", _listen, _loopback(GRPC_PORT), "gRPC: batch resolve, health, reflection."),
         Key("feed", _listen, _loopback(FEED_PORT), "The feed: sources push here, mutual TLS with pinned certificates."),
         Key("beats", _listen, _loopback(BEATS_PORT), "Authenticated UDP beats of armed sources."),
@@ -92,6 +93,21 @@ LISTEN = Section(
         ),
         Key("fronts", read.whole(0, 64), 0, "0: answers come from this process; N: N answering processes beside it."),
         Key("allow_public", read.flag, False, "Must be true before any server listens beyond loopback."),
+        Key(
+            "https_certificate",
+            read.text,
+            "",
+            "Certificate of https and its issuers, PEM; a new one in its place is used from the next connection on.",
+            '"https.pem"',
+        ),
+        Key("https_key", read.text, "", "Its private key, PEM, for its owner alone.", '"https.key"'),
+        Key(
+            "https_clients",
+            read.text,
+            "",
+            "Roots of clients' certificates, or these themselves, PEM. Empty: clients show no certificate.",
+            '"clients.pem"',
+        ),
         Key(
             "basic_in_clear",
             read.flag,

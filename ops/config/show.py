@@ -9,7 +9,8 @@ from typing import Any
 from ops.config.schema import REQUIRED, SECTIONS, Key
 from ops.config.values import MemberConfig
 
-LISTENERS = ("handle", "http", "grpc", "feed", "beats", "registration", "metrics")
+LISTENERS = ("handle", "http", "https", "grpc", "feed", "beats", "registration", "metrics")
+LISTEN_KEYS = ("fronts", "allow_public", "basic_in_clear", "https_certificate", "https_key", "https_clients")
 
 
 def document(config: MemberConfig) -> dict[str, Any]:
@@ -25,9 +26,7 @@ def document(config: MemberConfig) -> dict[str, Any]:
         },
         "listen": {
             **{name: [str(a) for a in getattr(listen, name)] for name in LISTENERS},
-            "fronts": listen.fronts,
-            "allow_public": listen.allow_public,
-            "basic_in_clear": listen.basic_in_clear,
+            **{name: getattr(listen, name) for name in LISTEN_KEYS},
         },
         "site": {
             "description": site.description,

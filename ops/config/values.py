@@ -54,6 +54,7 @@ class Listen:
 
     handle: tuple[Address, ...]
     http: tuple[Address, ...]
+    https: tuple[Address, ...]
     grpc: tuple[Address, ...]
     feed: tuple[Address, ...]
     beats: tuple[Address, ...]
@@ -62,6 +63,9 @@ class Listen:
     fronts: int
     allow_public: bool
     basic_in_clear: bool = False
+    https_certificate: str = ""
+    https_key: str = ""
+    https_clients: str = ""
 
 
 @dataclass(frozen=True, slots=True)

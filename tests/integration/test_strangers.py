@@ -19,14 +19,20 @@ from pyhandle import handleexceptions
 from pyhandle.client.resthandleclient import RESTHandleClient
 
 from tests.integration.test_register_cli import Up, run
+from tests.unit.front.test_https import RSA, jwk_of, made
 
 PREFIX = "88.118.9"
 OWNER, SECRET = f"{PREFIX}/ADMIN", "a secret of theirs"
 USER = f"300:{OWNER}"
+HOLDER = f"{PREFIX}/CERT"
 FILE = """
 [listen]
 handle = ["127.0.0.1:0"]
 http = ["127.0.0.1:0", "[::1]:0"]
+https = ["127.0.0.1:0", "[::1]:0"]
+https_certificate = "https.pem"
+https_key = "https.key"
+https_clients = "client.pem"
 grpc = []
 feed = []
 beats = []
@@ -48,6 +54,7 @@ class Place:
     folder: Path
     v4: str
     v6: str
+    tls: tuple[str, str]
 
     def told(self, name: str) -> dict[int, tuple[str, Any]] | None:
         """What our own client finds, by index: type and value of the data; None: there is no such handle."""
@@ -63,6 +70,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("strangers")
     code, mine = run("register", "identity", "--name", "tenant-9", "--identity", str(folder / "registrar"))
     assert code == 0
+    made("zaibei").write(folder, "https")
+    client = made(f"300:{HOLDER}", RSA)
+    certificate, private = client.write(folder, "client")
+    (folder / "both.pem").write_bytes(private.read_bytes() + certificate.read_bytes())
     (folder / "zaibei.toml").write_text(FILE.format(registrars=mine["block"]))
     assert run("identity", "create", "--config", str(folder / "zaibei.toml"))[0] == 0
     up = Up(folder)
@@ -70,12 +81,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         where = ["--server", up.addresses[0], "--identity", str(folder / "registrar")]
         where += ["--member-file", str(folder / "zaibei-data" / "identity" / "certificate.pem")]
         admin = {"index": 100, "type": "HS_ADMIN", "data": ADMIN}
+        by_key = {"format": "admin", "value": {"handle": HOLDER, "index": 300, "permissions": "1" * 12}}
+        certified = {"index": 101, "type": "HS_ADMIN", "data": by_key}
         key = {"index": 300, "type": "HS_SECKEY", "data": SECRET, "permissions": "1100"}
-        for name, values in ((f"0.NA/{PREFIX}", [admin]), (OWNER, [admin, key])):
+        public = {"index": 300, "type": "HS_PUBKEY", "data": {"format": "key", "value": jwk_of(client.key)}}
+        records = ((f"0.NA/{PREFIX}", [admin, certified]), (OWNER, [admin, key]), (HOLDER, [certified, public]))
+        for name, values in records:
             code, said = run("register", "put", name, "--json-values", json.dumps(values), *where)
             assert code == 0, said
         v4, v6 = (f"http://{one}" for one in up.told["http"])
-        yield Place(folder, v4, v6)
+        first, second = (f"https://{one}" for one in up.told["https"])
+        yield Place(folder, v4, v6, (first, second))
     finally:
         up.kill()
 
@@ -134,6 +150,22 @@ def test_pyhandle_knows_a_refusal_for_one(place: Place) -> None:
             client.register_handle(handle, "http://a")
         assert json.loads(refused.value.response.content)["responseCode"] == code
     assert place.told(name) is None
+
+
+@pytest.mark.parametrize("family", [0, 1])
+def test_pyhandle_registers_by_a_certificate_over_tls(place: Place, family: int) -> None:
+    url, server = place.tls[family], str(place.folder / "https.pem")
+    client = RESTHandleClient(
+        handle_server_url=url,
+        certificate_and_key=str(place.folder / "both.pem"),
+        handleowner=f"300:{HOLDER}",
+        HTTPS_verify=server,
+    )
+    name = f"{PREFIX}/by-certificate-{family}"
+    assert client.register_handle(name, "http://a") == name
+    assert client.modify_handle_value(name, URL="http://b") == name
+    assert RESTHandleClient(url, HTTPS_verify=server).get_value_from_handle(name, "URL") == "http://b"
+    assert client.delete_handle(name) == name and place.told(name) is None
 
 
 # ------------------------------------------------------------------------------------------------------ easyhandle

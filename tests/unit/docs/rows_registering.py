@@ -131,6 +131,13 @@ REGISTERING = [
     ),
     Row(
         "2.2",
+        "a certificate counts for the key it holds alone",
+        "whoever writes another's name into a certificate registers as that one",
+        "tests/unit/front/test_https.py::test_a_certificate_counts_for_the_key_it_holds_alone",
+        Plant("hosting.handle.edge_judge:Judge.certified", "same_public(public_key_of(found), shown.public)", "True"),
+    ),
+    Row(
+        "2.2",
         "a challenge is answered once",
         "a credential that was overheard, used again",
         f"{JSON}::test_what_is_no_proof_changes_nothing[replay]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ops.config import Address, MemberConfig, TakeoverPolicy, load_config
 from ops.config.check import Surroundings, check
 from ops.config.edge_load import read_file
 from ops.config.faults import ConfigError, Reading
+from ops.config.read import WrongError
 from ops.config.schema import REQUIRED, SECTIONS
 from ops.config.show import document, example, rows
 from replica.model.edge_identity import Identity
@@ -338,3 +340,24 @@ def test_no_table_breaks_the_check(root: dict[str, Any]) -> None:
         check(root, "test.toml", Surroundings(Path("/srv/z"), "h", True, read_file))
     except ConfigError as exc:
         assert exc.faults
+
+
+def test_files_of_https_go_together_and_are_read() -> None:
+    def read(path: Path, secret: bool) -> bytes:
+        if path.name == "open.key" and secret:
+            raise WrongError(f"{path} can be read by others", "chmod 600")
+        return b"" if path.name == "empty.pem" else b"-----BEGIN"
+
+    around = replace(AROUND, read_file=read)
+    whole = {"https": ["127.0.0.1:0"], "https_certificate": "a.pem", "https_key": "a.key", "https_clients": "c.pem"}
+    listen = good({"listen": whole}, around).listen
+    assert [listen.https_certificate, listen.https_key, listen.https_clients] == [
+        str(around.folder / name) for name in ("a.pem", "a.key", "c.pem")
+    ]
+    for wrong, path in (
+        ({"https_key": None}, "listen.https_certificate"),
+        ({"https_key": "open.key"}, "listen.https_key"),
+        ({"https_clients": "empty.pem"}, "listen.https_clients"),
+    ):
+        given = {key: value for key, value in (whole | wrong).items() if value is not None}
+        assert [at for at, _ in faults({"listen": given}, around)] == [path]
