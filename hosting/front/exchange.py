@@ -7,6 +7,7 @@
 | get-site (op 2) | our site, once the views of all sources were read |
 | create, delete, add, remove, modify (100 to 104) | 301: registrations go to the node itself |
 | these, list, proofs and sessions (200, 201, 400 to 402), where sources live at this member | hosting/handle answers |
+| encrypted with a session's key, where sources live at this member | the same; it alone knows the key |
 | every other operation, logins among them | 5, operation not supported |
 | a response (its code is not 0), or no envelope | silence: two servers can never be set to answer each other |
 | malformed behind its envelope | 4 with the request's id |
@@ -32,6 +33,7 @@ from replica.model.handle.answers import (
     resolution_answer,
 )
 from replica.model.handle.bodies import ErrorResponse, ResolutionRequest, decode_request
+from replica.model.handle.ciphers import is_encrypted
 from replica.model.handle.codes import EXPIRATION_S, RECURSION_MAX, OpCode, OpFlag, ResponseCode
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.message import (
@@ -91,6 +93,8 @@ class Exchange:
 
     def take(self, octets: bytes) -> Taken:
         """Read one whole message."""
+        if is_encrypted(octets) and self.registers():
+            return Registering(octets), None
         peeked = peek_resolution(octets)
         if peeked is not None:
             return self._resolution(peeked)

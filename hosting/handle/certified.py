@@ -33,7 +33,7 @@ def read_certificate(der: bytes, now_ms: int) -> Certified:
         shown = x509.load_der_x509_certificate(der)
         public, subject = shown.public_key(), shown.subject
         valid = shown.not_valid_before_utc.timestamp() * 1_000 <= now_ms <= shown.not_valid_after_utc.timestamp() * 1_000
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise _refused("your certificate cannot be read") from exc
     if not valid:
         raise _refused("your certificate is not valid now")

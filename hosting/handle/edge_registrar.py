@@ -8,6 +8,7 @@
 | verification (201) | 1 or 0 |
 | session set-up, end, exchange of keys (400 to 402) | see edge_sessions |
 | every other operation | 5 |
+| any of these encrypted with its session's key, or with the flag ENC in a session | the same, encrypted |
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from replica.model.handle.admin_bodies import (
     decode_verify_request,
 )
 from replica.model.handle.bodies import ErrorResponse, decode_request
-from replica.model.handle.codes import EXPIRATION_S, OpCode, ResponseCode
+from replica.model.handle.ciphers import BLOCK_OCTETS, encrypted, is_encrypted
+from replica.model.handle.codes import EXPIRATION_S, OpCode, OpFlag, ResponseCode
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.macs import can_sign, sealed
 from replica.model.handle.message import Message, answer_to, decode_message, fault_answer
@@ -99,10 +101,17 @@ class Registrar:
             client: address it came from, without the port.
         """
         try:
+            hidden = is_encrypted(octets)
+            if hidden:
+                octets = self.desk.sessions.readable(octets, self._sources.now_ms())
             message = decode_message(octets)
             if message.header.response_code:
                 return []
-            return await self._answer(message, octets, client)
+            key = self.desk.sessions.key(message.envelope.session_id)
+            answers = await self._answer(message, octets, client)
+            if key is not None and (hidden or message.header.flags & OpFlag.ENCRYPT):
+                return [self._hidden(one, key) for one in answers]
+            return answers
         except ProtocolFault as fault:
             said = fault_answer(fault, expiration=self._expires())
             return [] if said is None else [said]
@@ -198,6 +207,10 @@ class Registrar:
             return [self._denied(message, octets, session)]
         self.desk.sessions.end(session)
         return self._sealed(self._said(message, octets, Done((b"",))), message, session)
+
+    def _hidden(self, answer: bytes, key: bytes) -> bytes:
+        """Encrypted if it has a MAC: then it is for who has the key."""
+        return encrypted(answer, key, self._sources.random(BLOCK_OCTETS)) if decode_message(answer).credential else answer
 
     def _sealed(self, answers: list[bytes], request: Message, session: Session | None) -> list[bytes]:
         if session is None or not can_sign(request):

@@ -18,14 +18,16 @@ from enum import Enum
 
 from hosting.handle.edits import Denied
 from hosting.handle.permits import same_key
+from replica.model.handle.ciphers import decrypted
 from replica.model.handle.codes import ResponseCode
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.macs import judge_mac
-from replica.model.handle.message import Message
+from replica.model.handle.message import Message, decode_envelope, decode_message
 from replica.model.handle.values import Reference
 
 UNKNOWN = Denied(ResponseCode.SESSION_TIMEOUT, "there is no such session, or its time is over: open one")
 REPLAYED = Denied(ResponseCode.SESSION_MESSAGE_REJECTED, "this counter was used in the session before, or is too old")
+UNREADABLE = "what was encrypted is not of this message and this session"
 SWEEP_MS = 1_000  # between two looks for those whose time is over
 COUNTERS = 0x7FFFFFFF  # the standard client reads them as signed numbers
 
@@ -167,6 +169,29 @@ class Sessions:
             return REPLAYED
         found.used_ms = now_ms
         return found
+
+    def readable(self, octets: bytes, now_ms: int) -> bytes:
+        """An encrypted message in clear, when its MAC is good.
+
+        Raises:
+            ProtocolFault: SESSION_TIMEOUT (no such session), INVALID_SESSION_KEY. All that can be wrong with it sounds the same:
+                told apart, faults of the padding would let who altered a message guess what it says.
+        """
+        envelope = decode_envelope(octets)
+        found = self._open.get(envelope.session_id)
+        if found is None or self._over(found, now_ms):
+            raise ProtocolFault(UNKNOWN.text, UNKNOWN.code, envelope)
+        try:
+            plain = decrypted(octets, found.key)
+            judge_mac(decode_message(plain), plain, found.key)
+        except ProtocolFault as fault:
+            raise ProtocolFault(UNREADABLE, ResponseCode.INVALID_SESSION_KEY, envelope) from fault
+        return plain
+
+    def key(self, session_id: int) -> bytes | None:
+        """Key of an open session."""
+        found = self._open.get(session_id)
+        return None if found is None else found.key
 
     def proved(self, session: Session, key: Reference, proof: bytes) -> None:
         """A key was proved in a session; it is the session's from now on if it is its identity."""

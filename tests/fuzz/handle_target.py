@@ -5,8 +5,10 @@ Allowed: a result, or ProtocolFault. Anything else that is raised is a bug, and 
 
 from __future__ import annotations
 
+from functools import partial
+
 from replica import native
-from replica.model.handle import answers, bodies, fragments, json_api, json_read, keys, message, stream, types, values
+from replica.model.handle import answers, bodies, ciphers, fragments, json_api, json_read, keys, message, stream, types, values
 from replica.model.handle.faults import CodecMisuse, ProtocolFault
 from replica.native import twin
 
@@ -23,6 +25,7 @@ DECODERS = (
     json_api.values_json,
     json_read.read_values,
     json_read.read_answer,
+    partial(ciphers.decrypted, key=bytes(16)),
 )
 
 

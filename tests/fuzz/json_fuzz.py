@@ -15,14 +15,17 @@ import atheris
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 with atheris.instrument_imports(include=["hosting.handle", "replica.model.handle"]):
+    from hosting.handle.certified import read_certificate
     from hosting.handle.json_asks import JsonAsked, read_change, read_page, read_verification
     from hosting.handle.json_auth import read_authorization
+    from replica.model.handle.ciphers import decrypted, encrypted, is_encrypted
     from replica.model.handle.codes import OpCode
     from replica.model.handle.faults import ProtocolFault
     from replica.model.handle.macs import sealed
     from replica.model.handle.message import decode_message
+    from tests.unit.front.test_https import RSA, made
     from tests.unit.handle.test_json_writes import BOMBS, NEW, VALUES, basic, proof
-    from tests.unit.handle.test_registrar import CREATE, World, request
+    from tests.unit.handle.test_registrar import CREATE, NOW_MS, World, request
     from tests.unit.handle.test_sessions import setup
 
 OCTETS_MAX = 4_096
@@ -42,10 +45,12 @@ def one(data: bytes) -> None:
     """One input."""
     if not data:
         return
-    which, octets = data[0] % 4, data[1:]
+    which, octets = data[0] % 5, data[1:]
     try:
         if which == 0:
             read_authorization(octets)
+        elif which == 4:
+            read_certificate(octets, NOW_MS)
         elif which == 1:
             asked = parts(octets)
             for read in (read_change, read_page, read_verification):
@@ -74,7 +79,7 @@ async def send(octets: bytes) -> None:
     world = World()
     world.registrar.desk.sessions.open(1, "192.0.2.1", KEY, None, 60, world.now_ms)
     for answer in await world.registrar.answer(octets, "192.0.2.1"):
-        decode_message(answer)
+        decode_message(decrypted(answer, KEY) if is_encrypted(answer) else answer)
     if world.group.content.position.seq:
         raise AssertionError(f"{octets.hex()} changed something")
 
@@ -92,6 +97,8 @@ def seeds() -> list[bytes]:
         b"\3" + setup(),
         b"\3" + request(OpCode.CREATE_HANDLE, CREATE),
         b"\3" + sealed(bytes(create), KEY, 7),
+        b"\3" + encrypted(sealed(bytes(create), KEY, 8), KEY, bytes(16)),
+        b"\4" + made("300:88.118.9/A", RSA).der,
         *(b"\1PUT\0/88.118.9/a\0\0" + bomb[:OCTETS_MAX] for bomb in BOMBS.values()),
     ]
 

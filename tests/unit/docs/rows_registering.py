@@ -138,6 +138,17 @@ REGISTERING = [
     ),
     Row(
         "2.2",
+        "all that was altered in an encrypted message sounds the same",
+        "whoever alters a message on its way learns from our answers what it says",
+        "tests/unit/handle/test_ciphers.py::test_all_that_was_altered_sounds_the_same",
+        Plant(
+            "hosting.handle.sessions:Sessions.readable",
+            "raise ProtocolFault(UNREADABLE, ResponseCode.INVALID_SESSION_KEY, envelope) from",
+            "raise fault from",
+        ),
+    ),
+    Row(
+        "2.2",
         "a challenge is answered once",
         "a credential that was overheard, used again",
         f"{JSON}::test_what_is_no_proof_changes_nothing[replay]",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-from replica.model.handle import bodies, json_api, json_read, message, names, types, values
+from replica.model.handle import bodies, json_api, json_read, keys, message, names, proofs, types, values
+from replica.model.handle.admin_bodies import decode_credential
 from replica.model.handle.bodies import (
     ErrorResponse,
     HandleRequest,
@@ -15,9 +17,12 @@ from replica.model.handle.bodies import (
     ValuesRequest,
 )
 from replica.model.handle.codes import FLAGS_DEFAULT, DigestType, OpCode, OpFlag
+from replica.model.handle.macs import sealed
 from replica.model.handle.message import Envelope, Header, Message
+from replica.model.handle.proofs import MacCode
 from replica.model.handle.types import HsAdmin, HsSite, Interface, Server
 from replica.model.handle.values import HandleValue, Reference
+from replica.model.handle.wire import U32
 from tests.unit.handle.golden import HASHES, OCTETS, REQUESTS, RESPONSES, STAMP, TEXT
 
 HANDLE = b"88.118.8/XYZ-001"
@@ -167,3 +172,19 @@ def test_json() -> None:
     assert json_read.read_answer(TEXT["resp_json"].encode()) == json_read.JsonAnswer(1, HANDLE, (URL,))
     assert json_read.read_answer(TEXT["referral_json"].encode()) == json_read.JsonAnswer(303, values=(SITE_VALUE,))
     assert json_api.site_response_json(SITE).decode() == f'{{"responseCode":1,"site":{TEXT["hs_site_json"]}}}'
+
+
+def test_vectors_of_which_not_all_is_known_hold_in_structure() -> None:
+    answer, nonce, digest = OCTETS["seckey_answer"], b"n" * 16, b"d" * 32
+    made = proofs.prove_secret(b"a secret", nonce, digest, MacCode.PBKDF2_HMAC_SHA1, salt=answer[5:21])
+    assert (made[:33], len(made)) == (answer[:33], len(answer)) and not proofs.judge_secret(b"a secret", nonce, digest, answer)
+    private = rsa.generate_private_key(65_537, 1_024)
+    assert proofs.prove_public(private, nonce, digest).startswith(OCTETS["pubkey_answer_head"][:15])
+    head = OCTETS["pubkey_enc_head"]
+    made = keys.encode_key("RSA", {"e": b"\1\0\1", "n": head[-3:] + bytes(125)})
+    assert made.startswith(head) and keys.decode_key(made)[1]["n"][:3] == head[-3:]
+    request = message.encode_message(Message(Envelope(ID, 0), Header(OpCode.CREATE_HANDLE), b""))
+    credential = decode_credential(message.decode_message(sealed(request, b"k" * 16, 1)).credential)
+    assert credential is not None and len(credential.signature) == len(OCTETS["hmac256"])
+    state = TEXT["replstate_json"].encode()
+    assert U32.pack(len(state)) + state in message.decode_message(OCTETS["retrieve_txn_all_2_11"]).body
