@@ -219,7 +219,7 @@ class RegistrationClient:
             return await self._try(call, time.monotonic() + self._patience_s, repeat_sent=True)
         except _Failed as failed:
             trouble = failed.trouble
-            raise ZaibeiError(trouble.code, trouble.message, retry=trouble.retry) from None
+            raise ZaibeiError(trouble.code, trouble.message, retry=trouble.retry, retry_ms=trouble.retry_ms) from None
 
     # ------------------------------------------------------------------------------------------------- where and how often
     async def _try(self, call: Callable[[Any, float], Awaitable[R]], end: float, *, repeat_sent: bool) -> R:
@@ -234,7 +234,8 @@ class RegistrationClient:
                 read_s *= 2
                 refused = _failed(exc, address)
             again = refused.trouble.retry if not refused.sent else repeat_sent
-            if not again or time.monotonic() >= end:
+            wait_s = refused.trouble.retry_ms / 1_000  # before it a limit has no room, whoever asks
+            if not again or time.monotonic() + wait_s >= end:
                 if refused.sent and not refused.leaders:
                     self._at += 1  # whoever did not answer is not asked first again
                 raise refused
@@ -244,7 +245,8 @@ class RegistrationClient:
                 continue
             if not led and refused.trouble.code not in (Code.BUSY, Code.OVER_QUOTA):
                 self._at += 1
-            await asyncio.sleep(min(pause_s * random.uniform(0.5, 1.5), max(0.0, end - time.monotonic())))
+            pause = max(wait_s, pause_s * random.uniform(0.5, 1.5))
+            await asyncio.sleep(min(pause, max(0.0, end - time.monotonic())))
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
             if end - time.monotonic() < ATTEMPT_S_MIN:
                 raise refused  # definite; one more try in no time could only make it unknown
@@ -299,7 +301,7 @@ def _failed(exc: grpc.aio.AioRpcError, address: str) -> _Failed:
 def _trouble(refusal: registration_pb2.Refusal) -> Trouble:
     known = refusal.code in Code._value2member_map_
     code = Code(refusal.code) if known else Code.UNKNOWN
-    return Trouble(code, refusal.message, definite=refusal.definite, retry=refusal.retry)
+    return Trouble(code, refusal.message, refusal.definite, refusal.retry, refusal.retry_after_ms)
 
 
 def _result(result: registration_pb2.Result) -> Done:

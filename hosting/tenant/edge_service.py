@@ -53,6 +53,7 @@ def refusal_of(trouble: Trouble, office: Office | None) -> registration_pb2.Refu
         definite=trouble.definite,
         retry=trouble.retry,
         leaders=leaders,
+        retry_after_ms=trouble.retry_ms,
     )
 
 
@@ -202,7 +203,7 @@ def put_change(office: Office, name: Named, values: bytes, need: registration_pb
 
 def _as_error(verdict: Verdict) -> ZaibeiError:
     trouble = verdict.trouble or Trouble(Code.UNKNOWN, "no outcome", definite=False)
-    return ZaibeiError(trouble.code, trouble.message, definite=trouble.definite, retry=trouble.retry)
+    return ZaibeiError(trouble.code, trouble.message, definite=trouble.definite, retry=trouble.retry, retry_ms=trouble.retry_ms)
 
 
 async def page_of(clerk: Clerk, start: bytes, stop: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bool]:

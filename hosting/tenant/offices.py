@@ -59,15 +59,18 @@ class Office:
     def leaders(self) -> list[str]:
         return [*self.clerk.group.leaders()][:LEADERS_MAX]
 
+    def sensitive(self, name: Named) -> bool:
+        """Does its suffix keep its case? Then two spellings are two identifiers."""
+        self._catch_up()
+        return self._sensitive.longest(name.identifier.prefix) is not None
+
     def key(self, name: Named) -> tuple[bytes, bytes]:
         """Key and, where it cannot tell the name, the name as written.
 
         Raises:
             ZaibeiError(NOT_OWNER): another source's, by what the group has committed.
         """
-        self._catch_up()
-        sensitive = self._sensitive.longest(name.identifier.prefix) is not None
-        key = name.key(case_sensitive=sensitive)
+        key = name.key(case_sensitive=self.sensitive(name))
         part = prefix_part(key)
         allowed = self._allowed.get(part)
         if allowed is None:

@@ -23,6 +23,7 @@ import msgspec
 from hosting.tenant.enterprise import PrefixState, Step, fault_of
 from replica.model.audit_documents import TENANTS
 from replica.model.errors import Code, ZaibeiError
+from replica.model.handle.names import fold
 from replica.model.identifier import END, PrefixTree, document_key, prefix_key
 
 FORMAT = 1
@@ -137,6 +138,7 @@ class Papers:
     """A tenant's documents at one moment, indexed. `tenant` None: nothing is said; only whom the configuration names registers.
 
     Args:
+        out: persons out of use, by `one_spelling`: who spells himself otherwise is still the same.
         damaged: keys whose octets say nothing that can be acted on; while there is one, every change is refused.
         count: documents read.
     """
@@ -148,6 +150,7 @@ class Papers:
     quota: Quota = field(default_factory=Quota)
     enterprises: PrefixTree[Enterprise] = field(default_factory=PrefixTree)
     damaged: tuple[bytes, ...] = ()
+    out: frozenset[str] = frozenset()
     count: int = 0
 
 
@@ -217,13 +220,22 @@ def papers_of(rows: Iterable[tuple[bytes, bytes]]) -> Papers:
             case Enterprise():
                 enterprises.put(prefix_key(ident), paper)
     frozen = {who: tuple(found) for who, found in rights.items()}
-    return Papers(tenant, persons, keys, frozen, quota, enterprises, tuple(damaged), count)
+    out = frozenset(one_spelling(who) for who, person in persons.items() if not person.active)
+    return Papers(tenant, persons, keys, frozen, quota, enterprises, tuple(damaged), out, count)
 
 
 def is_person(text: str) -> bool:
     """`index:handle`."""
     index, colon, handle = text.partition(":")
     return bool(colon) and index.isascii() and index.isdigit() and 0 < len(index) <= 10 and "/" in handle
+
+
+def one_spelling(who: str) -> str:
+    """A person's name under which all spellings of it are one; any other name as it is."""
+    if not is_person(who):
+        return who
+    index, _, handle = who.partition(":")
+    return f"{int(index)}:{fold(handle.encode()).decode()}"
 
 
 def is_certificate(text: str) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hosting.tenant.enterprise import PrefixState
-from hosting.tenant.papers import Enterprise, Papers, Right
+from hosting.tenant.papers import Enterprise, Papers, Right, one_spelling
 from hosting.tenant.records import Named
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.identifier import ancestors, prefix_text
@@ -69,12 +69,12 @@ class Refusal:
     @property
     def trouble(self) -> Trouble:
         again = "" if self.retry_ms is None else f"; again after {self.retry_ms} ms"
-        return Trouble(self.code, self.message + again, retry=self.retry_ms is not None)
+        return Trouble(self.code, self.message + again, retry=self.retry_ms is not None, retry_ms=self.retry_ms or 0)
 
     @property
     def error(self) -> ZaibeiError:
         found = self.trouble
-        return ZaibeiError(found.code, found.message, retry=found.retry)
+        return ZaibeiError(found.code, found.message, retry=found.retry, retry_ms=found.retry_ms)
 
 
 def may(caller: Caller, operation: Operation, identifier: Named | bytes, documents: Papers, *, now_ms: int) -> Refusal | None:
@@ -123,7 +123,7 @@ def _person(who: str, documents: Papers, now_ms: int) -> tuple[str, str]:
             return who, f"the time of the key {who} is over"
         who = key.person
     person = documents.persons.get(who)
-    if person is not None and not person.active:
+    if not person.active if person is not None else one_spelling(who) in documents.out:
         return who, f"{who} was taken out of use"
     return who, ""
 

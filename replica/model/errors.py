@@ -52,12 +52,14 @@ class Trouble:
         message: one or two sentences: who is at fault, what to do next.
         definite: True when the outcome is known (nothing was applied).
         retry: True when the same call may succeed later.
+        retry_ms: a limit is the reason, and after so many milliseconds there is room again; 0: not said.
     """
 
     code: Code
     message: str
     definite: bool = True
     retry: bool = False
+    retry_ms: int = 0
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
@@ -66,9 +68,9 @@ class Trouble:
 class ZaibeiError(Exception):
     """Base of all errors of ours; carries a Trouble."""
 
-    def __init__(self, code: Code, message: str, *, definite: bool = True, retry: bool = False) -> None:
+    def __init__(self, code: Code, message: str, *, definite: bool = True, retry: bool = False, retry_ms: int = 0) -> None:
         super().__init__(message)
-        self.trouble = Trouble(code, message, definite, retry)
+        self.trouble = Trouble(code, message, definite, retry, retry_ms)
 
     @property
     def code(self) -> Code:
