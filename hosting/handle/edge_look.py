@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hosting.answer.port import AnswerPort
 from hosting.answer.standing import FOUND, NO_SUCH_NAME, row_of
+from hosting.handle.permits import folded, kept
 from hosting.tenant.offices import Office, Offices
 from hosting.tenant.records import Named, named
 from replica.model.errors import Code, ZaibeiError
@@ -69,6 +70,23 @@ class Looks:
             if exc.code is not Code.NOT_OWNER:
                 raise
         return await self._elsewhere(name)
+
+    def one_name(self, handle: bytes) -> bytes:
+        """The one spelling of a handle, by the case rule of its owner; whose owner is not known keeps its case."""
+        try:
+            name = named(_text(handle))
+            if name.identifier.route:
+                return folded(handle)
+            try:
+                sensitive = self.office(name.owner).sensitive(name)
+            except ZaibeiError as exc:
+                if exc.code is not Code.NOT_OWNER:
+                    raise
+                owned = self._port.catalog().owners.longest(name.owner)
+                sensitive = owned is None or owned[1].case_sensitive
+        except ZaibeiError:
+            return kept(handle)
+        return kept(handle) if sensitive else folded(handle)
 
     async def _elsewhere(self, name: Named) -> Values:
         owned = self._port.catalog().owners.longest(name.owner)

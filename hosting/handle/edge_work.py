@@ -163,7 +163,7 @@ class Work:
 
     async def _holds(self, key: Reference, needs: int, records: Iterable[Iterable[HandleValue] | None]) -> bool:
         """Has the key all of these permissions, by any of the records?"""
-        walk = Walk(key, [root for values in records for root in admins(values or (), needs)])
+        walk = Walk(key, [root for values in records for root in admins(values or (), needs)], self._looks.one_name)
         while wanted := walk.wanted:
             walk.told({handle: await self._group(handle) for handle in wanted})
         return walk.permitted

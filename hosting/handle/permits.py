@@ -7,10 +7,10 @@ read grants nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from replica.model.handle.faults import ProtocolFault
-from replica.model.handle.names import fold, full_name
+from replica.model.handle.names import fold, full_name, split_name
 from replica.model.handle.types import decode_admin, decode_vlist
 from replica.model.handle.values import HandleValue, Reference
 
@@ -20,12 +20,18 @@ ANY_INDEX = 0  # in HS_ADMIN and HS_VLIST: any value of that handle
 HS_ADMIN, HS_VLIST = b"HS_ADMIN", b"HS_VLIST"
 
 Records = Mapping[bytes, Sequence[HandleValue] | None]
-"""Folded full name -> its values; None: there is no such record, or it cannot be read."""
+"""Full name in its one spelling -> its values; None: there is no such record, or it cannot be read."""
 
 
 def folded(handle: bytes) -> bytes:
     """The name under which two spellings of a handle are one."""
     return fold(full_name(handle))
+
+
+def kept(handle: bytes) -> bytes:
+    """The same where suffixes keep their case: there two spellings are two handles, and anybody may hold the other one."""
+    prefix, suffix = split_name(full_name(handle))
+    return fold(prefix) + b"/" + suffix
 
 
 def same_key(one: Reference, other: Reference) -> bool:
@@ -57,10 +63,12 @@ class Walk:
     Args:
         key: that was proved; its index is over 0.
         roots: as `admins` found them.
+        one_name: the one spelling of a handle, by the case rule of whoever owns it.
     """
 
-    def __init__(self, key: Reference, roots: Iterable[Reference]) -> None:
-        self._handle, self._index = folded(key.handle), key.index
+    def __init__(self, key: Reference, roots: Iterable[Reference], one_name: Callable[[bytes], bytes] = folded) -> None:
+        self._one_name = one_name
+        self._handle, self._index = one_name(key.handle), key.index
         self._seen: set[tuple[bytes, int]] = set()
         self._level: list[tuple[bytes, int]] = []
         self._levels = 0
@@ -69,7 +77,7 @@ class Walk:
 
     @property
     def wanted(self) -> tuple[bytes, ...]:
-        """Handles to look at next, folded; empty: the walk is over."""
+        """Handles to look at next, each in its one spelling; empty: the walk is over."""
         if self.permitted or self._levels >= GROUP_LEVELS_MAX:
             return ()
         return tuple(dict.fromkeys(handle for handle, _ in self._level))
@@ -88,7 +96,7 @@ class Walk:
 
     def _add(self, references: Iterable[Reference]) -> None:
         for reference in references:
-            one = (folded(reference.handle), reference.index)
+            one = (self._one_name(reference.handle), reference.index)
             if one in self._seen or len(self._seen) >= REFERENCES_MAX:
                 continue
             self._seen.add(one)
