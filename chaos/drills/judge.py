@@ -16,12 +16,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from chaos.drills.outside import NS_PER_MS, Lane, Lookup, Lost, Outside
+from chaos.drills.outside import LATE_MS, NS_PER_MS, Lane, Lookup, Lost, Outside
 from chaos.evidence.bundle import Figure, Finding, Verdict, worst
+from chaos.faults.fault import FaultState
 from chaos.scenarios.scenario import Invariant, Scenario
 
 PROBER_CHECK = "prober in time"
 PROBER_LATE_MS_MAX = 100
+EXCUSED_TIMES = 10  # its worst lateness so often over: more slowness than that is not the prober's own
+LIVE_CHECK = "who lives is reached"
 ANSWERED_BEFORE_MS_MAX = 1_000
 STEADY_MS, STEADY_SHARE_MIN = 5_000, 0.999
 STEADY_LOOKUPS_MIN = 20
@@ -36,6 +39,7 @@ class Judged:
 
     figures: list[Figure] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    beyond: set[str] = field(default_factory=set)  # checks that failed by more than any lateness of the prober explains
 
     @property
     def verdict(self) -> Verdict:
@@ -54,19 +58,35 @@ def judge(scenario: Scenario, outside: Outside) -> Judged:
     told.figures += outside.measured
     for invariant in scenario.invariants:
         _CHECKS[invariant](scenario, outside, told)
-    late = outside.prober_late_ms is None or outside.prober_late_ms > PROBER_LATE_MS_MAX
-    if late:  # a late prober sees slowness that is its own; loss and lies stay what they are
-        told.findings = [
-            Finding(one.check, Verdict.INCONCLUSIVE, f"{one.why} (the prober was late)")
-            if one.check in _TIMED and one.verdict is Verdict.FAIL
-            else one
-            for one in told.findings
-        ]
+    told.findings = [_excused(one, scenario, outside, told) for one in told.findings]
     return told
 
 
+def late_ms(scenario: Scenario, outside: Outside) -> float | None:
+    """How late the prober was where something is measured: while a fault was on, if that is all; else throughout."""
+    worst = outside.prober_late_ms
+    if worst is None or not outside.lates or not outside.lost or _THROUGHOUT.intersection(scenario.invariants):
+        return worst
+    began = [one.at_ns for one in outside.faults if one.what is FaultState.ACTIVE]
+    healed = [one.at_ns for one in outside.faults if one.what is FaultState.HEALED]
+    ends = [next((end for end in healed if end > begin), outside.ended_ns) for begin in began]
+    spans = list(zip(began, ends, strict=True))
+    within = [ms for at_ns, ms in outside.lates if any(a <= at_ns and at_ns - ms * NS_PER_MS <= b for a, b in spans)]
+    return max(within, default=min(worst, LATE_MS))
+
+
+def _excused(one: Finding, scenario: Scenario, outside: Outside, told: Judged) -> Finding:
+    """A late prober sees slowness that is its own, as far as its lateness goes; loss and lies stay what they are."""
+    if one.verdict is not Verdict.FAIL or one.check not in _TIMED or one.check in told.beyond:
+        return one
+    late = outside.prober_late_ms if one.check == LIVE_CHECK else late_ms(scenario, outside)
+    if late is not None and late <= PROBER_LATE_MS_MAX:
+        return one
+    return Finding(one.check, Verdict.INCONCLUSIVE, f"{one.why} (the prober was late)")
+
+
 def _usable(scenario: Scenario, outside: Outside, told: Judged) -> None:
-    late = outside.prober_late_ms
+    late = late_ms(scenario, outside)
     held = None if late is None or late > PROBER_LATE_MS_MAX else True
     told.say(
         PROBER_CHECK, held, "it said nothing" if late is None else f"at most {late:.0f} ms late, allowed {PROBER_LATE_MS_MAX}"
@@ -100,6 +120,9 @@ def _times(scenario: Scenario, outside: Outside, told: Judged) -> None:
         if most is not None:
             held = None if value is None else value < most
             told.say(name, held, f"{'not measured' if value is None else f'{value:.0f} ms'}, below {most} ms is asked")
+            late = late_ms(scenario, outside)
+            if value is not None and late is not None and value > most + EXCUSED_TIMES * late:
+                told.beyond.add(name)
 
 
 def _over(outside: Outside, measure: Measure, lane: Lane) -> float | None:
@@ -170,6 +193,17 @@ def _port(scenario: Scenario, outside: Outside, told: Judged) -> None:
     told.say("our address answers", not failed if asked else None, f"{len(failed)} of {len(asked)} failed. {shown}".strip())
 
 
+def _live(scenario: Scenario, outside: Outside, told: Judged) -> None:
+    """While others are dead: from the death to the end of the drill."""
+    dead = {source for one in outside.lost for source in one.sources}
+    since_ns = min((one.at_ns for one in outside.lost), default=0)
+    lane = [one for one in outside.lookups if one.lane is Lane.RECURSIVE and one.source not in dead and one.began_ns >= since_ns]
+    failed = [one for one in lane if not one.right or one.took_ms > FAILED_MS]
+    shown = "; ".join(f"{one.name}: {one.note or f'{one.took_ms:.0f} ms'}" for one in failed[:SHOWN_MAX])
+    held = not failed if lane and outside.lost else None
+    told.say(LIVE_CHECK, held, f"{len(failed)} of {len(lane)} through the recursive node failed. {shown}".strip())
+
+
 def _kept(scenario: Scenario, outside: Outside, told: Judged) -> None:
     lost = outside.not_honoured
     why = "not looked up" if lost is None else f"{len(lost)} of {outside.receipts} receipted names, {lost[:SHOWN_MAX]}"
@@ -214,14 +248,11 @@ _CHECKS = {
     Invariant.NO_TAKEOVER: _no_takeover,
     Invariant.NO_SECOND_WRITER: _no_writer,
     Invariant.PORT_ANSWERS: _port,
+    Invariant.LIVE_REACHED: _live,
     Invariant.FACTS: _facts,
 }
+_THROUGHOUT = {Invariant.HEDGED, Invariant.PORT_ANSWERS, Invariant.NO_TAKEOVER}
 _TIMED = (
-    "rto_first_ms",
-    "rto_port_ms",
-    "rto_steady_ms",
-    "no failed lookup",
-    "hedging clients lose nothing",
-    "our address answers",
-    "no takeover",
-)
+    "rto_first_ms", "rto_port_ms", "rto_steady_ms", "hedging clients lose nothing", "our address answers", "no takeover",
+    "no failed lookup", LIVE_CHECK,
+)  # fmt: skip

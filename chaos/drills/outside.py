@@ -14,6 +14,7 @@ from chaos.evidence.bundle import Figure
 from chaos.faults.fault import Event
 
 NS_PER_MS = 1_000_000
+LATE_MS = 50.0  # each time the prober was later is written down, below that only a new worst
 
 
 class Lane(StrEnum):
@@ -83,7 +84,7 @@ class Outside:
 
     Args:
         began_ns, ended_ns: of the drill.
-        prober_late_ms: the worst lateness of the clients' process; None: it said nothing.
+        prober_late_ms: the worst lateness of the clients' process; None: it said nothing. lates: each over LATE_MS, (when, ms).
         receipts: receipted names looked up at our addresses at the end; not_honoured: those that were not answered right.
         source_lost: acknowledged by a node without a receipt and not answered by us; source_lost_ms: age of the oldest of them.
         facts: named results of acts and last looks, True or False or None (not known).
@@ -107,6 +108,7 @@ class Outside:
     doubts: list[str] = field(default_factory=list)  # trouble of the machinery: inconclusive
     aborted: str = ""
     measured: list[Figure] = field(default_factory=list)
+    lates: Sequence[tuple[int, float]] = ()
 
 
 def read_history(octets: bytes) -> tuple[list[Lookup], float | None]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from chaos.drills.outside import Lane
+from chaos.drills.outside import LATE_MS, Lane
 from chaos.standin.registries import url_of
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Lookup as Answer
@@ -30,7 +30,6 @@ from replica.model.errors import ZaibeiError
 
 WATCH_S = 0.01
 FOLLOW_S = 0.1
-LATE_MS = 50.0  # each time it was later is written down, below that only a new worst
 RECENT_MAX = 400  # newest names, drawn as often as all others together
 FINAL = (1, 100, 200)  # a record, no such name, no such value: a client goes nowhere else after these
 ABSENT = 100

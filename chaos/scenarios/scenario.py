@@ -26,6 +26,8 @@ class Act(StrEnum):
     RETURN_INTERRUPTED = "the return is begun twice, and the member dies in the middle of it"
     TAKEN_OVER_BEHIND = "registrations taken over while the copy is behind"
     FORGED_AND_ROTATED = "forgers call, a node's certificate is renewed, its stolen one is revoked"
+    TOP_DIES = "the top-level node dies"  # its own host alone; secondary nodes live on
+    TOP_AND_NODES_DIE = "the top-level node and secondary nodes die in one moment"  # those that are not said to live on
     PROBES_BLOCKED = "probes of a healthy node blocked"  # ours and the top-level node's, with a standing order in force
     INCIDENT_DURING_DRILL = "nodes die while a drill runs beside them"  # the drill's own stage is not theirs
     TWO_PUBLISH = "two nodes publish the same registry and differ"  # one of them began from an image of the other
@@ -43,6 +45,7 @@ class Invariant(StrEnum):
     NO_TAKEOVER = "no takeover"
     NO_SECOND_WRITER = "no second writer"
     PORT_ANSWERS = "our address answers throughout"
+    LIVE_REACHED = "who lives is reached"
     FACTS = "facts"
 
 
@@ -61,6 +64,7 @@ class Plant(StrEnum):
     RETURN_FORGOTTEN = "where a return stands is kept in memory alone"
     LOSS_UNSEEN = "the loss of a takeover is not looked at"
     REVOKED_LET_IN = "revocation lists are not looked at"
+    OWNS_ALL_BELOW = "whatever lies below a prefix that was taken over is said to live here"
     FEED_UNHEARD = "only probes count: a source heard on its feed is taken for dead"
     INCIDENT_UNSEEN = "a drill does not look at what is real beside it"
     OTHER_CHAIN_ACCEPTED = "another chain at our position is loaded over as if it were a gap"
@@ -94,6 +98,7 @@ class Load:
         horizon_s: without a takeover a copy older than this is not answered (SEMANTICS 4).
         lanes: lookups a second of each source, by lane.
         direct: feed and probes go without proxies of ours, for steps that cut nothing; so many nodes' streams cost them time.
+        living: of `sources`, the last so many have a host of their own; on a stage with a top-level node that is copied.
     """
 
     sources: int = 1
@@ -102,6 +107,7 @@ class Load:
     horizon_s: int = 300
     lanes: tuple[tuple[Lane, float], ...] = ((Lane.RECURSIVE, 40.0), (Lane.HEDGED, 20.0), (Lane.PORT, 20.0))
     direct: bool = False
+    living: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,7 @@ class Scenario:
         name: of its file; number: of that table; story: one line of what happens.
         fence: the stage has operators, a registrar and a top-level node's key, and registrations may be taken over; None: not.
         by_ca: member and nodes know each other by a CA of the stage's own; else by pins.
+        top_level: the top-level node is a source too, and recursive nodes know us beside it.
         lanes_judged: whose wrong answers count (a node that lost its own names lies to its clients; that is not ours).
         facts: what acts look up and say, by name (ops/drills/acts.py).
         red: the planted bug that must turn it red.
@@ -148,6 +155,7 @@ class Scenario:
     members: int = 1
     fence: Fence | None = None
     by_ca: bool = False
+    top_level: bool = False
     lanes_judged: tuple[Lane, ...] = (Lane.RECURSIVE, Lane.HEDGED, Lane.PORT)
     facts: tuple[str, ...] = ()
     needs: frozenset[Capability] = frozenset()

@@ -15,9 +15,9 @@ lines of JSON on standard input, each answered by one line:
 
 While not paused, each registers a new name every `every_ms`: first in its own file, fsynced (that is when its own client is told
 so: acks.jsonl), then through its Publisher; receipts.jsonl says when a quorum receipt covered it. Config (JSON): folder, told,
-nodes = [{name, prefix, publisher}], hosts, udp, tcp, records, every_ms, tally, second_site (hex), guarded (true: it holds
-a write lease, and takes nothing without one). A node's own state lies in folder/NAME, so that an old disk can be put back; what
-its clients were told lies in `told`, which no fault touches.
+nodes = [{name, prefix, publisher, routes: [{prefix, values}]}], hosts, udp, tcp, records, every_ms, tally, second_site (hex),
+guarded (true: it holds a write lease, and takes nothing without one). A node's own state lies in folder/NAME, so that an old disk
+can be put back; what its clients were told lies in `told`, which no fault touches.
 """
 
 from __future__ import annotations
@@ -110,9 +110,19 @@ class RegistryNode:
         self.publisher = kind(str(config["publisher"]))
         self._guard = self.publisher.guard(LEASE) if config.get("guarded") else None
         self._following: threading.Thread | None = None
+        self._route(config.get("routes", ()))
         for item in items[-COMMIT_NAMES_MAX:]:  # the newest may not have reached the log; what is there already changes nothing
             self._publish(item["name"], item["text"])
         if items:
+            self.publisher.commit()
+
+    def _route(self, routes: Sequence[dict[str, Any]]) -> None:
+        """Where prefixes below are served: of its file, the same at every start."""
+        for route in routes:
+            key = self.publisher._config.naming.route_key(route["prefix"])
+            self._live[key] = record_of([value_from_json(one) for one in route["values"]])
+            self.publisher.put_route(route["prefix"], values=route["values"])
+        if routes:
             self.publisher.commit()
 
     def _publish(self, name: str, text: str | None, pad: int = 0) -> None:

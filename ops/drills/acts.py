@@ -24,7 +24,7 @@ from chaos.standin.tally import last_answer_ns
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Question, Reply, Server
 from ops.admin.values import SourceStatus
-from ops.drills import deceiving, forging, incident, returning, switching, twin
+from ops.drills import deceiving, forging, incident, returning, switching, top_level, twin
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.stage import HOST, Stage
 from replica.model.errors import ZaibeiError
@@ -63,6 +63,7 @@ class Acts:
             **incident.acts_of(self),
             **returning.acts_of(self),
             **switching.acts_of(self),
+            **top_level.acts_of(self),
             **twin.acts_of(self),
         }
 
@@ -117,9 +118,9 @@ class Acts:
             yield
 
     async def count_source_lost(self) -> None:
-        """What nodes had told their clients, no receipt covers, and we do not answer right: RPO_source."""
+        """What dead nodes had told their clients, no receipt covers, and we do not answer right: RPO_source."""
         now_ns, lost, oldest = self.outside.lost[-1].at_ns, 0, 0
-        for source in self.stage.sources:
+        for source in (source for one in self.outside.lost for source in one.sources):
             acks, covered = self.told(source)
             unsure = {name: line for name, line in acks.items() if name not in covered}
             answers = await self.ask_us(list(unsure)[:UNRECEIPTED_MAX])

@@ -116,6 +116,23 @@ def revoked_let_in() -> None:
     plant(Authority, "parse", staticmethod(lambda roots, _lists=(): parse(roots)))
 
 
+def owns_all_below() -> None:
+    from hosting.answer.resolve import Plan
+    from hosting.answer.resolve import plan as rightly
+    from hosting.front import batcher, edge_grpc
+    from replica.model.identifier import ancestors
+
+    def planned(question: Any, catalog: Any, now_ms: int = 0) -> Any:
+        found = rightly(question, catalog, now_ms)
+        if not isinstance(found, Plan) or not found.route:
+            return found
+        above = (catalog.overlays.get(prefix) for prefix in ancestors(found.prefix))
+        return replace(found, overlay=next((one for one in above if one is not None), None))
+
+    for where in (batcher, edge_grpc):
+        plant(where, "plan", planned)
+
+
 def feed_unheard() -> None:
     from replica.takeover import edge_ladder
 
@@ -160,6 +177,7 @@ PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.RETURN_FORGOTTEN: return_forgotten,
     Plant.LOSS_UNSEEN: loss_unseen,
     Plant.REVOKED_LET_IN: revoked_let_in,
+    Plant.OWNS_ALL_BELOW: owns_all_below,
     Plant.FEED_UNHEARD: feed_unheard,
     Plant.INCIDENT_UNSEEN: incident_unseen,
     Plant.OTHER_CHAIN_ACCEPTED: other_chain_accepted,

@@ -74,8 +74,8 @@ class RegisteringStage(Stage):
             ]
         )  # fmt: skip
 
-    def _nodes(self, second_site: str) -> dict[str, Any]:
-        return {**super()._nodes(second_site), "guarded": self.scenario.fence is Fence.WRITE_PATH}
+    def _nodes(self, second_site: str, child: str = "nodes") -> dict[str, Any]:
+        return {**super()._nodes(second_site, child), "guarded": self.scenario.fence is Fence.WRITE_PATH}
 
     # ------------------------------------------------------------------------------------------------------- commands
 

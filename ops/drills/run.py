@@ -18,7 +18,7 @@ from random import Random
 
 from chaos.drills.edge_guard import Look, guarded
 from chaos.drills.judge import Judged, judge
-from chaos.drills.outside import Content, Outside, Seen, read_history
+from chaos.drills.outside import Content, Outside, Seen, read_history, read_lates
 from chaos.faults.fault import FaultLog
 from chaos.scenarios.scenario import Invariant, Plant, Scenario
 from ops import VERSION
@@ -28,6 +28,7 @@ from ops.drills.certified_stage import CertifiedStage
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.registering_stage import RegisteringStage
 from ops.drills.stage import MEMBER, Stage
+from ops.drills.top_stage import TopStage
 from replica.model.errors import ZaibeiError
 
 COPIED_S_MAX = 90.0
@@ -60,7 +61,8 @@ class Drill:
         outside.ended_ns = time.monotonic_ns()
         outside.doubts += [f"the fault {one.fault} got stuck: {one.detail}" for one in self.log.stuck()]
         with suppress(OSError):
-            outside.lookups, outside.prober_late_ms = read_history((self.folder / "history.jsonl").read_bytes())
+            octets = (self.folder / "history.jsonl").read_bytes()
+            (outside.lookups, outside.prober_late_ms), outside.lates = read_history(octets), read_lates(octets)
         return judge(self.scenario, outside)
 
     async def _play(self) -> None:
@@ -170,6 +172,8 @@ def stage_of(scenario: Scenario) -> type[Stage]:
         return ClusterStage
     if scenario.fence is not None:
         return RegisteringStage
+    if scenario.top_level:
+        return TopStage
     return CertifiedStage if scenario.by_ca else Stage
 
 

@@ -126,20 +126,37 @@ class Stage:
         """All configurations."""
         self.told.mkdir(parents=True)
         self.write_member()
-        nodes = own_site((HOST,), Ports(self.ports["nodes"], self.ports["nodes"]), 1, primary=True, description="nodes")
-        sites = [nodes.hex(), self.site()]
-        values = [
+        self.write_top([{"prefix": self.prefix_of[source], "values": self.published(source)} for source in self.sources])
+        self._write("nodes.json", json.dumps(self._nodes(self.site())))
+
+    def published(self, source: str) -> list[dict[str, Any]]:
+        """What the top-level node says of a source's prefix: the node's own site, ours behind it."""
+        port = self.node_port(source)
+        sites = [own_site((HOST,), Ports(port, port), 1, primary=True, description="nodes").hex(), self.site()]
+        return [
             {"index": place, "type": "HS_SITE", "data": {"format": "hex", "value": site}, "ttl": SITE_TTL_S}
             for place, site in enumerate(sites, 1)
         ]
-        routes = [{"prefix": prefix, "sites": [], "values": values} for prefix in self.prefix_of.values()]
-        self._write("top.jsonl", "".join(json.dumps(line) + "\n" for line in routes))
+
+    def write_top(self, routes: list[dict[str, Any]]) -> None:
+        """The top-level node's file and configuration."""
+        self._write("top.jsonl", "".join(json.dumps({**line, "sites": []}) + "\n" for line in routes))
         port = self.ports["top"]
         self._write(
             "top.toml", f'name = "top"\nfiles = ["top.jsonl"]\nprefixes = ["88", "{TOP_PREFIX}"]\nhosts = ["{HOST}"]\n'
             f"tcp = {port}\nudp = {port}\n",
         )  # fmt: skip
-        self._write("nodes.json", json.dumps(self._nodes(sites[1])))
+
+    def node_port(self, source: str) -> int:
+        """Where a source's own node answers."""
+        return self.ports["nodes"]
+
+    def probed(self, source: str) -> tuple[str, int]:
+        """Protocol and port of our probes."""
+        return ("udp", self.node_port(source)) if self.scenario.load.direct else ("tcp", self.ports["probe"])
+
+    def mode(self, source: str) -> str:
+        return "records"
 
     def site(self) -> str:
         """HS_SITE of ours, hex."""
@@ -180,17 +197,18 @@ class Stage:
         prefix, data = self.prefix_of[source], self.nodes / source / "agent"
         text = [
             "[source]", f'name = "{source}"', f'prefixes = ["{prefix}"]', f"data = {json.dumps(str(data))}", "beat_ms = 50",
+            f'mode = "{self.mode(source)}"',
             "[spool]", "keep_octets = 0", *self.member_pins(),
         ]  # fmt: skip
         for protocol in ("tcp", "udp"):
-            text += ["[[resolution]]", f'protocol = "{protocol}"', f'address = "{HOST}"', f"port = {self.ports['nodes']}"]
+            text += ["[[resolution]]", f'protocol = "{protocol}"', f'address = "{HOST}"', f"port = {self.node_port(source)}"]
         self._write(f"{source}.toml", "\n".join(text) + "\n")
-        protocol, port = ("udp", self.ports["nodes"]) if self.scenario.load.direct else ("tcp", self.ports["probe"])
+        protocol, port = self.probed(source)
         takeover = "never" if self.plant is Plant.NEVER_TAKES_OVER else "automatic"
         return "\n".join(
             [
                 "[[source]]", f'name = "{source}"', *self.known_by(source, data / "identity"), f'prefixes = ["{prefix}"]',
-                f'takeover = "{takeover}"', f"horizon_s = {self.scenario.load.horizon_s}",
+                f'mode = "{self.mode(source)}"', f'takeover = "{takeover}"', f"horizon_s = {self.scenario.load.horizon_s}",
                 f'probes = [{{ protocol = "{protocol}", address = "{HOST}", port = {port} }}]',
             ]
         )  # fmt: skip
@@ -201,23 +219,31 @@ class Stage:
         pem = identity.certificate_pem.decode()
         return [f'fingerprint = "{identity.fingerprint}"', f"certificate = '''{pem}'''"]
 
-    def _nodes(self, second_site: str) -> dict[str, Any]:
+    def _nodes(self, second_site: str, child: str = "nodes") -> dict[str, Any]:
         nodes = [
-            {"name": source, "prefix": prefix, "publisher": str(self.folder / f"{source}.toml")}
-            for source, prefix in self.prefix_of.items()
+            {"name": source, "prefix": self.prefix_of[source], "publisher": str(self.folder / f"{source}.toml")}
+            for source in self.hosted_by(child)
         ]
         return {
-            "folder": str(self.nodes), "told": str(self.told), "nodes": nodes, "hosts": [HOST], "udp": self.ports["nodes"],
-            "tcp": self.ports["nodes"], "records": self.scenario.load.records, "every_ms": self.scenario.load.every_ms or 1_000,
-            "tally": str(self.tally), "site_ttl_s": SITE_TTL_S, "second_site": second_site,
+            "folder": str(self.nodes), "told": str(self.told), "nodes": nodes, "hosts": [HOST], "udp": self.ports[child],
+            "tcp": self.ports[child], "records": self.scenario.load.records, "every_ms": self.scenario.load.every_ms or 1_000,
+            "tally": str(self.tally_of(child)), "site_ttl_s": SITE_TTL_S, "second_site": second_site,
         }  # fmt: skip
+
+    def hosted_by(self, child: str) -> list[str]:
+        """Sources whose nodes are in that process."""
+        return self.sources
 
     def _write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")
 
     @property
     def tally(self) -> Path:
-        return self.folder / "answered"
+        return self.tally_of("nodes")
+
+    def tally_of(self, child: str) -> Path:
+        """When that process last answered somebody."""
+        return self.folder / f"{child}-answered"
 
     # ------------------------------------------------------------------------------------------------------- processes
 

@@ -156,17 +156,30 @@ class Publisher:
         """Remove an identifier; harmless when it is not there."""
         self._add(Change(OP_DELETE, self._config.naming.key(identifier)[0]))
 
-    def put_route(self, prefix: str, sites: Sequence[Mapping[str, Any]] = (), *, service: str = "", ttl: int = 300) -> None:
+    def put_route(
+        self,
+        prefix: str,
+        sites: Sequence[Mapping[str, Any]] = (),
+        *,
+        service: str = "",
+        ttl: int = 300,
+        values: Values = (),
+    ) -> None:
         """Say where a prefix is served.
 
         Args:
             sites: {"address": "192.0.2.1", "tcp": 2641, "udp": 2641} or whole sites of the JSON API.
             service: name of a service handle instead of, or beside, sites.
+            values: as of `put`, instead of both: for what they cannot say, as who serves all prefixes below (HS_SITE.PREFIX).
+        Raises:
+            ZaibeiError(MALFORMED, NOT_OWNER): this change was not taken.
         """
-        values = [HandleValue(index, b"HS_SITE", site_from_json(site), ttl=ttl) for index, site in enumerate(sites, 1)]
+        if values and (sites or service):
+            raise ZaibeiError(Code.MALFORMED, "a route is given as sites and service, or as values")
+        found = [HandleValue(index, b"HS_SITE", site_from_json(site), ttl=ttl) for index, site in enumerate(sites, 1)]
         if service:
-            values.append(HandleValue(len(values) + 1, b"HS_SERV", service.encode(), ttl=ttl))
-        self._add(Change(OP_PUT, self._config.naming.route_key(prefix), record_of(values)))
+            found.append(HandleValue(len(found) + 1, b"HS_SERV", service.encode(), ttl=ttl))
+        self._add(Change(OP_PUT, self._config.naming.route_key(prefix), record_of(found or _values(values))))
 
     def delete_route(self, prefix: str) -> None:
         self._add(Change(OP_DELETE, self._config.naming.route_key(prefix)))

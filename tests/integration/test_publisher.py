@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from replica.agent.config import SourceConfig, read_config
+from replica.agent.records import site_from_json
 from replica.client import Publisher
 from replica.feed.desk import Setup
 from replica.feed.edge_driver import FeedDriver
@@ -100,6 +101,9 @@ async def push_server(copy: Copy, address: str) -> AsyncIterator[str]:
         await server.stop(0.1)
 
 
+SITE = {"address": "192.0.2.1", "tcp": 2641}
+
+
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110
@@ -114,7 +118,9 @@ async def publishes(publisher: Publisher, copy: Copy) -> None:
     """Three kinds of data, changes and deletes, to a quorum receipt."""
     publisher.put("88.118.8/xyz", {"URL": "https://example.cn/xyz", "DESC": "设备"})
     publisher.put("88.118.8/OLD", [{"index": 1, "type": "URL", "data": "x"}])
-    publisher.put_route("88.118.9", [{"address": "192.0.2.1", "tcp": 2641}])
+    publisher.put_route("88.118.9", [SITE])
+    below = [{"index": 3, "type": "HS_SITE.PREFIX", "data": {"format": "hex", "value": site_from_json(SITE).hex()}}]
+    publisher.put_route("88.118.10", values=below)
     publisher.put_document("enterprise", "E-1", {"name": "x"})
     first = await asyncio.to_thread(publisher.commit)
     await until(copy.ready)
@@ -127,6 +133,8 @@ async def publishes(publisher: Publisher, copy: Copy) -> None:
     assert [value.data.decode() for value in record.values] == ["https://example.cn/xyz", "设备"]
     route = decode_record(copy.value(b"p" + prefix_key("88.118.9") + b"\0") or b"")
     assert decode_site(route.values[0].data).servers[0].host == "192.0.2.1"
+    [delegated] = decode_record(copy.value(b"p" + prefix_key("88.118.10") + b"\0") or b"").values
+    assert (delegated.index, delegated.type, delegated.data) == (3, b"HS_SITE.PREFIX", site_from_json(SITE))
     assert copy.value(document_key("enterprise", "E-1")) == b'\x01{"name":"x"}'
     assert copy.value(Identifier.parse("88.118.8/OLD").key()) is None
     await until(lambda: copy.group.store.state().verified)  # a certificate compared equal
@@ -253,6 +261,7 @@ def test_what_cannot_be_published_is_refused_at_once(tmp_path: Path, copy: Copy)
             lambda: publisher.put("88.118.8/A", [{"index": 1}]),
             lambda: publisher.put("88.118.8/A", {"URL": "x" * 300_000}),
             lambda: publisher.put_route("88.118.9", [{"address": "x", "tcp": 1}]),
+            lambda: publisher.put_route("88.118.9", [SITE], values={"HS_SERV": "88.118/S"}),
             lambda: publisher.put_document("", "1", {}),
         ):
             with pytest.raises(ZaibeiError):

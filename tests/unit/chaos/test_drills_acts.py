@@ -11,16 +11,22 @@ from chaos.faults.fault import FaultLog
 from chaos.scenarios.all import SCENARIOS
 from chaos.scenarios.scenario import Act, Fence
 from chaos.standin.registries import told_by, url_of
+from hosting.answer.question import Question
+from hosting.answer.resolve import Plan
+from hosting.front import batcher
 from ops.drills import planted, registering_stage
 from ops.drills.acts import Acts
 from ops.drills.stage import Stage
 from replica.model import ladder_rules
 from replica.model.batch import OP_DELETE, OP_PUT, Change
+from replica.model.catalog import Catalog, Owner
 from replica.model.digest import ContentDigest
+from replica.model.group_state import OverlaySites
 from replica.model.handle.values import HandleValue, encode_record
-from replica.model.identifier import Identifier
+from replica.model.identifier import Identifier, PrefixTree, handle_prefix_key
 from replica.model.ledger import Verdict
 from replica.model.position import ORIGIN
+from replica.model.states import Mode
 from replica.takeover import edge_ladder
 from replica.takeover.ledger import Policies, SourceWrite, classify
 
@@ -41,6 +47,29 @@ def test_who_takes_over_registrations_has_a_stage_for_it() -> None:
         assert bool(acts & needing) == (one.fence is not None), one.name
         assert bool(acts & fenced) == (one.fence is Fence.WRITE_PATH), one.name
     assert len(registering_stage.PEOPLE) == 2
+
+
+def test_who_lives_on_has_a_stage_with_a_top_level_node() -> None:
+    needing = {Act.TOP_DIES, Act.TOP_AND_NODES_DIE}
+    for one in SCENARIOS:
+        assert bool({step.act for step in one.steps} & needing) == one.top_level, one.name
+        assert one.top_level or not one.load.living, one.name
+
+
+@pytest.mark.usefixtures("plants")
+def test_whatever_lies_below_is_said_to_live_here() -> None:
+    keys = {text: handle_prefix_key(text.encode()) for text in ("88", "88.118.1", "88.300.7")}
+    tree = PrefixTree({keys["88"]: Owner("top-level", Mode.MIXED)})
+    catalog = Catalog(owners=tree, overlays={keys["88"]: OverlaySites(keys["88"], (b"ours",), 1, "act")})
+    asked = {text: Question(f"0.NA/{text}".encode()) for text in keys}
+
+    def overlays() -> dict[str, bool]:
+        plans = {text: batcher.plan(question, catalog) for text, question in asked.items()}
+        return {text: isinstance(one, Plan) and one.overlay is not None for text, one in plans.items()}
+
+    assert overlays() == {"88": False, "88.118.1": False, "88.300.7": False}
+    planted.owns_all_below()
+    assert overlays() == {"88": False, "88.118.1": True, "88.300.7": True}
 
 
 def test_a_node_takes_what_was_registered_elsewhere() -> None:

@@ -112,6 +112,33 @@ def test_a_late_prober_excuses_slowness_and_nothing_else() -> None:
     assert bad(outside(not_honoured=["x"], prober_late_ms=300.0))["receipts honoured"] is Verdict.FAIL
 
 
+def test_no_lateness_excuses_far_more_slowness_than_itself() -> None:
+    dead = lookups(Lane.RECURSIVE, back_ms=6_000) + lookups(Lane.HEDGED, back_ms=0) + lookups(Lane.PORT, back_ms=0)
+    found = bad(outside(lookups=dead, prober_late_ms=300.0))
+    assert found == {"prober in time": Verdict.INCONCLUSIVE, "rto_first_ms": Verdict.FAIL, "rto_steady_ms": Verdict.FAIL}
+    assert bad(outside(lookups=dead, prober_late_ms=900.0))["rto_first_ms"] is Verdict.INCONCLUSIVE
+
+
+def test_where_only_a_death_is_timed_lateness_counts_while_it_lasts() -> None:
+    timed = replace(SCENARIO, invariants=(Invariant.NO_LIE, Invariant.RECEIPTS))
+    for at_ns, late in ((KILL - 1, False), (KILL * 2, True), (KILL * 3 + 90 * NS_PER_MS, True), (KILL * 4, False)):
+        given = outside(prober_late_ms=120.0, lates=[(at_ns, 120.0)])
+        assert set(bad(given, timed)) == ({"prober in time"} if late else set()), at_ns
+        assert set(bad(given)) == {"prober in time"}, "hedging clients are watched throughout"
+
+
+def test_who_lives_is_reached_while_others_are_dead() -> None:
+    scenario = replace(SCENARIO, invariants=(Invariant.LIVE_REACHED,))
+    good = outside().lookups
+    living = [replace(one, source="b", right=True) for one in good if one.lane is Lane.RECURSIVE]
+    lost = [replace(one, right=one.began_ns != KILL * 2) for one in living]
+    before = [replace(one, right=one.began_ns >= KILL) for one in living]
+    assert bad(outside(lookups=[*good, *living]), scenario) == {} == bad(outside(lookups=[*good, *before]), scenario)
+    assert bad(outside(lookups=[*good, *lost]), scenario) == {"who lives is reached": Verdict.FAIL}
+    assert bad(outside(lookups=[*good, *lost], prober_late_ms=120.0), scenario)["who lives is reached"] is Verdict.INCONCLUSIVE
+    assert bad(outside(), scenario) == {"who lives is reached": Verdict.INCONCLUSIVE}, "nobody else was asked for"
+
+
 def test_the_timeline_and_the_bundle() -> None:
     given = outside()
     named_ = {what: at_ns for at_ns, what, _, _ in moments(given)}
