@@ -7,7 +7,8 @@
 | rto_port_ms | as rto_first_ms, for clients that know our address |
 | rto_hedged_ms | longest lookup of a hedging client that began within 5 s of the fault |
 
-What could not be measured is inconclusive: a late prober, too little traffic, a node that had answered nobody before it died.
+What could not be measured is inconclusive: a late prober where a time is measured, too little traffic, a node that had answered
+nobody before it died.
 """
 
 from __future__ import annotations
@@ -87,10 +88,14 @@ def _excused(one: Finding, scenario: Scenario, outside: Outside, told: Judged) -
 
 def _usable(scenario: Scenario, outside: Outside, told: Judged) -> None:
     late = late_ms(scenario, outside)
-    held = None if late is None or late > PROBER_LATE_MS_MAX else True
-    told.say(
-        PROBER_CHECK, held, "it said nothing" if late is None else f"at most {late:.0f} ms late, allowed {PROBER_LATE_MS_MAX}"
-    )
+    timed = bool(outside.lost) or bool(_MEASURED.intersection(scenario.invariants))
+    if late is None:
+        told.say(PROBER_CHECK, None, "it said nothing")
+    elif timed:
+        held = True if late <= PROBER_LATE_MS_MAX else None
+        told.say(PROBER_CHECK, held, f"at most {late:.0f} ms late, allowed {PROBER_LATE_MS_MAX}")
+    else:
+        told.say(PROBER_CHECK, True, f"at most {late:.0f} ms late; no time is measured here")
     count, least = len(outside.lookups), scenario.budgets.lookups_min
     told.say("enough traffic", True if count >= least else None, f"{count} lookups of clients, at least {least} say something")
     for one in outside.lost:
@@ -252,6 +257,7 @@ _CHECKS = {
     Invariant.FACTS: _facts,
 }
 _THROUGHOUT = {Invariant.HEDGED, Invariant.PORT_ANSWERS, Invariant.NO_TAKEOVER}
+_MEASURED = {*_THROUGHOUT, Invariant.LIVE_REACHED}
 _TIMED = (
     "rto_first_ms", "rto_port_ms", "rto_steady_ms", "hedging clients lose nothing", "our address answers", "no takeover",
     "no failed lookup", LIVE_CHECK,

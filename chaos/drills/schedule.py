@@ -60,7 +60,7 @@ def standings(planted: Mapping[str, str], calendar: Calendar, rows: Sequence[Row
     """One for each scenario.
 
     Args:
-        planted: scenario -> its planted bug.
+        planted: scenario -> its planted bug; "": it has none.
         rows: the whole history.
         now_ms: Unix milliseconds; a run from the future says nothing.
     """

@@ -29,6 +29,7 @@ from ops.cli.exits import Exit
 from ops.cli.style import Console, effective, pairs, styled, table, target_options
 from ops.config.values import ADMIN_SOCKET_FILE
 from ops.drills.desk import Desk, Done
+from ops.drills.edge_rigs import Rig
 from replica.model.errors import Code, ZaibeiError
 
 FOLDER = "drills"
@@ -71,27 +72,34 @@ def _desk(evidence: Path | None) -> Desk:
 def list_(console: Console, check: bool, evidence: Path | None) -> int:
     """All scenarios: how each stands, when it must pass next, and whether its planted bug turned it red.
 
+    Those of the rigs are played by `make faults` and `make faults-root` in a checkout of the code; elsewhere they are not judged.
+
     \b
     Example:
       zaibei drill list --check
     """
     desk = _desk(evidence)
     dues = {one.scenario: one for one in desk.standings(_now_ms())}
+    own = [Rig(one.name, one.number, one.story, f"zaibei drill run {one.name}", "yes", one.minutes_max) for one in SCENARIOS]
+    listed = sorted((*own, *(desk.rigs or ())), key=lambda one: (one.number, one.name))
     rows = []
-    for one in SCENARIOS:
+    for one in listed:
         due = dues[one.name]
-        red = {None: "not run", True: "turned red", False: "STAYED GREEN"}[due.red]
+        red = {None: "not run" if one.planted else "none planted", True: "turned red", False: "STAYED GREEN"}[due.red]
         standing = Text(due.standing.value, style="green" if due.standing in QUIET else "bold red")
-        rows.append(
-            [one.name, one.number, one.story, standing, _day(due.passed_ms), _day(due.due_ms), red, one.minutes_max, due.why]
-        )
-    columns = ["scenario", "row", "story", "standing", "passed", "due", "red run", "minutes", "why"]
+        rows.append([one.name, standing, _day(due.passed_ms), _day(due.due_ms), red, one.command, due.why])
+    document = [
+        {**msgspec.to_builtins(dues[one.name]), "number": one.number, "story": one.story, "alarm": dues[one.name].alarm,
+         "minutes_max": one.minutes_max, "command": one.command, "planted": bool(one.planted)}
+        for one in listed
+    ]  # fmt: skip
+    left_out = [] if desk.rigs is not None else ["Scenarios of the rigs are not judged: no checkout of the code is here."]
     console.answer(
-        {"scenarios": [{**msgspec.to_builtins(dues[one.name]), "number": one.number, "story": one.story,
-                        "alarm": dues[one.name].alarm, "minutes_max": one.minutes_max} for one in SCENARIOS]},
-        table(columns, rows),
+        {"scenarios": document, "rigs_judged": desk.rigs is not None},
+        table(["scenario", "standing", "passed", "due", "red run", "played by", "why"], rows),
+        *left_out,
         "Next: zaibei drill run NAME",
-    )  # fmt: skip
+    )
     return Exit.VERIFICATION_FAILED if check and any(one.alarm for one in dues.values()) else Exit.DONE
 
 
@@ -199,8 +207,10 @@ def history(console: Console, scenario: str, evidence: Path | None) -> int:
     Example:
       zaibei drill history
     """
-    wanted = named(scenario).name if scenario else ""
-    rows = [row for row in _desk(evidence).history() if not wanted or row.scenario in (wanted, "")]
+    every = _desk(evidence).history()
+    of_a_rig = any(row.scenario == scenario for row in every)
+    wanted = scenario if of_a_rig or not scenario else named(scenario).name
+    rows = [row for row in every if not wanted or row.scenario in (wanted, "")]
     shown = [
         [row.number, row.scenario or "?", row.state.value, _verdict(row), row.planted or "-",
          _moment(row.began_ms) if row.began_ms else None,

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,7 @@ from chaos.evidence.history import Row, index, newest_red
 from chaos.scenarios.all import SCENARIOS
 from chaos.scenarios.scenario import Plant, Scenario
 from ops.admin.edge_client import AdminClient
+from ops.drills.edge_rigs import Rig, rigs_of
 from ops.drills.run import Drill, build_hash, machine
 from replica.model.errors import Code, ZaibeiError
 
@@ -58,16 +60,27 @@ class Desk:
 
     def calendar(self) -> Calendar:
         """Raises ZaibeiError(INVALID_CONFIG)."""
-        path = self.folder / CALENDAR_FILE
-        names = [one.name for one in SCENARIOS]
-        return parse(path.read_bytes(), names) if path.exists() else Calendar()
+        path, names = self.folder / CALENDAR_FILE, [one.name for one in SCENARIOS]
+        if not path.exists():
+            return Calendar()
+        try:
+            return parse(path.read_bytes(), names)
+        except ZaibeiError:  # it may name one of the rigs: these take a moment to ask for
+            return parse(path.read_bytes(), [*names, *(rig.name for rig in self.rigs or ())])
+
+    @cached_property
+    def rigs(self) -> tuple[Rig, ...] | None:
+        """Scenarios that other commands play; None: not from here. Raises ZaibeiError(UNKNOWN)."""
+        return rigs_of(ROOT)
 
     def history(self) -> tuple[Row, ...]:
         """Every drill of the folder, made anew from its bundles."""
         return index(self.evidence.bundles(), self.evidence.public()) if any(self.folder.glob("*.jsonl")) else ()
 
     def standings(self, now_ms: int) -> tuple[Due, ...]:
-        return standings({one.name: one.red.value for one in SCENARIOS}, self.calendar(), self.history(), now_ms)
+        """Of every scenario and every rig. Raises ZaibeiError."""
+        planted = {one.name: one.red.value for one in SCENARIOS} | {rig.name: rig.planted for rig in self.rigs or ()}
+        return standings(planted, self.calendar(), self.history(), now_ms)
 
     def frozen(self, scenario: Scenario, now_ms: int) -> Freeze | None:
         """The freeze that forbids it now."""

@@ -57,10 +57,14 @@ def name_of(scenario: Scenario) -> str:
     return f"s{scenario.number:02}-{re.sub(r'[^a-z0-9]+', '-', scenario.story.lower()).strip('-')[:48]}{layer}"
 
 
+def command_of(scenario: Scenario) -> str:
+    """What plays all of its layer."""
+    return "make faults-root" if scenario.layer is Layer.ROOT else "make faults"
+
+
 def parts_of(scenario: Scenario, seen: Seen, where: Where, red: RedProof) -> list[Part]:
     """All lines of the bundle. The history is judged again, so that each check is a line of its own."""
     planted = where.system if ":" in where.system else ""
-    command = "make faults-root" if scenario.layer is Layer.ROOT else "make faults"
 
     def us(at_ns: int) -> int:
         return max(0, (at_ns - seen.began_ns) // 1_000)
@@ -69,7 +73,7 @@ def parts_of(scenario: Scenario, seen: Seen, where: Where, red: RedProof) -> lis
         bundle.Drill(
             name_of(scenario), scenario.number, text(f"{scenario.story} (system: {where.system}){where.remark}"), where.seed,
             str(scenario.layer), planted, where.began_ms, seen.took_ms, text(where.machine), text(where.by),
-            f"members of its own on this machine, played by {command}", "nothing: no running cluster is touched",
+            f"members of its own on this machine, played by {command_of(scenario)}", "nothing: no running cluster is touched",
             "Ctrl-C: faults heal, processes end", MINUTES_MAX,
         )
     ]  # fmt: skip

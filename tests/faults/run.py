@@ -1,8 +1,9 @@
 """Runs scenarios on real processes: `python -m tests.faults.run [--only N] [--root] [--system standin|cluster]`.
 
 Phases: load under faults, heal all, wait until all take part, final reads, judge. One line a scenario; the last line is
-`N passed, N failed`. A run that could not be judged is played again, at most twice; then it is inconclusive, and where CI=true
-that counts as failed. Scenarios of one setting share a system, each with keys of its own, as long as they pass.
+`N passed, N failed, N inconclusive`. A run that could not be judged is played again, at most twice; then it is inconclusive
+(exit 11), and where CI=true that fails (exit 1). Scenarios of one setting share a system, each with keys of its own, as long as
+they pass.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from chaos.rigs.edge_wire_lab import WireLab
 from tests.faults import scenarios
 from tests.faults.acts import Stage
 from tests.faults.edge_evidence import Evidence, Left
+from tests.faults.evidence import MINUTES_MAX, command_of, name_of
 from tests.faults.house import House, Lateness, load_of_machine, setting_of
 from tests.faults.scenario import Invariant, Layer, Scenario
 from tests.faults.system import PYTHON, ROOT, System
@@ -50,7 +52,7 @@ SCENARIO_S_MAX = 300.0
 START_S_MAX = 180.0
 LONG_TIMES = 5  # rounds of all steps in a long run
 REPEATS_MAX = 2  # of a run that could not be judged; a failure is never repeated
-EXIT_STOPPED = 143
+EXIT_STOPPED, EXIT_UNKNOWN = 143, 11
 OF_THE_SYSTEM = (Capability.FEED, Capability.MEMBERSHIP, Capability.AMNESIA, Capability.LEADER)
 
 
@@ -380,6 +382,15 @@ def turned(verdict: Verdict) -> Verdict:
     return {Verdict.FAIL: Verdict.PASS, Verdict.PASS: Verdict.FAIL}.get(verdict, verdict)
 
 
+def listed(scenario: Scenario) -> dict[str, object]:
+    """What whoever lists drills says of it (ops/drills/edge_rigs.py)."""
+    return {
+        "name": name_of(scenario), "number": scenario.number, "story": scenario.story, "minutes_max": MINUTES_MAX,
+        "command": f'{command_of(scenario)} ARGS="--only {scenario.number}"',
+        "planted": f"standin:{scenario.red}" if scenario.red else "",
+    }  # fmt: skip
+
+
 @click.command(help=__doc__)
 @click.option("--only", multiple=True, type=int, help="Number of a scenario; may be given again.")
 @click.option("--root", is_flag=True, help="The scenarios that need root, instead of the others.")
@@ -389,6 +400,7 @@ def turned(verdict: Verdict) -> Verdict:
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for histories and logs; without it they are removed.")
 @click.option("--long", is_flag=True, help=f"Each scenario's steps {LONG_TIMES} times over.")
 @click.option("--evidence", type=click.Path(path_type=Path), help="Folder of signed bundles: one more a scenario.")
+@click.option("--list", "listing", is_flag=True, help="Say as JSON what there is, and play nothing.")
 @click.option("--lab", hidden=True)
 @click.option("--told", hidden=True, type=click.Path(path_type=Path))
 def main(
@@ -400,10 +412,14 @@ def main(
     keep: Path | None,
     long: bool,
     evidence: Path | None,
+    listing: bool,
     lab: str | None,
     told: Path | None,
 ) -> None:
     """Run, print, count."""
+    if listing:
+        print(json.dumps([listed(one) for one in all_scenarios()]))
+        return
     layer = Layer.ROOT if root else Layer.LOOPBACK
     chosen = [one for one in all_scenarios() if one.layer is layer and (not only or one.number in only)]
     if long:
@@ -437,12 +453,13 @@ def main(
                     run_all([scenario], of, folder, seed, report=partial(report, of=of))
         else:
             run_all(chosen, system, folder, seed, report=report)
-    failed = counts[Verdict.FAIL] + (counts[Verdict.UNKNOWN] if CI else 0)
-    if counts[Verdict.UNKNOWN]:
-        print(f"{counts[Verdict.UNKNOWN]} inconclusive" + (", counted as failed because CI=true" if CI else ""))
     print(f"took {time.monotonic() - began_s:.0f} s, load {load_of_machine()} a core")
-    print(f"{counts[Verdict.PASS]} passed, {failed} failed")
-    sys.exit(1 if failed or not counts[Verdict.PASS] else 0)
+    if counts[Verdict.UNKNOWN] and CI:
+        print("what is inconclusive fails here, because CI=true")
+    print(f"{counts[Verdict.PASS]} passed, {counts[Verdict.FAIL]} failed, {counts[Verdict.UNKNOWN]} inconclusive")
+    if counts[Verdict.FAIL] or (CI and counts[Verdict.UNKNOWN]) or not any(counts.values()):
+        sys.exit(1)
+    sys.exit(EXIT_UNKNOWN if counts[Verdict.UNKNOWN] else 0)
 
 
 if __name__ == "__main__":

@@ -127,6 +127,14 @@ def test_where_only_a_death_is_timed_lateness_counts_while_it_lasts() -> None:
         assert set(bad(given)) == {"prober in time"}, "hedging clients are watched throughout"
 
 
+def test_where_no_time_is_measured_lateness_is_told_and_no_more() -> None:
+    calm = replace(SCENARIO, invariants=(Invariant.NO_LIE, Invariant.RECEIPTS))
+    assert bad(outside(prober_late_ms=900.0, lost=[]), calm) == {}
+    assert bad(outside(prober_late_ms=None, lost=[]), calm) == {"prober in time": Verdict.INCONCLUSIVE}
+    assert bad(outside(prober_late_ms=900.0, lost=[])) == {"prober in time": Verdict.INCONCLUSIVE}, "hedging clients are timed"
+    assert bad(outside(prober_late_ms=900.0), calm) == {"prober in time": Verdict.INCONCLUSIVE}, "a death is timed"
+
+
 def test_who_lives_is_reached_while_others_are_dead() -> None:
     scenario = replace(SCENARIO, invariants=(Invariant.LIVE_REACHED,))
     good = outside().lookups
