@@ -88,10 +88,9 @@ def _excused(one: Finding, scenario: Scenario, outside: Outside, told: Judged) -
 
 def _usable(scenario: Scenario, outside: Outside, told: Judged) -> None:
     late = late_ms(scenario, outside)
-    timed = bool(outside.lost) or bool(_MEASURED.intersection(scenario.invariants))
     if late is None:
         told.say(PROBER_CHECK, None, "it said nothing")
-    elif timed:
+    elif scenario.timed or outside.lost:
         held = True if late <= PROBER_LATE_MS_MAX else None
         told.say(PROBER_CHECK, held, f"at most {late:.0f} ms late, allowed {PROBER_LATE_MS_MAX}")
     else:
@@ -257,7 +256,6 @@ _CHECKS = {
     Invariant.FACTS: _facts,
 }
 _THROUGHOUT = {Invariant.HEDGED, Invariant.PORT_ANSWERS, Invariant.NO_TAKEOVER}
-_MEASURED = {*_THROUGHOUT, Invariant.LIVE_REACHED}
 _TIMED = (
     "rto_first_ms", "rto_port_ms", "rto_steady_ms", "hedging clients lose nothing", "our address answers", "no takeover",
     "no failed lookup", LIVE_CHECK,

@@ -49,6 +49,10 @@ class Invariant(StrEnum):
     FACTS = "facts"
 
 
+MEASURED = frozenset({Invariant.HEDGED, Invariant.NO_TAKEOVER, Invariant.PORT_ANSWERS, Invariant.LIVE_REACHED})  # by time
+DEATHS = frozenset({Act.NODES_DIE, Act.TOP_DIES, Act.TOP_AND_NODES_DIE})  # from them to answers times are measured
+
+
 class Plant(StrEnum):
     """Bugs that a red run plants in the member (ops/drills/planted.py)."""
 
@@ -164,3 +168,8 @@ class Scenario:
         "a stage of its own on this machine's loopback: member, nodes and clients of the drill; nothing of a running cluster"
     )
     how_to_stop: str = "Ctrl-C: every fault heals, every process of the stage ends"
+
+    @property
+    def timed(self) -> bool:
+        """Is a time measured in it? Then it is played alone on its machine."""
+        return bool(MEASURED.intersection(self.invariants)) or any(step.act in DEATHS for step in self.steps)

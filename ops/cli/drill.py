@@ -8,7 +8,9 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from chaos.scenarios.scenario import Scenario
 from ops.cli.exits import Exit
 from ops.cli.style import Console, effective, pairs, styled, table, target_options
 from ops.config.values import ADMIN_SOCKET_FILE
+from ops.drills import edge_beside
 from ops.drills.desk import Desk, Done
 from ops.drills.edge_rigs import Rig
 from replica.model.errors import Code, ZaibeiError
@@ -108,6 +111,13 @@ def list_(console: Console, check: bool, evidence: Path | None) -> int:
 @click.option("--all", "everything", is_flag=True, help="All scenarios, one after the other.")
 @click.option("--red", is_flag=True, help="Each with its planted bug: passed is who turns red.")
 @click.option("--quick", is_flag=True, help="What repeats itself is repeated ten times less; the bundle says so.")
+@click.option(
+    "--beside",
+    type=click.IntRange(1, 8),
+    default=1,
+    show_default=True,
+    help="Those in which no time is measured are played so many at once, before the others.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**32), default=1, show_default=True, help="Of everything that is chosen.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep logs and histories of the stage here.")
 @click.option("--yes", is_flag=True, help="Do not ask; for scripts and schedules.")
@@ -115,8 +125,8 @@ def list_(console: Console, check: bool, evidence: Path | None) -> int:
 @target_options
 @styled
 def run(
-    console: Console, names: tuple[str, ...], everything: bool, red: bool, quick: bool, seed: int, keep: Path | None, yes: bool,
-    evidence: Path | None,
+    console: Console, names: tuple[str, ...], everything: bool, red: bool, quick: bool, beside: int, seed: int,
+    keep: Path | None, yes: bool, evidence: Path | None,
 ) -> int:  # fmt: skip
     """Play scenarios with real processes and sign what was seen.
 
@@ -147,12 +157,17 @@ def run(
     if not yes:
         click.confirm("Begin?", abort=True, err=True)
     counts, done = dict.fromkeys(Verdict, 0), list[dict[str, Any]]()
-    for one in chosen:
-        ended = _played(console, desk, one, seed=seed, red=red, quick=quick, keep=keep)
-        verdict = _turned(ended.judged.verdict) if red else ended.judged.verdict
-        counts[verdict] += 1
-        done.append({"scenario": one.name, "verdict": ended.judged.verdict, "red": red, "bundle": str(ended.bundle)})
-        console.say(_line(ended, red))
+    together = [one for one in chosen if not one.timed] if beside > 1 else []
+    words = ["--evidence", str(desk.folder), "--data", str(effective().config.member.data), "--seed", str(seed)]
+    words += [*(["--red"] if red else []), *(["--quick"] if quick else []), *(["--keep", str(keep.absolute())] if keep else [])]
+    desk.evidence.signer()  # the key is made once, before several want it
+    alone = (_played(console, desk, one, seed=seed, red=red, quick=quick, keep=keep) for one in chosen if one not in together)
+    with closing(edge_beside.played([one.name for one in together], words, beside)) as first:
+        for told in chain(first, alone):
+            verdict = Verdict(told["verdict"])
+            counts[_turned(verdict) if red else verdict] += 1
+            done.append({**told, "red": red})
+            console.say(_line(told, red))
     last = f"{counts[Verdict.PASS]} passed, {counts[Verdict.FAIL]} failed, {counts[Verdict.INCONCLUSIVE]} inconclusive"
     console.answer({"drills": done, **{verdict.value: count for verdict, count in counts.items()}}, last)
     if counts[Verdict.FAIL] or (counts[Verdict.INCONCLUSIVE] and os.environ.get(CI, "").lower() == "true"):
@@ -160,14 +175,16 @@ def run(
     return Exit.UNKNOWN if counts[Verdict.INCONCLUSIVE] else Exit.DONE
 
 
-def _played(console: Console, desk: Desk, one: Scenario, *, seed: int, red: bool, quick: bool, keep: Path | None) -> Done:
-    """A run whose own prober was late says nothing: it is played again, at most twice, and each run leaves its bundle."""
+def _played(
+    console: Console, desk: Desk, one: Scenario, *, seed: int, red: bool, quick: bool, keep: Path | None
+) -> dict[str, Any]:
+    """What is said of a drill. A run whose prober was late is played again, at most twice; each leaves its bundle."""
     for attempt in range(1, RUNS_MAX + 1):
         ended = desk.run(one, seed=seed, by=_by(), red=red, quick=quick, keep=keep, tell=lambda said: console.say(f"  {said}"))
         late = any(found.check == PROBER_CHECK and found.verdict is not Verdict.PASS for found in ended.judged.findings)
         if ended.judged.verdict is not Verdict.INCONCLUSIVE or not late or attempt == RUNS_MAX:
-            return ended
-        console.say(f"{_line(ended, red)}\n  the prober itself was late: once more")
+            return _told(ended)
+        console.say(f"{_line(_told(ended), red)}\n  the prober itself was late: once more")
     raise AssertionError("the last run is returned")
 
 
@@ -183,11 +200,17 @@ def _before(chosen: Sequence[Scenario], red: bool) -> str:
     return "\n".join(out)
 
 
-def _line(ended: Done, red: bool) -> str:
-    verdict = ended.judged.verdict
-    figures = ", ".join(f"{one.name} {one.value}" for one in ended.judged.figures)
-    bad = [f"\n      {one.verdict} {one.check}: {one.why}" for one in ended.judged.findings if one.verdict is not Verdict.PASS]
-    return f"{verdict.value}{' (red run)' if red else ''}  {ended.scenario.name}  {figures}  {ended.bundle.name}{''.join(bad)}"
+def _told(ended: Done) -> dict[str, Any]:
+    bad = [f"{one.verdict} {one.check}: {one.why}" for one in ended.judged.findings if one.verdict is not Verdict.PASS]
+    figures = {one.name: one.value for one in ended.judged.figures}
+    verdict = ended.judged.verdict.value
+    return {"scenario": ended.scenario.name, "verdict": verdict, "figures": figures, "why": bad, "bundle": str(ended.bundle)}
+
+
+def _line(told: dict[str, Any], red: bool) -> str:
+    figures = ", ".join(f"{name} {value}" for name, value in told["figures"].items())
+    bad = "".join(f"\n      {one}" for one in told["why"])
+    return f"{told['verdict']}{' (red run)' if red else ''}  {told['scenario']}  {figures}  {Path(told['bundle']).name}{bad}"
 
 
 def _turned(verdict: Verdict) -> Verdict:

@@ -17,6 +17,7 @@ from chaos.standin.secondary import own_site
 from hosting.answer.sites import Endpoints, endpoints_of
 from ops.demo.stage import free_port
 from ops.drills.stage import HOST, SITE_TTL_S, Stage
+from replica.agent.records import site_from_json
 
 TOP_LEVEL, OWN_PREFIX = "top-level", "88"
 TOP, LIVING, NODES = "top", "living", "nodes"  # processes
@@ -53,6 +54,11 @@ class TopStage(Stage):
         """The proxy stands before one port; who has another is asked there."""
         return super().probed(source) if self.host_of(source) == NODES else ("tcp", self.node_port(source))
 
+    def site(self) -> str:
+        """As the member itself publishes it, with every port: so that nobody is told of it twice."""
+        ports = {"tcp": self.ports["handle"], "udp": self.ports["handle"], "http": self.ports["http"]}
+        return site_from_json({"desc": "zaibei", "addresses": [HOST], "primary": False, **ports}).hex()
+
     def mode(self, source: str) -> str:
         return "mixed" if source == TOP_LEVEL else "records"
 
@@ -70,10 +76,9 @@ class TopStage(Stage):
 
     def owners(self, dead: set[str]) -> dict[str, list[Endpoints]]:
         """Prefix -> the sites that a recursive node must be given, in their order, while the nodes of `dead` are taken over."""
-        ours = frozenset({(HOST, self.ports["handle"])})
         found = {DELEGATED: [endpoints_of(self.delegation)]}
         for source, prefix in self.prefix_of.items():
-            own = frozenset({(HOST, self.node_port(source))})
+            own, ours = (endpoints_of(bytes.fromhex(value["data"]["value"])) for value in self.published(source))
             found[prefix] = [ours, own] if source in dead else [own, ours]
         return found
 

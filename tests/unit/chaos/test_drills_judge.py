@@ -128,7 +128,7 @@ def test_where_only_a_death_is_timed_lateness_counts_while_it_lasts() -> None:
 
 
 def test_where_no_time_is_measured_lateness_is_told_and_no_more() -> None:
-    calm = replace(SCENARIO, invariants=(Invariant.NO_LIE, Invariant.RECEIPTS))
+    calm = replace(SCENARIO, invariants=(Invariant.NO_LIE, Invariant.RECEIPTS), steps=(Step(Act.MASS_DELETE, 1.0),))
     assert bad(outside(prober_late_ms=900.0, lost=[]), calm) == {}
     assert bad(outside(prober_late_ms=None, lost=[]), calm) == {"prober in time": Verdict.INCONCLUSIVE}
     assert bad(outside(prober_late_ms=900.0, lost=[])) == {"prober in time": Verdict.INCONCLUSIVE}, "hedging clients are timed"
