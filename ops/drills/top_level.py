@@ -78,13 +78,17 @@ async def _taken(acts: Acts, dead: set[str]) -> None:
 
 
 async def _prefixes(acts: Acts, stage: TopStage, dead: set[str]) -> None:
-    """What the recursive node is told of every prefix: whether it is told anything, and whose sites these are, in their order."""
+    """What the recursive node is told of every prefix: whether anything, who stands first, and whether anybody else is named."""
     wanted = stage.owners(dead)
     answers = await acts.ask_us([f"0.NA/{prefix}" for prefix in wanted], port=stage.ports["recursive"])
     found = {prefix: _sites(answers[f"0.NA/{prefix}"]) for prefix in wanted}
     missing = [prefix for prefix, sites in found.items() if not sites]
     acts.fact("every prefix is given", not missing, f"{len(missing)} of {len(wanted)} are not: {missing[:SHOWN_MAX]}")
-    wrong = {prefix: sites for prefix, sites in found.items() if sites and sites != wanted[prefix]}
+    wrong = {
+        prefix: sites
+        for prefix, sites in found.items()
+        if sites and (sites[0] != wanted[prefix][0] or not set(sites) <= set(wanted[prefix]))
+    }
     shown = {prefix: [sorted(one) for one in sites] for prefix, sites in list(wrong.items())[:SHOWN_MAX]}
     known = len(found) - len(missing)
     said = f"{len(wrong)} of {known} prefixes are said to live elsewhere {shown or ''}".strip()
@@ -92,9 +96,10 @@ async def _prefixes(acts: Acts, stage: TopStage, dead: set[str]) -> None:
 
 
 def _sites(reply: Reply | None) -> list[Endpoints]:
+    """Where a prefix is said to be served, in order; who is named twice (by us and by the node as its second) counts once."""
     if reply is None or reply.code != Rc.SUCCESS:
         return []
-    return [endpoints_of(value.data) for value in reply.values if value.type.upper() == b"HS_SITE"]
+    return list(dict.fromkeys(endpoints_of(value.data) for value in reply.values if value.type.upper() == b"HS_SITE"))
 
 
 async def _referrals(acts: Acts, stage: TopStage) -> None:
