@@ -75,7 +75,7 @@ class TopStage(Stage):
             self._write(f"{child}.json", json.dumps(config))
 
     def owners(self, dead: set[str]) -> dict[str, list[Endpoints]]:
-        """Prefix -> sites a recursive node may be given, the one that must be first first, while the nodes of `dead` are taken over."""
+        """Prefix -> sites that a recursive node may be given, the one that must come first before the others."""
         found = {DELEGATED: [endpoints_of(self.delegation)]}
         for source, prefix in self.prefix_of.items():
             own, ours = (endpoints_of(bytes.fromhex(value["data"]["value"])) for value in self.published(source))
