@@ -44,7 +44,7 @@ def test_this_checkout_says_what_it_can_play() -> None:
         found and len({one.name for one in found}) == len(found) and not {one.name for one in found} & {s.name for s in SCENARIOS}
     )
     assert {one.command.split(" ARGS")[0] for one in found} == {"make faults", "make faults-root"}
-    assert any(one.planted.startswith("standin:") for one in found)
+    assert any(one.planted.startswith(("standin:", "cluster:")) for one in found)
 
 
 def test_where_there_is_no_checkout_or_it_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
