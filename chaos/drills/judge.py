@@ -255,7 +255,7 @@ _CHECKS = {
     Invariant.LIVE_REACHED: _live,
     Invariant.FACTS: _facts,
 }
-_THROUGHOUT = {Invariant.HEDGED, Invariant.PORT_ANSWERS, Invariant.NO_TAKEOVER}
+_THROUGHOUT = {Invariant.HEDGED, Invariant.NO_FAILURE, Invariant.PORT_ANSWERS, Invariant.NO_TAKEOVER}
 _TIMED = (
     "rto_first_ms", "rto_port_ms", "rto_steady_ms", "hedging clients lose nothing", "our address answers", "no takeover",
     "no failed lookup", LIVE_CHECK,

@@ -49,8 +49,12 @@ class Invariant(StrEnum):
     FACTS = "facts"
 
 
-MEASURED = frozenset({Invariant.HEDGED, Invariant.NO_TAKEOVER, Invariant.PORT_ANSWERS, Invariant.LIVE_REACHED})  # by time
-DEATHS = frozenset({Act.NODES_DIE, Act.TOP_DIES, Act.TOP_AND_NODES_DIE})  # from them to answers times are measured
+MEASURED = frozenset(
+    {Invariant.HEDGED, Invariant.NO_FAILURE, Invariant.NO_TAKEOVER, Invariant.PORT_ANSWERS, Invariant.LIVE_REACHED}
+)  # by time
+DEATHS = frozenset(
+    {Act.NODES_DIE, Act.TOP_DIES, Act.TOP_AND_NODES_DIE, Act.INCIDENT_DURING_DRILL}
+)  # times are measured from them
 
 
 class Plant(StrEnum):
