@@ -52,9 +52,8 @@ class Invariant(StrEnum):
 MEASURED = frozenset(
     {Invariant.HEDGED, Invariant.NO_FAILURE, Invariant.NO_TAKEOVER, Invariant.PORT_ANSWERS, Invariant.LIVE_REACHED}
 )  # by time
-DEATHS = frozenset(
-    {Act.NODES_DIE, Act.TOP_DIES, Act.TOP_AND_NODES_DIE, Act.INCIDENT_DURING_DRILL}
-)  # times are measured from them
+# Times are measured from these on.
+DEATHS = frozenset({Act.NODES_DIE, Act.TOP_DIES, Act.TOP_AND_NODES_DIE, Act.INCIDENT_DURING_DRILL})
 
 
 class Plant(StrEnum):
