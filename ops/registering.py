@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from hosting.answer.port import AnswerPort
+from hosting.guard.guesses import Guesses
 from hosting.handle.edge_look import Looks
 from hosting.handle.edge_registrar import Registrar, Sources
 from hosting.tenant.edge_port import RegistrationPort
@@ -28,11 +29,13 @@ def registration_port(sources: Sequence[Source], member: Member, identity: Ident
     return RegistrationPort(identity, Offices(settings, member.hosted, _now_ms))
 
 
-def registrar_of(offices: Offices, port: AnswerPort, *, basic_in_clear: bool = False) -> Registrar | None:
+def registrar_of(
+    offices: Offices, port: AnswerPort, guesses: Guesses | None = None, *, basic_in_clear: bool = False
+) -> Registrar | None:
     """Who answers registrations over the Handle protocol and the JSON API; None: no source lives at this member."""
     if not offices.settings:
         return None
-    return Registrar(Looks(offices, port), Sources(_now_ms, secrets.token_bytes), basic_in_clear=basic_in_clear)
+    return Registrar(Looks(offices, port), Sources(_now_ms, secrets.token_bytes), guesses, basic_in_clear=basic_in_clear)
 
 
 def _now_ms() -> int:

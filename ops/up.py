@@ -22,7 +22,9 @@ from hosting.front.edge_front import Front, FrontConfig
 from hosting.front.edge_metrics import FrontCollector
 from hosting.front.edge_port_server import PortServer, PortServerSettings
 from hosting.front.service import FrontService
+from hosting.guard.edge_teller import Teller, places_of
 from hosting.guard.guard import Guard
+from hosting.guard.guesses import Guesses
 from hosting.handle.edge_registrar import Registrar
 from ops.admin.edge_server import AdminServer
 from ops.calls import MemberCalls
@@ -91,7 +93,10 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
     settle()
     async with contextlib.AsyncExitStack() as stack:
         port = MemberPort()
-        fronts = await _start_fronts(config, port, seat, stack)
+        teller = Teller(config.member.name, places_of(config.security.syslog, config.security.webhook))
+        await teller.start()
+        stack.push_async_callback(teller.stop)
+        fronts = await _start_fronts(config, port, seat, stack, teller)
         failure: list[BaseException] = []
         loop = asyncio.get_running_loop()
 
@@ -109,7 +114,8 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         registration = registration_port(config.sources, member, identity)
         stack.push_async_callback(registration.stop)
         await registration.start(_pairs(config.listen.registration))
-        port.registrar = registrar_of(registration.offices, port, basic_in_clear=config.listen.basic_in_clear)
+        guesses = Guesses(note=teller.note)
+        port.registrar = registrar_of(registration.offices, port, guesses, basic_in_clear=config.listen.basic_in_clear)
         bound["registration"] = [Address(*address) for address in registration.addresses]
         running = None if member.life is None else RunningCluster(member, member.life)
         enrolment = Enrolment(
@@ -163,7 +169,9 @@ def _as_end(failure: BaseException) -> BaseException:
 Fronts = dict[str, list[Address]]
 
 
-async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stack: contextlib.AsyncExitStack) -> Fronts:
+async def _start_fronts(
+    config: MemberConfig, port: MemberPort, seat: Seat, stack: contextlib.AsyncExitStack, teller: Teller
+) -> Fronts:
     listen = config.listen
     handle, http, https, grpc = (_pairs(one) for one in (listen.handle, listen.http, listen.https, listen.grpc))
     tls = tls_files(config)
@@ -171,12 +179,12 @@ async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stac
         handle = _same_port_twice(handle)
         limits, kept = StreamLimits(config.limits.connections_max), KEPT + config.limits.open_files
         places = FrontConfig(handle, handle, http, grpc, https, tls, stream_limits=limits, files_kept=kept)
-        guard = Guard(config.guard)
+        guard = Guard(config.guard, teller.note)
         service = FrontService(port, waiting_max=places.waiting_max, registrar=lambda: port.registrar, guard=guard)
         front = Front(port, places, service)
         bound = await front.start()
         stack.push_async_callback(front.stop)
-        stack.callback(FrontCollector(front, seat.registry).close)
+        stack.callback(FrontCollector(front, seat.registry, teller.counters).close)
         return _bound(bound)
     if any(number == 0 for _, number in (*handle, *http, *https, *grpc)):
         raise ZaibeiError(
@@ -185,7 +193,15 @@ async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stac
     fronts = FrontProcesses(
         config.member.data,
         listen.fronts,
-        {"udp": handle, "tcp": handle, "http": http, "grpc": grpc, "reuse_port": True, "guard": asdict(config.guard)}
+        {
+            "udp": handle,
+            "tcp": handle,
+            "http": http,
+            "grpc": grpc,
+            "reuse_port": True,
+            "guard": asdict(config.guard),
+            "security": _security(config),
+        }
         | https_places(https, tls),
         _pairs(listen.metrics),
     )
@@ -195,6 +211,13 @@ async def _start_fronts(config: MemberConfig, port: MemberPort, seat: Seat, stac
     stack.push_async_callback(fronts.stop)
     await fronts.start()
     return {name: list(getattr(listen, name)) for name in ("handle", "http", "https", "grpc")}
+
+
+def _security(config: MemberConfig) -> dict[str, object]:
+    """Where a front tells events, as it reads it."""
+    hook = config.security.webhook
+    parts = hook and (hook.url, str(hook.secret_file), str(hook.ca_file or ""))
+    return {"member": config.member.name, "syslog": config.security.syslog, "webhook": parts}
 
 
 def _pairs(addresses: Sequence[Address]) -> tuple[tuple[str, int], ...]:

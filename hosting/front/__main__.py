@@ -21,10 +21,20 @@ from hosting.front.edge_front import Bound, FrontConfig
 from hosting.front.edge_main import FrontProcess, run_front
 from hosting.front.edge_port_client import PortClientSettings
 from hosting.front.edge_tls import TlsFiles
+from hosting.guard.edge_teller import Place, places_of
+from hosting.guard.edge_webhook import WebhookPlace
 from hosting.guard.limits import GuardLimits
 
 LOCK_TRIES_MAX = 20
 LOCK_AGAIN_S = 0.02
+
+
+class _Security(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where events go; `webhook`: url, file of the secret, file of the CA or empty."""
+
+    member: str = "front"
+    syslog: tuple[str, ...] = ()
+    webhook: tuple[str, str, str] | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,6 +50,15 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     lock: str = ""
     metrics: tuple[tuple[str, int], ...] = ()
     guard: GuardLimits = GuardLimits()
+    security: _Security = _Security()
+
+
+def _places(given: _Security) -> list[Place]:
+    hook = None
+    if given.webhook is not None:
+        url, secret, ca = given.webhook
+        hook = WebhookPlace(url, Path(secret), Path(ca) if ca else None)
+    return places_of(given.syslog, hook)
 
 
 def _take(path: Path) -> bool:
@@ -75,7 +94,7 @@ def main(arguments: list[str]) -> int:
     front = FrontConfig(*places, given.reuse_port, guard=given.guard)
     owner = PortClientSettings(Path(given.socket), beat_silence_ms_max=given.beat_silence_ms_max)
     try:
-        run_front(FrontProcess(front, owner, given.metrics), _ready)
+        run_front(FrontProcess(front, owner, given.metrics, given.security.member, _places(given.security)), _ready)
     except OSError as exc:
         sys.stderr.write(f"front: {exc}\n")
         return 1

@@ -10,7 +10,7 @@ from typing import Any, Final
 import httptools
 
 from hosting.answer.question import Answer, Question
-from hosting.answer.standing import TRY_ANOTHER, Standing
+from hosting.answer.standing import NO_SUCH_NAME, TRY_ANOTHER, Standing
 from hosting.front.connections import Connections
 from hosting.front.edge_stream import StreamConnection
 from hosting.front.exchange import Registering
@@ -169,6 +169,8 @@ class HttpConnection(StreamConnection):
     # ---------------------------------------------------------------------------------------------- answering
     def answered(self, context: Any, question: Question, answer: Answer) -> None:
         slot: _Slot = context
+        if answer.code == NO_SUCH_NAME and self.client:
+            self.guard.missed(self.client, 1)
         if isinstance(slot.look, Peeked):
             self._fill(
                 slot, _tunnelled(self._service.exchange.answer(slot.look, question, answer, self._service.expires()), slot)

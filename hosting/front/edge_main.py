@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import uvloop
@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from hosting.front.edge_front import Address, Bound, Front, FrontConfig
 from hosting.front.edge_metrics import FrontCollector
 from hosting.front.edge_port_client import PortClientSettings, SocketAnswerPort
+from hosting.guard.edge_teller import Place, Teller
 from replica.model.edge_collector import settle
 
 _log = logging.getLogger("zaibei.front")
@@ -24,11 +25,13 @@ METRICS_AGAIN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class FrontProcess:
-    """What one front process needs: its listeners, its way to the owner, and where its metrics are asked for."""
+    """What one front process needs: its listeners, its way to the owner, where its metrics are asked for, where events go."""
 
     front: FrontConfig
     owner: PortClientSettings
     metrics: tuple[Address, ...] = ()
+    member: str = "front"
+    places: Sequence[Place] = ()
 
 
 async def serve_metrics(registry: CollectorRegistry, address: Address) -> None:
@@ -56,9 +59,12 @@ async def serve_front(process: FrontProcess, stop: asyncio.Event, ready: Callabl
     """
     port = SocketAnswerPort(process.owner)
     front = Front(port, process.front)
+    teller = Teller(process.member, process.places)
+    front.service.guard.note = teller.note
+    await teller.start()
     bound = await front.start()
     registry = CollectorRegistry()
-    collector = FrontCollector(front, registry)
+    collector = FrontCollector(front, registry, teller.counters)
     metrics = [asyncio.create_task(serve_metrics(registry, address)) for address in process.metrics]
     await port.start()
     try:
@@ -71,6 +77,7 @@ async def serve_front(process: FrontProcess, stop: asyncio.Event, ready: Callabl
         collector.close()
         await front.stop()
         await port.stop()
+        await teller.stop()
 
 
 def run_front(process: FrontProcess, ready: Callable[[Bound], None] = lambda bound: None) -> None:

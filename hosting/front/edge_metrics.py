@@ -10,14 +10,15 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from hosting.front.connections import Connections
 from hosting.front.edge_front import Front
+from hosting.guard.edge_teller import TellerCounters
 from hosting.guard.guard import GuardCounters
 
 
 class FrontCollector(Collector):
-    """Registers itself with `registry`; `close` takes it away."""
+    """Registers itself with `registry`; `close` takes it away. `told`: what became of security events."""
 
-    def __init__(self, front: Front, registry: CollectorRegistry) -> None:
-        self._front = front
+    def __init__(self, front: Front, registry: CollectorRegistry, told: TellerCounters | None = None) -> None:
+        self._front, self._told = front, told or TellerCounters()
         self._registry = registry
         registry.register(self)
 
@@ -45,6 +46,9 @@ class FrontCollector(Collector):
                 "zaibei_front_grpc_identifiers", "Identifiers asked over gRPC", value=self._front.grpc.resolver.identifiers
             )
         yield from self._guarded()
+        for name in TellerCounters.__dataclass_fields__:
+            text = f"Security events: {name.replace('_', ' ')}"
+            yield CounterMetricFamily(f"zaibei_security_{name}", text, value=getattr(self._told, name))
         yield from self._datagrams()
         yield from self._streams()
 

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any, Final
 
 from hosting.answer.question import Answer, Question
-from hosting.answer.standing import TRY_ANOTHER, Standing
+from hosting.answer.standing import NO_SUCH_NAME, TRY_ANOTHER, Standing
 from hosting.front.connections import Connections
 from hosting.front.edge_stream import StreamConnection
 from hosting.front.exchange import Registering
@@ -87,6 +87,8 @@ class TcpConnection(StreamConnection):
 
     def answered(self, context: Any, question: Question, answer: Answer) -> None:
         self.in_flight -= 1
+        if answer.code == NO_SUCH_NAME and self.client:
+            self.guard.missed(self.client, 1)
         if not self._expires:
             self._expires = self._service.expires()
         self.outbox.append(self._service.exchange.answer(context, question, answer, self._expires))

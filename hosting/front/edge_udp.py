@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hosting.answer.question import Answer, Question
-from hosting.answer.standing import TRY_ANOTHER, Standing
+from hosting.answer.standing import NO_SUCH_NAME, TRY_ANOTHER, Standing
 from hosting.front.exchange import Registering
 from hosting.front.service import FrontService
 from hosting.guard.guard import Datagram
+from hosting.guard.limits import BEHIND_S
 from replica.model.handle.answers import Peeked
 from replica.model.handle.codes import DATAGRAM_OCTETS_MAX
 from replica.model.handle.fragments import Reassembler, datagrams
@@ -71,6 +72,8 @@ class UdpListener:
         self._datagrams = Datagrams(endpoint.fileno(), limits.batch_max, RECEIVED_OCTETS_MAX)
         self._loop = asyncio.get_running_loop()
         self._out: list[tuple[bytes, bytes]] = []
+        self._behind_since_s: float | None = None
+        self._missed: list[bytes] = []
         self._expires = 0
         self._loop.add_reader(endpoint.fileno(), self._readable)
 
@@ -90,6 +93,7 @@ class UdpListener:
         except OSError:
             return  # an error of an earlier send, reported by the kernel on this socket
         self.counters.received += len(received)
+        self._look_behind(len(received) >= self.limits.batch_max)
         received, slipped = self._service.guard.datagrams(received, int(self._loop.time()))
         if slipped:
             self._slip(slipped)
@@ -114,11 +118,24 @@ class UdpListener:
         if self._out:
             self.finish()
 
+    def _look_behind(self, full: bool) -> None:
+        """Does the socket fill faster than it is read?"""
+        if not full:
+            self._behind_since_s = None
+            return
+        now_s = self._loop.time()
+        if self._behind_since_s is None:
+            self._behind_since_s = now_s
+        elif now_s - self._behind_since_s >= BEHIND_S:
+            self._service.guard.fell_behind(int(now_s))
+
     def answered(self, context: Any, question: Question, answer: Answer) -> None:
         echo, peer = context
         if not self._expires:
             self._expires = self._service.expires()
         message = self._service.exchange.answer(echo, question, answer, self._expires)
+        if answer.code == NO_SUCH_NAME:
+            self._missed.append(peer)
         if len(message) > DATAGRAM_OCTETS_MAX:
             self._send_long(message, echo, question, answer, peer)
         else:
@@ -157,6 +174,9 @@ class UdpListener:
 
     def finish(self) -> None:
         out, self._out, self._expires = self._out, [], 0
+        if self._missed:
+            missed, self._missed = self._missed, []
+            self._service.guard.missed_over_udp(missed)
         if not out or self._socket.fileno() < 0:
             return
         try:

@@ -18,6 +18,7 @@ Cost: a whole batch is counted at once, and only clients over their limit are lo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -35,6 +36,7 @@ OVER_UDP: Final = "udp_rate"
 OVER_LONG: Final = "udp_long_answers"
 OVER_STREAM: Final = "stream_rate"
 OVER_NAME: Final = "identifier_rate"
+MISSING_NAME: Final = "missing_name"
 REFUSED: Final = "refused_network"
 
 
@@ -113,6 +115,10 @@ class Guard:
     def flooded(self, second: int) -> bool:
         """Does a flood go on?"""
         return second <= self._flood_until
+
+    def fell_behind(self, second: int) -> None:
+        """More comes over UDP than can be read: whatever is counted, it is a flood."""
+        self._flood_until = second + FLOOD_S
 
     def _flooded(self, count: int, second: int) -> bool:
         if second != self._calm_second:
@@ -203,6 +209,18 @@ class Guard:
             self.counters.stream_over += requests - taken
             self.note(OVER_STREAM, client, requests - taken)
         return taken
+
+    # -- what was answered
+
+    def missed(self, client: bytes, count: int) -> None:
+        """A client asked for names that are not there."""
+        self.note(MISSING_NAME, client, count)
+
+    def missed_over_udp(self, peers: Sequence[bytes]) -> None:
+        """As `missed`; their sockaddrs."""
+        clients = Counter(peer[SOCKADDR_IN6 if len(peer) > 16 else SOCKADDR_IN] for peer in peers)
+        for client, count in clients.items():
+            self.note(MISSING_NAME, client, count)
 
     # -- identifiers
 

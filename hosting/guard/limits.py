@@ -14,6 +14,7 @@ SLIP = 4  # of datagrams over the limit every 4th is told to come by TCP: an hon
 TOLD_PER_S_MAX = 2_000  # telling costs as much as answering: in a flood it must not eat the time of those who are answered
 CLIENTS_MAX = 131_072  # counted at once; beyond it all are counted from 0 again, so that forged addresses cost no memory
 NAMES_MAX = 262_144
+BEHIND_S = 1.0  # reads of a socket that never came to its end for so long: more comes than can be read, which is a flood too
 FLOOD_S = 10  # after its last second a flood counts as going on for so long
 
 

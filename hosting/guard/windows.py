@@ -44,6 +44,13 @@ class Window:
         self._counts[key] = before + amount
         return max(0, min(amount, self.limit - before))
 
+    def has_room(self, key: bytes, second: int) -> bool:
+        """May this key come once more?"""
+        if not self.limit:
+            return True
+        self._turn(second)
+        return self._counts[key] < self.limit
+
     def _turn(self, second: int) -> None:
         if second != self._second:
             self._second = second

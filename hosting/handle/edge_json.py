@@ -99,16 +99,16 @@ class JsonDesk:
         if isinstance(given, Basic):
             if not self._takes_basic(asked):
                 return _refused(asked, Denied(ResponseCode.AUTHENTICATION_FAILED, IN_CLEAR))
-            denied = await self._judge.secret(given.key, given.secret)
+            denied = await self._judge.secret(given.key, given.secret, asked.client)
         else:
             nonce = self.challenges.take(given.session, asked.client, self._now_ms())
             if nonce is None:
                 return self._challenged(asked, STALE)
-            denied = await self._proved(given, nonce)
+            denied = await self._proved(given, nonce, asked.client)
         return given.key if denied is None else _refused(asked, denied)
 
-    async def _proved(self, given: Proof, nonce: bytes) -> Denied | None:
-        return await self._judge.proved(given.kind, given.key, nonce, given.cnonce, given.octets)
+    async def _proved(self, given: Proof, nonce: bytes, client: str) -> Denied | None:
+        return await self._judge.proved(given.kind, given.key, nonce, given.cnonce, given.octets, client)
 
     def _challenged(self, asked: JsonAsked, text: str) -> JsonSaid:
         now_ms, table = self._now_ms(), self.challenges
@@ -151,7 +151,7 @@ class JsonDesk:
 
     async def _verified(self, asked: JsonAsked) -> JsonSaid:
         kind, wanted = read_verification(asked)
-        valid = await self._judge.valid(kind, wanted)
+        valid = await self._judge.valid(kind, wanted, asked.client)
         return JsonSaid(200, msgspec.json.encode({"responseCode": int(ResponseCode.SUCCESS), "isValid": valid}))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from hosting.guard.guesses import Guesses
 from hosting.handle.challenges import Challenges
 from hosting.handle.codes import code_of, text_of
 from hosting.handle.edge_json import JsonDesk
@@ -84,12 +85,12 @@ class Registrar:
     """See the module. All calls on one event loop.
 
     Args:
-        basic_in_clear: the JSON API takes secrets where others may listen.
+        guesses: which clients are heard. basic_in_clear: the JSON API takes secrets where others may listen.
     """
 
-    def __init__(self, looks: Looks, sources: Sources, *, basic_in_clear: bool = False) -> None:
+    def __init__(self, looks: Looks, sources: Sources, guesses: Guesses | None = None, *, basic_in_clear: bool = False) -> None:
         self.challenges: Challenges[Waiting] = Challenges()
-        self.judge, self.work = Judge(looks), Work(looks, sources.random)
+        self.judge, self.work = Judge(looks, sources.now_ms, guesses), Work(looks, sources.random)
         self.json = JsonDesk(self.judge, self.work, sources.now_ms, sources.random, basic_in_clear=basic_in_clear)
         self.desk = SessionDesk(self.judge, sources.random)
         self._sources = sources
@@ -121,7 +122,7 @@ class Registrar:
         if op == OpCode.CHALLENGE_RESPONSE:
             return await self._proved(message, octets, client)
         if op == OpCode.VERIFY_CHALLENGE:
-            return await self._tested(message, octets, self._verified(message))
+            return await self._tested(message, octets, self._verified(message, client))
         if op == OpCode.SESSION_SETUP:
             return await self._opened(message, octets, client)
         if op == OpCode.SESSION_EXCHANGEKEY:
@@ -172,20 +173,21 @@ class Registrar:
             text = b"no challenge waits for this: it was answered, or its time is over"
             return [self._refused(message, octets, ResponseCode.AUTHEN_TIMEOUT, text)]
         asked = replace(waited.request, envelope=message.envelope)
-        carried = self._carried_out(waited.request, answer.key, self._judged(answer, waited))
+        carried = self._carried_out(waited.request, answer.key, self._judged(answer, waited, client))
         return self._sealed(await self._tested(asked, waited.octets, carried), asked, waited.session)
 
-    async def _judged(self, answer: ChallengeAnswer, waited: Waiting) -> Denied | None:
+    async def _judged(self, answer: ChallengeAnswer, waited: Waiting, client: str) -> Denied | None:
         """Is the proof good? Then it counts for the session too. Raises ProtocolFault, ZaibeiError: it cannot be told."""
         session, challenge = waited.session, waited.challenge
         mark = b"" if session is None else await self.desk.mark(answer.kind, answer.key)
-        denied = await self.judge.proved(answer.kind, answer.key, challenge.nonce, challenge.digest, answer.proof)
+        asked = (challenge.nonce, challenge.digest, answer.proof)
+        denied = await self.judge.proved(answer.kind, answer.key, *asked, client)
         if denied is None and session is not None:
             self.desk.proved(session, answer.kind, answer.key, mark)
         return denied
 
-    async def _verified(self, message: Message) -> Done:
-        valid = await self.judge.valid(HS_SECKEY, decode_verify_request(message.body))
+    async def _verified(self, message: Message, client: str) -> Done:
+        valid = await self.judge.valid(HS_SECKEY, decode_verify_request(message.body), client)
         return Done((bytes((valid,)),))
 
     # ------------------------------------------------------------------------------------------------- sessions

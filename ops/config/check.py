@@ -21,6 +21,7 @@ from ops.config.pki import pki_part
 from ops.config.publishing import adapters_of
 from ops.config.read import WrongError, pem
 from ops.config.schema import SECTIONS
+from ops.config.security import security_part
 from ops.config.values import (
     ClusterPart,
     Limits,
@@ -86,7 +87,10 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     """
     reading = Reading(origin)
     reading.unknown_sections(root)
-    sections = {name: reading.section(root, name) for name in ("member", "listen", "site", "limits", "guard", "cluster", "pki")}
+    sections = {
+        name: reading.section(root, name)
+        for name in ("member", "listen", "site", "limits", "guard", "security", "cluster", "pki")
+    }
     many = [name for name, section in SECTIONS.items() if section.many]
     arrays = {name: reading.sections(root, name) for name in many}
     _drop_ipv6_defaults(reading, sections, around)
@@ -94,6 +98,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     sections["listen"] = https_files(reading, sections["listen"], around.folder, around.read_file)
     _check_names(reading, sections["member"], arrays)
     pki = pki_part(reading, sections["pki"], around.folder, around.read_file)
+    security = security_part(reading, sections["security"], around.folder, around.read_file)
     sources = [
         _source(reading, f"source[{at}]", table, around, by_ca=bool(pki.roots)) for at, table in enumerate(arrays["source"], 1)
     ]
@@ -111,6 +116,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
         site=_site(reading, sections["site"], listen),
         limits=Limits(**sections["limits"]),
         guard=GuardLimits(**sections["guard"]),
+        security=security,
         cluster=ClusterPart(**sections["cluster"]),
         pki=pki,
         sources=tuple(source for source in sources if source is not None),

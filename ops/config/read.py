@@ -10,6 +10,7 @@ from ipaddress import ip_network
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from hosting.guard.edge_syslog import SyslogPlace
 from ops.config.address import PORT_MAX, Address, parse_host
 from ops.config.values import Probe, Registrar
 from replica.model.errors import ZaibeiError
@@ -224,6 +225,16 @@ def network(value: object) -> str:
         ip_network(octets)
     except ValueError:
         raise WrongError(f"{shown(value)} is no network", '"192.0.2.0/24" or "2001:db8::/32"') from None
+    return octets
+
+
+def syslog(value: object) -> str:
+    """Where a syslog collector listens, as it was written."""
+    octets = text(value)
+    try:
+        SyslogPlace.parse(octets)
+    except ZaibeiError as exc:
+        raise WrongError(exc.trouble.message, '"udp://127.0.0.1:514"') from None
     return octets
 
 

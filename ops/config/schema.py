@@ -208,6 +208,19 @@ GUARD = Section(
         ),
     ),
 )
+SECURITY = Section(
+    "security",
+    False,
+    "Where security events go beside the log: attacks, guessed keys, scans.",
+    (
+        Key(
+            "syslog", read.listed(read.syslog, '["udp://127.0.0.1:514"]'), [], "Collectors, RFC 5424.", '["udp://127.0.0.1:514"]'
+        ),
+        Key("webhook", read.text, "", "One POST an event, signed; https, or http on loopback.", '"https://soc.example/zaibei"'),
+        Key("webhook_secret_file", read.text, "", "File with the secret that signs, mode 0600.", '"webhook.secret"'),
+        Key("webhook_ca_file", read.text, "", "PEM file of the CA that signed the receiver; else the system's.", '"soc-ca.pem"'),
+    ),
+)
 CLUSTER = Section(
     "cluster",
     False,
@@ -419,7 +432,7 @@ TOP_LEVEL = Section(
 )
 
 _ALL = (
-    *(MEMBER, LISTEN, SITE, LIMITS, GUARD, CLUSTER, PKI, SOURCE),
+    *(MEMBER, LISTEN, SITE, LIMITS, GUARD, SECURITY, CLUSTER, PKI, SOURCE),
     *(RECURSIVE, REQUEST_FOLDER, TOP_RECORD, ANNOUNCE),
     *(OPERATOR, TOP_LEVEL),
 )

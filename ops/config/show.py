@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ops.config.schema import REQUIRED, SECTIONS, Key
-from ops.config.values import MemberConfig
+from ops.config.values import MemberConfig, SecurityPart
 
 LISTENERS = ("handle", "http", "https", "grpc", "feed", "beats", "registration", "metrics")
 LISTEN_KEYS = ("fronts", "allow_public", "basic_in_clear", "https_certificate", "https_key", "https_clients")
@@ -39,6 +39,7 @@ def document(config: MemberConfig) -> dict[str, Any]:
             "trusted": list(config.guard.trusted),
             "refused": list(config.guard.refused),
         },
+        "security": _security(config.security),
         "cluster": {
             "listen": [str(address) for address in config.cluster.listen],
             "reach": [str(address) for address in config.cluster.reach],
@@ -81,6 +82,16 @@ def document(config: MemberConfig) -> dict[str, Any]:
         **_adapters(config),
         "operator": [{"name": o.name, "public_key": o.public_key.hex()} for o in config.operators],
         "top_level": [{"name": o.name, "public_key": o.public_key.hex()} for o in config.top_levels],
+    }
+
+
+def _security(security: SecurityPart) -> dict[str, Any]:
+    hook = security.webhook
+    return {
+        "syslog": list(security.syslog),
+        "webhook": "" if hook is None else hook.url,
+        "webhook_secret_file": "" if hook is None else str(hook.secret_file),
+        "webhook_ca_file": "" if hook is None or hook.ca_file is None else str(hook.ca_file),
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from hosting.guard.edge_webhook import WebhookPlace
 from hosting.guard.limits import GuardLimits
 from ops.config.address import Address
 from replica.model.identity import Peer, Pins
@@ -249,6 +250,14 @@ class ClusterPart:
 
 
 @dataclass(frozen=True, slots=True)
+class SecurityPart:
+    """`[security]`: where security events go, beside the log. `webhook`: None: nowhere."""
+
+    syslog: tuple[str, ...] = ()
+    webhook: WebhookPlace | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PkiPart:
     """`[pki]`: a CA beside the pins.
 
@@ -287,6 +296,7 @@ class MemberConfig:
     announces: tuple[Announce, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)  # legal, but worth a look
     guard: GuardLimits = field(default_factory=GuardLimits)
+    security: SecurityPart = field(default_factory=SecurityPart)
 
     def pins(self) -> Pins:
         """Every peer this member trusts."""

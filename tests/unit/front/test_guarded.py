@@ -14,7 +14,7 @@ from hosting.front.batcher import Batcher
 from hosting.front.edge_front import FrontConfig
 from hosting.front.edge_grpc import host_of
 from hosting.guard.guard import Guard
-from hosting.guard.limits import SLIP, GuardLimits
+from hosting.guard.limits import BEHIND_S, SLIP, GuardLimits
 from hosting.v1 import resolve_pb2, resolve_pb2_grpc
 from replica.model.handle.message import decode_message
 from tests.unit.front.test_batcher import Inbox, SlowPort, settle
@@ -171,3 +171,19 @@ async def test_while_many_wait_the_cheap_and_known_go_first() -> None:
     assert not batcher.ask(inbox, "dear", Question(b"88.119.8/y")) and not batcher.ask(inbox, "junk", Question(b"99.9/x"))
     assert batcher.counters.shed == 2
     assert batcher.ask(inbox, "cheap", Question(b"88.121/a"))
+
+
+async def test_more_than_can_be_read_is_a_flood() -> None:
+    async with serving() as (front, _):
+        listener, guard = front.udp[0], front.service.guard
+        second = int(asyncio.get_running_loop().time())
+        listener._look_behind(True)
+        listener._look_behind(True)
+        assert not guard.flooded(second), "a burst is none"
+        listener._behind_since_s = second - BEHIND_S - 1
+        listener._look_behind(False)
+        listener._look_behind(True)
+        assert not guard.flooded(second), "it was read to its end meanwhile"
+        listener._behind_since_s = second - BEHIND_S - 1
+        listener._look_behind(True)
+        assert guard.flooded(second)

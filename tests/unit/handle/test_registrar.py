@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hosting.answer.port import MemoryAnswerPort
+from hosting.guard.guesses import WRONG_PER_MINUTE
 from hosting.handle.edge_look import Looks
 from hosting.handle.edge_registrar import CHANGES, REGISTERS, Registrar, Sources
 from hosting.tenant.memory import MemoryGroup
@@ -319,3 +320,20 @@ def test_any_octets_are_answered_or_left_alone(body: bytes, op: int) -> None:
         assert world.group.content.position.seq == 0
 
     asyncio.run(run())
+
+
+async def test_who_guesses_a_key_is_not_heard_for_a_while() -> None:
+    world = World()
+    for _ in range(WRONG_PER_MINUTE):
+        said, octets = await world.challenged(OpCode.CREATE_HANDLE, CREATE)
+        found = await world.send(answer_of(said, octets, secret=b"guess"))
+        assert found.header.response_code == ResponseCode.AUTHENTICATION_FAILED
+    said, octets = await world.challenged(OpCode.CREATE_HANDLE, CREATE)
+    found = await world.send(answer_of(said, octets))
+    assert found.header.response_code == ResponseCode.SERVER_TOO_BUSY and world.values("88.118.9/New") is None
+    assert world.registrar.judge.guesses.wrong_count == WRONG_PER_MINUTE
+    octets = request(OpCode.CREATE_HANDLE, CREATE)
+    said = await world.send(octets, "198.51.100.1")
+    assert (await world.send(answer_of(said, octets), "198.51.100.1")).header.response_code == ResponseCode.SUCCESS
+    world.now_ms += 60_000
+    assert (await world.ask(OpCode.DELETE_HANDLE, HandleRequest(b"88.118.9/New")))[0] == ResponseCode.SUCCESS, "a minute later"

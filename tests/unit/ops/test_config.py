@@ -361,3 +361,42 @@ def test_files_of_https_go_together_and_are_read() -> None:
     ):
         given = {key: value for key, value in (whole | wrong).items() if value is not None}
         assert [at for at, _ in faults({"listen": given}, around)] == [path]
+
+
+def test_where_security_events_go(tmp_path: Path) -> None:
+    (tmp_path / "hook.secret").write_bytes(b"0123456789abcdef\n")
+    (tmp_path / "hook.secret").chmod(0o600)
+    around = Surroundings(tmp_path, "host-1", True, read_file)
+    hook = {"webhook": "https://soc.example/zaibei", "webhook_secret_file": "hook.secret"}
+    config = good({"security": {"syslog": ["tcp://[::1]:601"], **hook}}, around)
+    assert config.security.syslog == ("tcp://[::1]:601",) and config.security.webhook is not None
+    assert document(config)["security"]["webhook_secret_file"] == str(tmp_path / "hook.secret")
+    assert not good({}).security.syslog and good({}).security.webhook is None
+
+
+@pytest.mark.parametrize(
+    ("security", "path"),
+    [
+        ({"syslog": ["file:///x"]}, "security.syslog"),
+        ({"webhook": "https://soc.example"}, "security.webhook"),
+        ({"webhook": "http://soc.example", "webhook_secret_file": "hook.secret"}, "security.webhook"),
+        ({"webhook": "https://soc.example", "webhook_secret_file": "short"}, "security.webhook_secret_file"),
+        ({"webhook": "https://soc.example", "webhook_secret_file": "none"}, "security.webhook_secret_file"),
+        ({"webhook_ca_file": "hook.secret"}, "security.webhook_ca_file"),
+    ],
+)
+def test_where_security_events_cannot_go(security: dict[str, Any], path: str, tmp_path: Path) -> None:
+    for name, octets in (("hook.secret", b"0123456789abcdef"), ("short", b"x")):
+        (tmp_path / name).write_bytes(octets)
+        (tmp_path / name).chmod(0o600)
+    found = faults({"security": security}, Surroundings(tmp_path, "host-1", True, read_file))
+    assert [one for one, _ in found] == [path]
+
+
+def test_limits_of_the_guard() -> None:
+    limits = good({"guard": {"udp_calm_per_s": 0, "trusted": ["203.0.113.0/24"]}}).guard
+    assert limits.udp_calm_per_s == 0 and limits.trusted == ("203.0.113.0/24",)
+    assert [path for path, _ in faults({"guard": {"refused": ["203.0.113.1/24"], "identifier_per_s": -1}})] == [
+        "guard.identifier_per_s",
+        "guard.refused",
+    ]
