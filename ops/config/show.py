@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ops.config.schema import REQUIRED, SECTIONS, Key
@@ -34,11 +35,7 @@ def document(config: MemberConfig) -> dict[str, Any]:
             "ttl_s": site.ttl_s,
         },
         "limits": {key.name: getattr(config.limits, key.name) for key in SECTIONS["limits"].keys},
-        "guard": {
-            **{key.name: getattr(config.guard, key.name) for key in SECTIONS["guard"].keys},
-            "trusted": list(config.guard.trusted),
-            "refused": list(config.guard.refused),
-        },
+        "guard": {name: list(one) if isinstance(one, tuple) else one for name, one in asdict(config.guard).items()},
         "security": _security(config.security),
         "cluster": {
             "listen": [str(address) for address in config.cluster.listen],
