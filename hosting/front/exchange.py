@@ -5,6 +5,7 @@
 | resolution (op 1) | a question; a plain one by the quick way of the codec |
 | the handle `0` | answered at once, 1 with no values: the heartbeat of the national SDKs |
 | get-site (op 2) | our site, once the views of all sources were read |
+| resolution in a session, with a MAC and without PO, where sources live at this member | hosting/handle answers |
 | create, delete, add, remove, modify (100 to 104) | 301: registrations go to the node itself |
 | these, list, proofs and sessions (200, 201, 400 to 402), where sources live at this member | hosting/handle answers |
 | encrypted with a session's key, where sources live at this member | the same; it alone knows the key |
@@ -25,6 +26,7 @@ from typing import Final
 from hosting.answer.question import Answer, Question
 from hosting.answer.standing import FOUND
 from hosting.handle.edge_registrar import REGISTERS
+from hosting.handle.sessions import wants_hidden
 from replica.model.handle.answers import (
     Peeked,
     error_answer,
@@ -143,6 +145,8 @@ class Exchange:
             )
         if op == OpCode.GET_SITE_INFO:
             return SiteAsked(message, octets), None
+        if op == OpCode.RESOLUTION and self.registers() and wants_hidden(message):
+            return Registering(octets), None
         if op != OpCode.RESOLUTION:
             return self._error(message, octets, ResponseCode.OPERATION_NOT_SUPPORTED, f"operation {op} is not offered here")
         request = decode_request(message)

@@ -23,6 +23,7 @@ class Kind(StrEnum):
 
     ATTACK = "attack"  # a limit is passed: a flood, or a forged address that shall be flooded
     BRUTE_FORCE = "brute_force"  # one proof after another that is wrong
+    CERTIFICATE = "certificate_misuse"  # a certificate that does not count here
     SCAN = "scan"  # names are tried that are not there
 
 
@@ -53,6 +54,7 @@ class Cause(IntEnum):
 SEVERITIES: Final = {
     Kind.ATTACK: Severity.ERROR,
     Kind.BRUTE_FORCE: Severity.WARNING,
+    Kind.CERTIFICATE: Severity.WARNING,
     Kind.SCAN: Severity.NOTICE,
 }
 

@@ -35,7 +35,7 @@ class GuardLimits:
     """
 
     udp_requests_per_s: int = 20_000
-    udp_calm_per_s: int = 40_000
+    udp_calm_per_s: int = 100_000
     udp_answer_octets_max: int = 16_384
     udp_long_octets_per_s: int = 1_048_576
     stream_requests_per_s: int = 50_000

@@ -22,6 +22,7 @@ from hosting.guard.guesses import WRONG_PROOF
 MINUTE_MS: Final = 60_000
 QUIET_MS: Final = 60_000  # so long unseen is over
 OPEN_MAX: Final = 256
+BAD_CERTIFICATE: Final = "bad_certificate"
 TALLIES_MAX: Final = 16_384  # below their threshold, in one minute
 EVENTS_PER_MINUTE_MAX: Final = 60
 
@@ -42,6 +43,7 @@ RULES: Final = {
     OVER_STREAM: Rule(Kind.ATTACK, 1, "more questions over TCP, HTTP and gRPC than one client may ask"),
     OVER_NAME: Rule(Kind.ATTACK, 1, "more questions for one identifier than are answered"),
     WRONG_PROOF: Rule(Kind.BRUTE_FORCE, 10, "proofs of identity that are wrong"),
+    BAD_CERTIFICATE: Rule(Kind.CERTIFICATE, 1, "a caller of the feed whose certificate does not count: zaibei status says why"),
     MISSING_NAME: Rule(Kind.SCAN, 10_000, "names that are not there"),
 }
 

@@ -25,7 +25,7 @@ from hosting.handle.edge_look import Looks
 from hosting.handle.edge_sessions import NOT_OFFERED, SessionDesk
 from hosting.handle.edge_work import Done, Work
 from hosting.handle.edits import Denied
-from hosting.handle.sessions import Session, SessionState
+from hosting.handle.sessions import Session, SessionState, wants_hidden
 from replica.model.errors import ZaibeiError
 from replica.model.handle.admin_bodies import (
     HS_SECKEY,
@@ -129,7 +129,7 @@ class Registrar:
             return [self._denied(message, octets, NOT_OFFERED)]
         if op == OpCode.SESSION_TERMINATE:
             return self._ended(message, octets)
-        if op not in CHANGES:
+        if op not in CHANGES and not wants_hidden(message):
             return [self._refused(message, octets, ResponseCode.OPERATION_NOT_SUPPORTED, b"not offered here")]
         decode_request(message)  # malformed ones are told so, and not kept
         if not message.envelope.session_id:

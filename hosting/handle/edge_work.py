@@ -17,7 +17,7 @@ from hosting.tenant.papers import Papers
 from hosting.tenant.records import delete_of, named, put_of
 from hosting.tenant.rights import Caller, Operation
 from replica.model.errors import Code, ZaibeiError
-from replica.model.handle.bodies import HandleRequest, IndexesRequest, Request, ValuesRequest, list_batches
+from replica.model.handle.bodies import HandleRequest, IndexesRequest, Request, ResolutionRequest, ValuesRequest, list_batches
 from replica.model.handle.codes import OpCode, OpFlag, ResponseCode
 from replica.model.handle.message import Header
 from replica.model.handle.names import full_name
@@ -26,6 +26,7 @@ from replica.model.handle.values import HandleValue, Reference, encode_values, s
 from replica.model.handle.wire import string
 from replica.model.identifier import SEP, key_text, prefix_text, subtree
 from replica.model.precondition import ABSENT, equal_to
+from replica.native import filter_values
 
 OVERTAKEN_MAX = 5  # times a change is judged anew because another came first
 LIST_NAMES_MAX = 20_000  # of one answer
@@ -73,6 +74,8 @@ class Work:
         Raises:
             ZaibeiError: nothing was done, or (not definite) it is not known.
         """
+        if isinstance(request, ResolutionRequest):
+            return await self._read(request, key)
         if not isinstance(request, Named):
             return Denied(ResponseCode.OPERATION_NOT_SUPPORTED, "not offered here")
         if header.op_code == OpCode.LIST_HANDLES:
@@ -124,6 +127,22 @@ class Work:
             return None
         trouble = verdict.trouble
         raise ZaibeiError(trouble.code, trouble.message, definite=trouble.definite, retry=trouble.retry)
+
+    async def _read(self, request: ResolutionRequest, key: Reference) -> Done | Denied:
+        """Values that administrators may read, for one of them. A value without either read bit is nobody's."""
+        name = named(_text(request.handle))
+        seen = await self._looks.at_desk(name)
+        above, unread = await self._above(_prefix_record(name.owner))
+        if not await self._holds(key, AdminPermission.READ_VALUE, (seen.values, above)):
+            return _stranger(key, unread)
+        papers = await seen.office.documents()
+        seen.office.readable(papers, _caller(key, papers), Operation.READ, name.owner)
+        if seen.record is None:
+            return Denied(ResponseCode.HANDLE_NOT_FOUND, "there is no such handle")
+        values = filter_values(seen.record, request.indexes, request.types, False)
+        if values is None or values == bytes(4):  # none
+            return Denied(ResponseCode.VALUES_NOT_FOUND, "no such value, or none that anybody may read")
+        return Done((string(request.handle) + values,), request.handle)
 
     async def names(
         self, handle: bytes, key: Reference, *, first: int = 0, most: int = LIST_NAMES_MAX, count_max: int = LIST_COUNTED_MAX

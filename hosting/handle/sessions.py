@@ -19,7 +19,7 @@ from enum import Enum
 from hosting.handle.edits import Denied
 from hosting.handle.permits import same_key
 from replica.model.handle.ciphers import decrypted
-from replica.model.handle.codes import ResponseCode
+from replica.model.handle.codes import OpCode, OpFlag, ResponseCode
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.macs import judge_mac
 from replica.model.handle.message import Message, decode_envelope, decode_message
@@ -30,6 +30,12 @@ REPLAYED = Denied(ResponseCode.SESSION_MESSAGE_REJECTED, "this counter was used 
 UNREADABLE = "what was encrypted is not of this message and this session"
 SWEEP_MS = 1_000  # between two looks for those whose time is over
 COUNTERS = 0x7FFFFFFF  # the standard client reads them as signed numbers
+
+
+def wants_hidden(message: Message) -> bool:
+    """Is this a resolution whose sender is in a session and wants more than what the public may read?"""
+    hidden = message.header.op_code == OpCode.RESOLUTION and not message.header.flags & OpFlag.PUBLIC_ONLY
+    return bool(hidden and message.envelope.session_id and message.credential)
 
 
 class SessionState(Enum):

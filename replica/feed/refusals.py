@@ -29,9 +29,10 @@ class Refused:
 
 
 class Refusals:
-    """See the module."""
+    """See the module. `told`: called with the reason of each; on the event loop, and cheap."""
 
     def __init__(self) -> None:
+        self.told: Callable[[str], None] = lambda reason: None
         self._by_reason: dict[str, Refused] = {}
         self.total = 0
 
@@ -44,6 +45,7 @@ class Refusals:
             reason = REST
         one = self._by_reason.setdefault(reason, Refused())
         self.total += 1
+        self.told(reason)
         one.count += 1
         one.last_ms = now_ms
         if one.logged_ms is not None and now_ms - one.logged_ms < LOG_EVERY_MS:

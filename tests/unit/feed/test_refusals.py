@@ -50,3 +50,11 @@ def test_a_watched_port_lets_in_and_refuses_as_its_trusts_do() -> None:
     with pytest.raises(ZaibeiError):
         watched.identify([], 0.0)
     assert told == ["nobody"]
+
+
+def test_each_refusal_is_told() -> None:
+    refusals, told = Refusals(), list[str]()
+    refusals.told = told.append
+    for _ in range(3):
+        refusals.note("revoked", 5)
+    assert told == ["revoked"] * 3

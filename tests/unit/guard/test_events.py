@@ -10,7 +10,7 @@ from hosting.guard.clients import client_of
 from hosting.guard.events import FACILITY, Kind, SecurityEvent, Severity, State, as_json, as_syslog
 from hosting.guard.guard import FLOOD, MISSING_NAME, OVER_UDP, REFUSED
 from hosting.guard.guesses import WRONG_PER_MINUTE, WRONG_PROOF, Guesses
-from hosting.guard.watch import EVENTS_PER_MINUTE_MAX, OPEN_MAX, QUIET_MS, RULES, TALLIES_MAX, Watch
+from hosting.guard.watch import BAD_CERTIFICATE, EVENTS_PER_MINUTE_MAX, OPEN_MAX, QUIET_MS, RULES, TALLIES_MAX, Watch
 
 MAD, OTHER = client_of("192.0.2.7"), client_of("2001:db8::1")
 NOW_MS = 1_700_000_000_000 // 60_000 * 60_000
@@ -59,6 +59,7 @@ def test_a_few_wrong_proofs_are_people_and_many_in_a_minute_are_not() -> None:
     assert [event.kind for event in one.noted(WRONG_PROOF, MAD, 1, NOW_MS + 4 * 60_000)] == [Kind.BRUTE_FORCE]
     assert not one.noted(MISSING_NAME, MAD, RULES[MISSING_NAME].threshold - 1, NOW_MS)
     assert [event.kind for event in one.noted(MISSING_NAME, MAD, 1, NOW_MS)] == [Kind.SCAN]
+    assert [event.kind for event in one.noted(BAD_CERTIFICATE, b"", 1, NOW_MS)] == [Kind.CERTIFICATE]
     assert not one.noted(REFUSED, b"", 1_000, NOW_MS), "who is refused by order is no news"
 
 

@@ -7,10 +7,17 @@ from cryptography.hazmat.primitives.asymmetric import dsa, padding, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hosting.handle.sessions import MOVES, Session, SessionLimits, Sessions, SessionState
+from hosting.handle.sessions import MOVES, Session, SessionLimits, Sessions, SessionState, wants_hidden
 from replica.model.handle import admin_bodies, proofs
 from replica.model.handle.admin_bodies import SessionSetup, SetupMode, VerifyRequest
-from replica.model.handle.bodies import HandleRequest, Request, ValuesRequest
+from replica.model.handle.bodies import (
+    HandleRequest,
+    Request,
+    ResolutionRequest,
+    ResolutionResponse,
+    ValuesRequest,
+    decode_response,
+)
 from replica.model.handle.codes import FLAGS_DEFAULT, OpCode, ResponseCode
 from replica.model.handle.keys import encode_key
 from replica.model.handle.macs import judge_mac, key_from_wire, sealed
@@ -48,9 +55,11 @@ class Client:
         found = admin_bodies.decode_session_setup_answer(said.body)
         return cls(world, said.envelope.session_id, key_from_wire(PRIVATE.decrypt(found.data, padding.PKCS1v15())))
 
-    def message(self, op: int, body: bytes, *, counter: int | None = None, key: bytes | None = None) -> bytes:
+    def message(
+        self, op: int, body: bytes, *, counter: int | None = None, key: bytes | None = None, flags: int = FLAGS_DEFAULT
+    ) -> bytes:
         self.counter = self.counter + 1 if counter is None else counter
-        plain = encode_message(Message(Envelope(9, 0, session_id=self.session_id), Header(op, flags=FLAGS_DEFAULT), body))
+        plain = encode_message(Message(Envelope(9, 0, session_id=self.session_id), Header(op, flags=flags), body))
         return sealed(plain, key or self.key, self.counter)
 
     async def say(self, octets: bytes) -> Message:
@@ -103,6 +112,40 @@ async def test_another_identity_than_the_sessions_own_is_asked_each_time() -> No
     assert await client.prove(OpCode.CREATE_HANDLE, CREATE, KEY) == 1
     said = await client.say(client.message(OpCode.DELETE_HANDLE, GONE.encode()))
     assert said.header.response_code == 402
+
+
+async def test_an_administrator_reads_what_the_public_may_not() -> None:
+    world = World()
+    hidden, secret = (HandleValue(index, b"NOTE", b"x", permissions=bits) for index, bits in ((2, 0x0C), (3, 0x05)))
+    world.put(NAME, url(), hidden, secret, admin(KEY))
+    question = ResolutionRequest(NAME.encode())
+    client = await Client.opened(world)
+
+    async def read(asked: ResolutionRequest, who: Client) -> Message:
+        return await who.say(who.message(OpCode.RESOLUTION, asked.encode(), flags=0))
+
+    said = await read(question, client)
+    assert said.header.response_code == 402, "in a session, but nobody yet"
+    assert await client.prove(OpCode.ADD_VALUE, ValuesRequest(NAME.encode(), (url(9),))) == 1
+    said = await read(question, client)
+    found = decode_response(said)
+    assert said.header.response_code == 1 and isinstance(found, ResolutionResponse) and found.handle == NAME.encode()
+    assert sorted(value.index for value in found.values) == [1, 2, 9, 100], "without either read bit it is nobody's"
+    assert (await read(ResolutionRequest(NAME.encode(), (3,)), client)).header.response_code == ResponseCode.VALUES_NOT_FOUND
+    assert (await read(ResolutionRequest(b"88.118.9/No"), client)).header.response_code == ResponseCode.HANDLE_NOT_FOUND
+    stranger = await Client.opened(world, OTHER)
+    await stranger.prove(OpCode.DELETE_HANDLE, GONE, OTHER)
+    assert (await read(question, stranger)).header.response_code == ResponseCode.INSUFFICIENT_PERMISSIONS
+
+
+def test_who_wants_what_is_hidden() -> None:
+    def asked(flags: int, session_id: int, mac: bool) -> Message:
+        head, body = Envelope(9, 0, session_id=session_id), ResolutionRequest(NAME.encode()).encode()
+        plain = encode_message(Message(head, Header(OpCode.RESOLUTION, flags=flags), body))
+        return decode_message(sealed(plain, b"k" * 16, 1) if mac else plain)
+
+    assert wants_hidden(asked(0, 5, True))
+    assert not any(map(wants_hidden, (asked(0, 5, False), asked(0, 0, False), asked(FLAGS_DEFAULT, 5, True))))
 
 
 @pytest.mark.parametrize("why", ["no mac", "key", "replay", "old", "altered", "session", "late", "idle"])
