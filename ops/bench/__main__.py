@@ -73,7 +73,9 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text(errors="replace").splitlines()
 
 
-def run(names: Sequence[str], *, quick: bool, long: bool, console: Console) -> list[Row]:
+def run(
+    names: Sequence[str], *, quick: bool, long: bool, console: Console, deaths: int | None = None, keep: Path | None = None
+) -> list[Row]:
     """Run stages in order; progress goes to the console."""
     use_member_threading()
     rows: list[Row] = []
@@ -85,7 +87,7 @@ def run(names: Sequence[str], *, quick: bool, long: bool, console: Console) -> l
             status.update(f"[{time.monotonic() - began:4.0f} s] {text}")
 
         scale = replace(FULL, kills=LONG_KILLS, flood_s=LONG_FLOOD_S) if long else QUICK if quick else FULL
-        bench = Bench(Path(folder), scale, tell)
+        bench = Bench(Path(folder), scale if deaths is None else replace(scale, deaths=deaths), tell, keep)
         for name in names:
             made = STAGES[name](bench)
             rows += made
@@ -114,14 +116,27 @@ def show(console: Console, rows: Sequence[Row]) -> None:
 @click.option(
     "--long", is_flag=True, help=f"{LONG_KILLS} kills of a leader instead of {FULL.kills}, ten minutes of full-speed intake."
 )
+@click.option("--deaths", type=click.IntRange(1, FULL.deaths), help="So many deaths of nodes of each kind in this piece.")
+@click.option(
+    "--keep",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Deaths of nodes in pieces: what this one saw is added to the file, and the table is of all that it holds.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document a part instead of tables.")
 @click.option("--write", is_flag=True, help="Put the table of each part into ops/docs/benchmarks.md.")
-def main(part: str | None, only: tuple[str, ...], quick: bool, long: bool, as_json: bool, write: bool) -> None:
+def main(
+    part: str | None, only: tuple[str, ...], quick: bool, long: bool, deaths: int | None, keep: Path | None, as_json: bool,
+    write: bool,
+) -> None:  # fmt: skip
     """Measure every stage; the median of three runs each. Takes about twenty minutes; a quiet machine says more."""
     if write and (only or quick):
         raise click.UsageError("--write takes the whole table of a part: without --only and --quick")
     if part and only:
         raise click.UsageError("--part or --only, not both")
+    if (deaths or keep) and not (part == "takeover" or (only and set(only) <= TAKEOVERS.keys())):
+        raise click.UsageError("--deaths and --keep are for stages in which nodes die: --part takeover, or --only node-...")
+    if write and deaths:
+        raise click.UsageError("--write takes the whole table of a part: without --deaths")
     if long and quick:
         raise click.UsageError("--long or --quick, not both")
     console = Console(stderr=as_json)
@@ -132,8 +147,10 @@ def main(part: str | None, only: tuple[str, ...], quick: bool, long: bool, as_js
         if not names:
             continue
         began = time.monotonic()
-        found = run(names, quick=quick, long=long, console=console)
-        asked = f'ARGS="--part {name}{" --long" if long else ""}"' if not only else f"ARGS={' '.join(only)}"
+        found = run(names, quick=quick, long=long, console=console, deaths=deaths, keep=keep)
+        words = [f"--only {one}" for one in only] or [f"--part {name}"]
+        words += ["--long"] * long + [f"--deaths {deaths}"] * bool(deaths) + [f"--keep {keep}"] * bool(keep)
+        asked = f'ARGS="{" ".join(words)}"'
         header = f"`make bench {asked}` ({(time.monotonic() - began) / 60:.0f} minutes). {machine()}"
         if as_json:
             print(json.dumps({"part": name, "machine": header, "rows": [as_dict(one) for one in found]}))

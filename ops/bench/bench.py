@@ -58,8 +58,9 @@ LONG_KILLS, LONG_FLOOD_S = 100, 600.0
 class Bench:
     """One run of the benchmark."""
 
-    def __init__(self, folder: Path, scale: Scale, tell: Tell) -> None:
-        self.folder, self.scale, self.tell = folder, scale, tell
+    def __init__(self, folder: Path, scale: Scale, tell: Tell, keep: Path | None = None) -> None:
+        """`keep`: where a stage that is run in pieces leaves its runs and finds those before; None: nowhere."""
+        self.folder, self.scale, self.tell, self.keep = folder, scale, tell, keep
         self._material: Material | None = None
 
     @property

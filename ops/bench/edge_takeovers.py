@@ -22,11 +22,12 @@ from chaos.faults.edge_process import gone
 from chaos.faults.edge_stream_proxy import StreamProxy, Way
 from chaos.faults.rules import OPEN
 from chaos.scenarios.scenario import Load, Plant, Scenario
+from ops.admin.edge_client import AdminClient
 from ops.admin.values import SourceStatus
+from ops.bench import bench as stages
 from ops.bench.bench import Bench
-from ops.bench.bench import Stage as Stage_
 from ops.bench.table import Row
-from ops.bench.takeovers import Death, Found, Late, judge, rows
+from ops.bench.takeovers import Death, Found, Late, joined, judge, kept, read_kept, rows
 from ops.demo.stage import free_port
 from ops.drills.stage import CUT, HOST, SITE_TTL_S, Stage
 from replica.agent.records import site_from_json
@@ -119,6 +120,15 @@ class ManyNodes(Stage):
 
         await asyncio.gather(*map(one, self.sources))
 
+    async def began_anew(self, source: str) -> int:
+        """How often the member's detector of this source was late and began anew. Raises ZaibeiError."""
+
+        def look() -> int:
+            with AdminClient(self.folder / "member" / "admin.sock") as admin:
+                return int(admin.takeover_status(source)[0]["began_anew"])
+
+        return await asyncio.to_thread(look)
+
     @asynccontextmanager
     async def dead(self, kind: str, source: str) -> AsyncIterator[int]:
         """Yields the moment of its death, CLOCK_MONOTONIC ns; healed afterwards."""
@@ -164,7 +174,7 @@ async def _calm_ones(stage: ManyNodes, wanted: int, seconds: float) -> list[str]
         await asyncio.sleep(LOOK_S)
 
 
-async def _play(bench: Bench, folder: Path, kind: str, wanted: int) -> list[Row]:
+async def _play(bench: Bench, folder: Path, kind: str, wanted: int) -> Found:
     deaths: list[Death] = []
     async with ManyNodes(folder, proxied=kind == "black hole") as stage:
         await stage.start_all()
@@ -176,13 +186,15 @@ async def _play(bench: Bench, folder: Path, kind: str, wanted: int) -> list[Row]
         while len(found.first_ms) < wanted and len(deaths) < wanted * TRIES:
             source = min(await _calm_ones(stage, 1, READY_S_MAX), key=lambda one: died[one])
             died[source] = time.monotonic_ns()
+            before = await stage.began_anew(source)
             async with stage.dead(kind, source) as at_ns:
                 await asyncio.sleep(WATCHED_S)
-                deaths.append(Death(source, at_ns, time.monotonic_ns()))
+                healed_ns = time.monotonic_ns()
+                deaths.append(Death(source, at_ns, healed_ns, await stage.began_anew(source) > before))
             bench.tell(f"takeovers, {kind}: {len(deaths)} of {wanted}")
             if len(deaths) >= wanted:
                 found = await asyncio.to_thread(_judged, stage, deaths)
-    return rows(kind, found)
+    return found
 
 
 def _judged(stage: ManyNodes, deaths: list[Death]) -> Found:
@@ -190,12 +202,17 @@ def _judged(stage: ManyNodes, deaths: list[Death]) -> Found:
     return judge(deaths, read_history(octets)[0], [Late(*one) for one in read_lates(octets)])
 
 
-def _stage(kind: str) -> Stage_:
+def _stage(kind: str) -> stages.Stage:
     def run(bench: Bench) -> list[Row]:
         with bench.room() as folder:
-            return asyncio.run(_play(bench, folder, kind, bench.scale.deaths))
+            pieces = read_kept(kind, bench.keep.read_bytes()) if bench.keep is not None and bench.keep.exists() else []
+            found = asyncio.run(_play(bench, folder, kind, bench.scale.deaths))
+        if bench.keep is not None:
+            with bench.keep.open("ab") as file:
+                file.write(kept(kind, found))
+        return rows(kind, joined([*pieces, found]))
 
     return run
 
 
-TAKEOVERS: dict[str, Stage_] = {f"node-{kind.replace(' ', '-')}": _stage(kind) for kind in KINDS}
+TAKEOVERS: dict[str, stages.Stage] = {f"node-{kind.replace(' ', '-')}": _stage(kind) for kind in KINDS}

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import msgspec
+
 from chaos.drills.outside import NS_PER_MS, Lane, Lookup
 from ops.bench.table import Row
+from replica.model.errors import Code, ZaibeiError
 
 LATE_MS_MAX = 100
 FIRST_TARGET_MS = 1_000
@@ -19,11 +22,15 @@ STAGE = "takeovers"
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One run: its source's host stopped answering at `at_ns` and was healed at `healed_ns`."""
+    """One run: its source's host stopped answering at `at_ns` and was healed at `healed_ns`.
+
+    began_anew: meanwhile the member's detector was late and gathered its evidence once more.
+    """
 
     source: str
     at_ns: int
     healed_ns: int
+    began_anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +49,28 @@ class Found:
         first_ms: of each run that counts, from the death to the first right answer of a lookup begun after it.
         unanswered: runs that count without such an answer before the heal.
         late: runs that do not count.
+        anew_ms: those of them in which the member's detector began anew: they show why a run took long.
         hedged, hedged_failed: lookups of clients that race all sites; lied: final answers that were wrong, of all clients.
     """
 
     first_ms: tuple[float, ...]
+    anew_ms: tuple[float, ...]
     unanswered: int
     late: int
     hedged: int
     hedged_failed: int
     lied: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a stage that is run in pieces."""
+
+    kind: str
+    found: Found
+
+
+_decode = msgspec.json.Decoder(Piece).decode  # made once: threads that decode a type first in one moment crash msgspec 0.22
 
 
 def judge(deaths: Sequence[Death], lookups: Sequence[Lookup], lates: Sequence[Late]) -> Found:
@@ -59,7 +79,7 @@ def judge(deaths: Sequence[Death], lookups: Sequence[Lookup], lates: Sequence[La
     for one in lookups:
         if one.lane is Lane.RECURSIVE and one.right:
             answered.setdefault(one.source, []).append(one)
-    first_ms, unanswered, late = list[float](), 0, 0
+    first_ms, anew_ms, unanswered, late = list[float](), list[float](), 0, 0
     for death in deaths:
         if any(_spoils(one, death) for one in lates):
             late += 1
@@ -67,12 +87,44 @@ def judge(deaths: Sequence[Death], lookups: Sequence[Lookup], lates: Sequence[La
         ends = [one.ended_ns for one in answered.get(death.source, ()) if death.at_ns < one.began_ns < death.healed_ns]
         if ends and min(ends) <= death.healed_ns:
             first_ms.append((min(ends) - death.at_ns) / NS_PER_MS)
+            anew_ms += first_ms[-1:] if death.began_anew else []
         else:
             unanswered += 1
     hedged = [one for one in lookups if one.lane is Lane.HEDGED]
     return Found(
-        tuple(first_ms), unanswered, late, len(hedged), sum(not one.right for one in hedged), sum(one.lied for one in lookups)
-    )
+        tuple(first_ms), tuple(anew_ms), unanswered, late, len(hedged), sum(not one.right for one in hedged),
+        sum(one.lied for one in lookups),
+    )  # fmt: skip
+
+
+def joined(pieces: Sequence[Found]) -> Found:
+    """Several pieces as one; none: nothing was seen."""
+    return Found(
+        tuple(ms for one in pieces for ms in one.first_ms), tuple(ms for one in pieces for ms in one.anew_ms),
+        sum(one.unanswered for one in pieces), sum(one.late for one in pieces), sum(one.hedged for one in pieces),
+        sum(one.hedged_failed for one in pieces), sum(one.lied for one in pieces),
+    )  # fmt: skip
+
+
+def kept(kind: str, found: Found) -> bytes:
+    """A piece as a line of the file that keeps it."""
+    return msgspec.json.encode(Piece(kind, found)) + b"\n"
+
+
+def read_kept(kind: str, octets: bytes) -> list[Found]:
+    """The pieces of one kind.
+
+    Raises:
+        ZaibeiError(MALFORMED): the file is none of ours, or was cut off.
+    """
+    pieces = list[Piece]()
+    for number, line in enumerate(octets.splitlines(), 1):
+        try:
+            pieces.append(_decode(line))
+        except msgspec.DecodeError as exc:
+            why = f"line {number} of the file that --keep names is no piece of such a run ({exc}): name another file"
+            raise ZaibeiError(Code.MALFORMED, why) from exc
+    return [piece.found for piece in pieces if piece.kind == kind]
 
 
 def _spoils(late: Late, death: Death) -> bool:
@@ -89,7 +141,10 @@ def rows(kind: str, found: Found) -> list[Row]:
     times = found.first_ms
     if not times:
         raise RuntimeError(f"{kind}: no run counts; {found.late} were late, {found.unanswered} were never answered")
-    note = f"median {median(times):.0f}; {found.late} more runs did not count, the clients' process was late"
+    anew = f"in {len(found.anew_ms)} the member's detector was late and began anew"
+    if found.anew_ms:
+        anew += f" (first answers {min(found.anew_ms):.0f} to {max(found.anew_ms):.0f})"
+    note = f"median {median(times):.0f}; {anew}; {found.late} more runs did not count, the clients' process was late"
     what = f"resolution takeover, {kind}: longest of {len(times)}, first right answer through a recursive node (TTL 0)"
     return [
         Row(STAGE, what, max(times), "ms", len(times), min(times), max(times), FIRST_TARGET_MS, fewer=True, note=note),

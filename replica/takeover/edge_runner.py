@@ -243,6 +243,7 @@ class TakeoverRunner:
             "verdict": world.verdict.value,
             "verdict_why": world.verdict_why,
             "look": self.detector.look.value,
+            "began_anew": self.detector.discarded,
             "service_alive": world.service_alive,
             "position": str(state.position),
             "age_ms": world.age_ms,

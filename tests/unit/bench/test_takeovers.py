@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from chaos.drills.outside import Lane, Lookup, read_lates
-from ops.bench.takeovers import Death, Late, judge, rows
+from ops.bench.takeovers import Death, Late, joined, judge, kept, read_kept, rows
+from replica.model.errors import ZaibeiError
 
 MS = 1_000_000
 DEATH = Death("a", 1_000 * MS, 3_000 * MS)
@@ -54,3 +55,27 @@ def test_lates_are_read_from_a_history() -> None:
         (7, 120.5),
         (9, 60.0),
     ]
+
+
+def test_runs_in_which_a_detector_began_anew_are_told_apart() -> None:
+    second = Death("b", 1_000 * MS, 3_000 * MS, began_anew=True)
+    found = judge([DEATH, second], [asked(1_100, 1_600), asked(1_100, 2_300, source="b")], [])
+    assert (found.first_ms, found.anew_ms) == ((600.0, 1_300.0), (1_300.0,))
+    assert "in 1 the member's detector was late and began anew (first answers 1300 to 1300)" in rows("kill", found)[0].note
+
+
+def test_pieces_are_kept_kind_by_kind_and_read_as_one() -> None:
+    first = judge([DEATH], [asked(1_100, 1_500)], [])
+    second = judge([DEATH], [asked(1_100, 1_700), asked(1_100, 1_200, right=False, lane=Lane.HEDGED)], [])
+    lines = kept("kill", first) + kept("freeze", first) + kept("kill", second)
+    assert read_kept("kill", lines) == [first, second]
+    whole = joined(read_kept("kill", lines))
+    assert (whole.first_ms, whole.hedged, whole.hedged_failed) == ((500.0, 700.0), 1, 1)
+    assert read_kept("black hole", lines) == []
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_file_that_was_cut_off_is_refused(cut: int) -> None:
+    line = kept("kill", judge([DEATH], [asked(1_100, 1_500)], []))
+    with pytest.raises(ZaibeiError, match="line 2 of the file that --keep names"):
+        read_kept("kill", line + line[: -1 - cut])

@@ -92,6 +92,27 @@ def test_digest_is_unknown_seven_seconds_after_its_last_certificate(cut: str) ->
             assert "no certificate came since" in digest.detail
 
 
+INPUTS = ("stream", "source", "beats", "echo", "nonces")
+
+
+@pytest.mark.parametrize("cut_ms", [30_000, 30_001, 30_499, 32_500, 34_999, 35_000, 35_001])
+@pytest.mark.parametrize("cut", [*INPUTS, "certificates"])
+def test_no_check_reads_pass_longer_than_it_may_whenever_its_input_is_cut(cut: str, cut_ms: int) -> None:
+    """To the millisecond: lag 2 s, digest 7 s, counted from the cut; a digest is no younger than what the source was heard of."""
+    world = World(cut, cut_ms)
+    for began_ms in range(0, 60_000, INTERVAL_MS):
+        world.step(began_ms)
+        edges = (edge for edge in (cut_ms + 2_001, cut_ms + 7_001) if began_ms < edge < began_ms + INTERVAL_MS)
+        for now_ms in (began_ms, *edges):
+            lag, digest = world.findings(now_ms)
+            if cut in INPUTS and now_ms > cut_ms + 2_000:
+                assert lag.result is Result.UNKNOWN, f"{now_ms - cut_ms} ms after the cut: {lag}"
+            if now_ms > cut_ms + 7_000:
+                assert digest.result is Result.UNKNOWN, f"{now_ms - cut_ms} ms after the cut: {digest}"
+            if 1_000 <= now_ms < cut_ms:
+                assert (lag.result, digest.result) == (Result.PASS, Result.PASS), f"{now_ms} ms"
+
+
 def test_a_target_counts_in_seconds_and_in_changes_and_zero_is_no_limit() -> None:
     assert lag_finding(Lag(0, 5_000), TARGET).result is Result.PASS
     assert lag_finding(Lag(0, 5_001), TARGET).result is Result.FAIL
