@@ -60,6 +60,8 @@ class TcpPool:
             connection, fresh = await self._connection(server)
             try:
                 return await self._exchange(connection, request, number)
+            except TimeoutError:  # an OSError too; silence is no closed connection: asking again would wait twice as long
+                raise
             except OSError:
                 if fresh:
                     raise
