@@ -232,8 +232,7 @@ class TakeoverRunner:
 
     def status(self, now_ns: int) -> dict[str, object]:
         """The stable JSON contract of `zaibei takeover status --json`, one source."""
-        world, checks = self.world(now_ns), self.readiness(now_ns)
-        state = world.state
+        world, checks, state = self.world(now_ns), self.readiness(now_ns), self._source.state()
         return {
             "source": state.source,
             "phase": self.machine.phase.value,
