@@ -22,6 +22,7 @@ from chaos.scenarios import (
     s50_top_and_nodes_die,
     s51_two_publish,
     s55_incident_during_drill,
+    s56_flood,
     s57_probes_blocked,
 )
 from chaos.scenarios.scenario import Scenario
@@ -47,6 +48,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     s50_top_and_nodes_die.SCENARIO,
     s51_two_publish.SCENARIO,
     s55_incident_during_drill.SCENARIO,
+    s56_flood.SCENARIO,
     s57_probes_blocked.SCENARIO,
 )
 BY_NAME = {one.name: one for one in SCENARIOS}

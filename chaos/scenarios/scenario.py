@@ -28,6 +28,7 @@ class Act(StrEnum):
     FORGED_AND_ROTATED = "forgers call, a node's certificate is renewed, its stolen one is revoked"
     TOP_DIES = "the top-level node dies"  # its own host alone; secondary nodes live on
     TOP_AND_NODES_DIE = "the top-level node and secondary nodes die in one moment"  # those that are not said to live on
+    FLOODED = "10 times what the member can answer, while the nodes die and come back"
     PROBES_BLOCKED = "probes of a healthy node blocked"  # ours and the top-level node's, with a standing order in force
     INCIDENT_DURING_DRILL = "nodes die while a drill runs beside them"  # the drill's own stage is not theirs
     TWO_PUBLISH = "two nodes publish the same registry and differ"  # one of them began from an image of the other
@@ -72,6 +73,7 @@ class Plant(StrEnum):
     LOSS_UNSEEN = "the loss of a takeover is not looked at"
     REVOKED_LET_IN = "revocation lists are not looked at"
     OWNS_ALL_BELOW = "whatever lies below a prefix that was taken over is said to live here"
+    ALL_ANSWERED = "whoever asks over UDP is answered, proved address or not"
     FEED_UNHEARD = "only probes count: a source heard on its feed is taken for dead"
     INCIDENT_UNSEEN = "a drill does not look at what is real beside it"
     OTHER_CHAIN_ACCEPTED = "another chain at our position is loaded over as if it were a gap"
@@ -145,6 +147,7 @@ class Scenario:
         top_level: the top-level node is a source too, and recursive nodes know us beside it.
         lanes_judged: whose wrong answers count (a node that lost its own names lies to its clients; that is not ours).
         facts: what acts look up and say, by name (ops/drills/acts.py).
+        limits, guard: lines of these sections of the member's file.
         red: the planted bug that must turn it red.
         touches, clients_notice, how_to_stop, minutes_max: said before it begins.
     """
@@ -165,6 +168,8 @@ class Scenario:
     top_level: bool = False
     lanes_judged: tuple[Lane, ...] = (Lane.RECURSIVE, Lane.HEDGED, Lane.PORT)
     facts: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    guard: tuple[str, ...] = ()
     needs: frozenset[Capability] = frozenset()
     layer: str = "loopback"
     touches: str = (

@@ -24,7 +24,7 @@ from chaos.standin.tally import last_answer_ns
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Question, Reply, Server
 from ops.admin.values import SourceStatus
-from ops.drills import deceiving, forging, incident, returning, switching, top_level, twin
+from ops.drills import deceiving, flooding, forging, incident, returning, switching, top_level, twin
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.stage import HOST, Stage
 from replica.model.errors import ZaibeiError
@@ -49,7 +49,7 @@ class Acts:
     def __init__(self, stage: Stage, outside: Outside, log: FaultLog, chance: Random) -> None:
         self.stage, self.outside, self.log, self.chance = stage, outside, log, chance
         self._acts: dict[Act, Callable[[Step], AbstractAsyncContextManager[None]]] = {
-            Act.NODES_DIE: self._nodes_die,
+            Act.NODES_DIE: self.nodes_die,
             Act.NODES_HANG: self._nodes_hang,
             Act.NODES_FLAP: self._nodes_flap,
             Act.CUT_FROM_US: self._cut,
@@ -61,6 +61,7 @@ class Acts:
             **deceiving.acts_of(self),
             **forging.acts_of(self),
             **incident.acts_of(self),
+            **flooding.acts_of(self),
             **returning.acts_of(self),
             **switching.acts_of(self),
             **top_level.acts_of(self),
@@ -80,7 +81,7 @@ class Acts:
     # ------------------------------------------------------------------------------------------------- nodes die, hang, stall
 
     @asynccontextmanager
-    async def _nodes_die(self, step: Step) -> AsyncIterator[None]:
+    async def nodes_die(self, step: Step) -> AsyncIterator[None]:
         stage = self.stage
 
         async def begin() -> None:

@@ -165,6 +165,12 @@ def drain_unasked() -> None:
     plant(Draining, "next", lambda _draining, state, *_: Close(ContentDigest(state.position, 0, 0)))
 
 
+def all_answered() -> None:
+    from hosting.guard.guard import Guard
+
+    plant(Guard, "datagrams", lambda _, received, second: (received, []))
+
+
 PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.TAKES_OVER_ON_SILENCE: silence_is_death,
     Plant.NO_BRAKE: no_brake,
@@ -182,6 +188,7 @@ PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.INCIDENT_UNSEEN: incident_unseen,
     Plant.OTHER_CHAIN_ACCEPTED: other_chain_accepted,
     Plant.DRAIN_UNASKED: drain_unasked,
+    Plant.ALL_ANSWERED: all_answered,
 }
 BY_CONFIGURATION = (Plant.NEVER_TAKES_OVER,)  # a rule that the member's own file turns off
 

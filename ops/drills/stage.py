@@ -188,7 +188,7 @@ class Stage:
         return [
             "[member]", f'name = "{MEMBER}"', 'data = "member"', 'log = "json"', "[listen]", *listen,
             "[site]", f'addresses = ["{HOST}:{self.ports["handle"]}"]', f"ttl_s = {SITE_TTL_S}",
-            "[limits]", "disk_reserve_mb = 16", "memory_mb = 128",
+            "[limits]", "disk_reserve_mb = 16", "memory_mb = 128", *self.scenario.limits, "[guard]", *self.scenario.guard,
             "[[recursive]]", 'name = "recursive"', f'url = "http://{HOST}:{self.ports["recursive-http"]}"', "flush = true",
         ]  # fmt: skip
 
@@ -233,6 +233,10 @@ class Stage:
     def hosted_by(self, child: str) -> list[str]:
         """Sources whose nodes are in that process."""
         return self.sources
+
+    def write_json(self, name: str, value: object) -> None:
+        """The configuration of a process that an act starts."""
+        self._write(name, json.dumps(value))
 
     def _write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")
@@ -299,6 +303,8 @@ class Stage:
                 "--udp", port,
                 "--http", str(self.ports["recursive-http"]),
             ],
+            "flood": [*python, "chaos.faults.edge_flood", "flood.json"],
+            "crowd": [*python, "chaos.drills.crowd", "crowd.json"],
             "prober": [*python, "chaos.drills.prober", "prober.json"],
         }[name]  # fmt: skip
 

@@ -14,6 +14,8 @@ from chaos.standin.registries import told_by, url_of
 from hosting.answer.question import Question
 from hosting.answer.resolve import Plan
 from hosting.front import batcher
+from hosting.guard.guard import Guard
+from hosting.guard.limits import GuardLimits
 from ops.drills import planted, registering_stage
 from ops.drills.acts import Acts
 from ops.drills.stage import Stage
@@ -27,6 +29,7 @@ from replica.model.identifier import Identifier, PrefixTree, handle_prefix_key
 from replica.model.ledger import Verdict
 from replica.model.position import ORIGIN
 from replica.model.states import Mode
+from replica.native import pack_address
 from replica.takeover import edge_ladder
 from replica.takeover.ledger import Policies, SourceWrite, classify
 
@@ -110,3 +113,12 @@ def test_losses_and_feeds_count_for_nothing() -> None:
     planted.feed_unheard()
     assert ladder_rules.too_far_behind(17, 0, False) == ""
     assert edge_ladder.HEARD_MS_MAX < 0, "nothing was ever heard so lately"
+
+
+@pytest.mark.usefixtures("plants")
+def test_every_datagram_is_answered() -> None:
+    received = [(b"x", pack_address("127.0.0.1", 1))] * 4
+    limits = GuardLimits(trusted=(), udp_calm_per_s=1)
+    assert Guard(limits).datagrams(received, 1)[0] == []
+    planted.all_answered()
+    assert Guard(limits).datagrams(received, 1) == (received, [])
