@@ -33,14 +33,14 @@ class StoreMetrics:
 
 
 class ScrubMetrics:
-    """Of a member's scrubs, by source. Alarm when `sound_time` is older than twice the interval, or `damaged` is 1."""
+    """Of a member's scrubs, by source. Alarm when `sound_time` is older than twice the interval, or `failed` is 1."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        name, labels = "zaibei_scrub", ("source",)
+        name, labels = "zaibei_store_scrub", ("source",)
         self.sound = Gauge(
             f"{name}_sound_time_seconds", "Unix time at which the copy was last read and sound", labels, registry=registry
         )
-        self.damaged = Gauge(f"{name}_damaged", "1 while the last scrub that could look found damage", labels, registry=registry)
+        self.damaged = Gauge(f"{name}_failed", "1 while the last scrub that could look found damage", labels, registry=registry)
         self.octets = Gauge(f"{name}_read_bytes", "Keys and values that the last scrub read", labels, registry=registry)
 
     def found(self, source: str, found: Scrubbed) -> None:

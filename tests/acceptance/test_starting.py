@@ -84,7 +84,7 @@ def test_fronts_need_real_ports_and_a_short_folder(world: World) -> None:
     text = world.toml.read_text()
     world.toml.write_text(text.replace(f"127.0.0.1:{world.ports['http']}", "127.0.0.1:0"))
     code, message = refused(world)
-    assert code == Exit.USAGE and "give [listen] handle, http and grpc real ports" in message
+    assert code == Exit.USAGE and "give [listen] handle, http, https and grpc real ports" in message
     world.toml.write_text(text.replace(str(world.data), str(world.folder / ("long" * 30))))
     code, message = refused(world)
     assert code == Exit.USAGE and "name a shorter folder" in message
