@@ -279,6 +279,9 @@ class Cluster(System):
         wipe(seat.data)
         self._configure(seat)
         await self._comes(seat, invite)
+        if self.feeding.started:  # its file names members: where one was replaced, the new one is written there
+            await self.feeding.stop()
+            await self.feeding.come_back()
         return True
 
     async def mend(self, member: int) -> str:

@@ -100,7 +100,7 @@ class Feeding:
     def _config(self) -> Any:
         members = [
             {
-                "name": f"m{number}",
+                "name": seat.name,
                 "certificate": (seat.data / "identity" / "certificate.pem").read_text(),
                 "push": f"{self._cluster.hosts(number)[0]}:{seat.ports['feed']}",
             }
