@@ -112,7 +112,9 @@ def next_steps(world: World) -> list[Step]:
             continue
         begun = is_moving(group, seen)
         step = _must(replace(world, state=state), group, seen)
-        if step is not None and (begun or moving < GROUPS_MOVING_MAX):
+        # Of the control group others learn where groups live: groups nobody can lead yet must not keep it from reaching them.
+        free = begun or group.ident == CONTROL_ID or moving < GROUPS_MOVING_MAX
+        if step is not None and free:
             steps.append(step)
             moving += not begun
             state = state.with_group(replace(group, wanted=step.placement))

@@ -131,6 +131,16 @@ def test_few_groups_move_at_a_time() -> None:
     assert cluster.decide() == [], "nothing new before those have moved"
 
 
+def test_groups_that_wait_for_their_members_do_not_keep_control_from_them() -> None:
+    """Made on three members before two of them hear of it: only through the control group can these learn that they take part."""
+    cluster = cluster_of("", "", "")
+    for at in range(GROUPS_MOVING_MAX + 1):
+        cluster.make(f"g{at}", 1, 2, 3)
+    world = cluster.world()
+    unled = World(world.state, world.members, {"control": world.groups["control"]})
+    assert [(step.group, step.placement.voters) for step in next_steps(unled)] == [("control", (1, 2, 3))]
+
+
 def test_a_drained_member_keeps_its_copies_and_leads_nothing() -> None:
     cluster = cluster_of("", "", "", groups=20)
     cluster.settle()
