@@ -112,9 +112,9 @@ class Acts:
         while True:
             asked = self._look.leader(MANUFACTURERS)
             try:
-                plan = self._zaibei(asked, *command)["plan"]
+                plan = self.zaibei(asked, *command)["plan"]
                 began_ns = time.monotonic_ns()
-                self._zaibei(asked, *command, "--plan", plan["token"])
+                self.zaibei(asked, *command, "--plan", plan["token"])
                 return began_ns
             except ZaibeiError:
                 if time.monotonic() > until:
@@ -125,10 +125,10 @@ class Acts:
         found = self._look.digests().get(MANUFACTURERS, {})
         return name in found and found[name][1] >= max(one[1] for one in found.values())
 
-    def _zaibei(self, member: str, *words: str) -> dict[str, dict[str, str]]:
+    def zaibei(self, member: str, *words: str, limit_s: float = COMMAND_S_MAX) -> dict[str, dict[str, str]]:
         """A command as an operator types it at a member. Raises ZaibeiError(REFUSED)."""
         command = [sys.executable, "-m", "ops.cli.main", *words, "--config", f"{member}.toml", "--json"]
-        done = subprocess.run(command, cwd=self._stage.folder, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False)
+        done = subprocess.run(command, cwd=self._stage.folder, capture_output=True, text=True, timeout=limit_s, check=False)
         if done.returncode != Exit.DONE:
             raise ZaibeiError(Code.REFUSED, f"zaibei {' '.join(words)}: {done.stdout[-400:]} {done.stderr[-200:]}")
         found: dict[str, dict[str, str]] = json.loads(done.stdout.splitlines()[-1])

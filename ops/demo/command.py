@@ -78,7 +78,8 @@ def demo(console: Console, page_file: Path, keep: Path | None) -> int:
     Three members become a cluster. A top-level node and two secondary nodes are copied; changes stream; clients resolve all the
     time over UDP, TCP and HTTP, others register in a region that lives at the cluster. Our leader is SIGKILLed; a secondary, the
     top-level node, and a member while both are dead; they return; a node hangs; our leader is frozen; a member's copy is deleted
-    and fed anew by one command; all members are SIGKILLed at once; contents are compared; node and leader die together.
+    and fed anew by one command; all members are SIGKILLed at once; contents are compared. A region without a node is begun,
+    filled and resolved here, and leaves for a node of its own with equal digests. Then node and leader die together.
     \b
     exit 0   everything held
     exit 1   something did not: the reasons are printed

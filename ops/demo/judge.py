@@ -25,8 +25,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
 
-from ops.demo import cluster_judge
+from ops.demo import cluster_judge, hosting_judge
 from ops.demo.cluster_judge import ClusterTold
+from ops.demo.hosting_judge import HostingTold
 
 FAILED_MS = 3_000  # 500 + 1000 + 1500: the schedule of a standard client
 SLOW_MS = 1_000
@@ -62,6 +63,7 @@ MEANING: dict[str, str] = {
     "lookups": "of all clients",
     "digest_equal": "contents of nodes and copy, both computed anew at the end",
     **cluster_judge.MEANING,
+    **hosting_judge.MEANING,
     "prober_late_ms": "how late this machine let the clients be; over 100 says nothing",
 }
 
@@ -145,7 +147,7 @@ class History:
     Args:
         broken: what did not happen in its time, so that the story could not go on; empty when it was played to its end.
         ended_ns: when the clients were told to stop; None: their history's end is not checked.
-        cluster: what happened to its members.
+        cluster: what happened to its members. hosting: to the region that lived there and left.
     """
 
     lookups: Sequence[Lookup]
@@ -161,6 +163,7 @@ class History:
     broken: str = ""
     ended_ns: int | None = None
     cluster: ClusterTold = field(default_factory=lambda: ClusterTold(0))
+    hosting: HostingTold = field(default_factory=HostingTold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,7 @@ def judge(history: History) -> Judgement:
         "lookups": len(history.lookups),
         "digest_equal": history.digest_equal,
         **cluster_judge.figures_of(history.cluster, len(all_down)),
+        **hosting_judge.figures_of(history.hosting),
         "prober_late_ms": round(history.prober_late_ms, 1),
     }
     faults, doubts = _findings(history, figures, failed)
@@ -210,6 +214,7 @@ def judge(history: History) -> Judgement:
         and not figures["wrong_answers"]
         and history.digest_equal is not False
         and not cluster_judge.is_lost(history.cluster)
+        and not hosting_judge.is_lost(history.hosting)
     ):
         verdict = Verdict.INCONCLUSIVE  # a late prober sees faults that are its own; loss, lies and a wrong digest stay faults
     return Judgement(verdict, tuple(faults + doubts), figures, slow)
@@ -255,8 +260,12 @@ def _findings(
             doubts.append(f"{kill.source} itself had answered nobody in the second before it was killed: nothing was measured")
     if not history.kills:
         doubts.append("no node was killed")
-    more_faults, more_doubts = cluster_judge.findings_of(history.cluster, figures)
-    return [*faults, *more_faults], [*doubts, *more_doubts]
+    for more_faults, more_doubts in (
+        cluster_judge.findings_of(history.cluster, figures),
+        hosting_judge.findings_of(history.hosting, figures),
+    ):
+        faults, doubts = [*faults, *more_faults], [*doubts, *more_doubts]
+    return faults, doubts
 
 
 def _answered(lookup: Lookup) -> bool:

@@ -15,10 +15,10 @@ from ops.admin.edge_client import AdminClient
 from ops.cluster.edge_begin import PKI_FOLDER, begin_cluster, join_cluster
 from replica.enrol.token import decode_token
 from replica.model.edge_identity import Identity, ensure_identity
-from replica.model.identity import fingerprint
 
 INVITE_VALID_S = 600
 HOSTED, HOSTED_PREFIX, REGISTRAR = "towns", "88.310", "registrar"
+GUEST, GUEST_PREFIX = "islands", "88.320"  # lives here until it has a node
 LISTENS = ("handle", "http", "grpc", "feed", "beats", "registration", "metrics")
 PORTS = (*LISTENS, "link", "enrol")
 SITE_TTL_S = 60
@@ -82,7 +82,7 @@ class Members:
     def write(self, blocks: list[str]) -> None:
         """Each member's file; `blocks`: what stands in all of them alike."""
         for seat in SEATS:
-            text = "\n".join([*self._own(seat), *self._shared(), *blocks, _hosted(self.registrar)])
+            text = "\n".join([*self._own(seat), *self._shared(), *blocks, _block(HOSTED, HOSTED_PREFIX, self.registrar)])
             (self._folder / f"{seat.name}.toml").write_text(text + "\n", encoding="utf-8")
 
     def _own(self, seat: Seat) -> list[str]:
@@ -99,6 +99,11 @@ class Members:
             "[cluster]", f'listen = ["{self._link(seat)}"]', f'zone = "{seat.zone}"', "[pki]", *pki,
         ]  # fmt: skip
 
+    def leaving(self, node: Identity) -> str:
+        """The block of a region that lives here and leaves for its own node, which does not run before."""
+        own = f'fingerprint = "{node.fingerprint}"\ncertificate = {json.dumps(node.certificate_pem.decode())}'
+        return f'{_block(GUEST, GUEST_PREFIX, self.registrar)}\nleaves = true\n{own}\ntakeover = "manual"'
+
     def _shared(self) -> list[str]:
         """One site for all: every member's front answers for every source."""
         addresses = json.dumps([f"{host}:{self._ports['handle']}" for host in HOSTS])
@@ -114,11 +119,10 @@ class Members:
         return f"{seat.host}:{self._ports['link']}"
 
 
-def _hosted(registrar: Identity) -> str:
+def _block(name: str, prefix: str, registrar: Identity) -> str:
     """A region that has no node: it lives here, and one registrar may change it."""
-    pin = json.dumps(registrar.certificate_pem.decode())
-    print_ = fingerprint(registrar.certificate_pem)
+    pin, print_ = json.dumps(registrar.certificate_pem.decode()), registrar.fingerprint
     return (
-        f'[[source]]\nname = "{HOSTED}"\nhosted = true\nprefixes = ["{HOSTED_PREFIX}"]\n'
+        f'[[source]]\nname = "{name}"\nhosted = true\nprefixes = ["{prefix}"]\n'
         f'registrars = [{{ name = "{REGISTRAR}", fingerprint = "{print_}", certificate = {pin} }}]'
     )

@@ -64,7 +64,7 @@ def page(
 <style>{_STYLE}</style></head><body>
 <h1>Main job: <span style="color: {_COLOUR[judged.verdict]}">{judged.verdict.value}</span></h1>
 <p>A node's registry is copied to three members, the node dies, its identifiers go on being answered, it comes back with nothing
-lost; members are killed, frozen and wiped meanwhile.
+lost; members are killed, frozen and wiped meanwhile. A region without a node lives at the cluster and leaves for one of its own.
 Every dot is one lookup of an outside client: green right, red not right, height = how long it took (top line: {SLOW_MS} ms).
 Below, each member's time: green up, {_legend()}.
 Numbers are those of "What happened" below.</p>

@@ -10,6 +10,8 @@
 | recursive, national | recursive nodes, TTL 0 and TTL kept; all that clients know |
 | prober | the outside clients |
 | registering | who registers in the region that lives at the cluster |
+| guests | who registers and resolves in the region that lives there and leaves |
+| islands-follow, islands | that region's own node: copies what is here, then publishes its files (pushes) |
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from ops.demo import material
-from ops.demo.members import HOSTS, NAMES, PORTS, SITE_TTL_S, Members
+from ops.demo.members import GUEST, GUEST_PREFIX, HOSTS, NAMES, PORTS, SITE_TTL_S, Members
 from replica.agent.config import SourceConfig
 from replica.agent.records import site_from_json
-from replica.client.edge_agent import load_source_config
+from replica.client.edge_agent import identity_of, load_source_config
 from replica.model.edge_identity import ensure_identity
 from replica.model.errors import Code, ZaibeiError
 
@@ -48,6 +50,7 @@ SOURCES = (TOP, MANUFACTURERS, REGIONS)
 PROCESSES_OF = {MANUFACTURERS: ("manufacturers",), REGIONS: ("regions", "regions-agent"), TOP: ("top", "top-agent")}
 TOP_NAMES = {f"{material.TOP_PREFIX}/NODE-{n}": f"https://example.cn/node/{n}" for n in range(1, 6)}
 PREFIX_OF = {TOP: material.TOP_PREFIX, MANUFACTURERS: material.MANUFACTURERS_PREFIX, REGIONS: material.REGIONS_PREFIX}
+PREFIX_OF[GUEST] = GUEST_PREFIX
 
 
 def free_port() -> int:
@@ -144,7 +147,8 @@ class Stage:
         self.records += self._lines("regions.jsonl", material.regions(HOST, self.ports["enterprise"]))
         self._enterprise()
         self._write_top(version=1)
-        self.members.write([*self._recursives(), *(self._source(source) for source in SOURCES)])
+        blocks = [*self._recursives(), *(self._source(source) for source in SOURCES), self._guest()]
+        self.members.write(blocks)
         self._nodes()
 
     def _lines(self, name: str, lines: Any) -> int:
@@ -219,6 +223,19 @@ class Stage:
             ]
         )  # fmt: skip
 
+    def _guest(self) -> str:
+        """The own node of a region that lives at the cluster: it copies with the file's place empty, and publishes it later."""
+        text = [
+            "[source]", f'name = "{GUEST}"', f'prefixes = ["{GUEST_PREFIX}"]', f'data = "{GUEST}-agent"', "beat_ms = 50",
+            "[files]", "rest_ms = 200", "[[input]]", f'path = "{GUEST}.jsonl"',
+            "[pki]", f'roots = ["{self.members.roots}"]', f'cluster = "{self.members.cluster}"',
+        ]  # fmt: skip
+        for member, host in zip(NAMES, HOSTS, strict=True):
+            text += ["[[member]]", f'name = "{member}"', f'push = "{host}:{self.ports["feed"]}"']
+        path = self.folder / f"{GUEST}-source.toml"
+        path.write_text("\n".join(text) + "\n", encoding="utf-8")
+        return self.members.leaving(identity_of(load_source_config(path)))
+
     def _recursives(self) -> list[str]:
         return [
             f'[[recursive]]\nname = "{name}"\nurl = "http://{HOST}:{self.ports[name + "-http"]}"\nflush = {flush}'
@@ -270,6 +287,9 @@ class Stage:
         for name in (TOP, REGIONS):
             self._commands[name] = [python, "-m", "chaos.standin.secondary", "--config", f"{name}.toml"]
             self._commands[f"{name}-agent"] = [*zaibei, "source", "serve", "--config", f"{name}-source.toml", "--json"]
+        theirs = ["--config", f"{GUEST}-source.toml", "--json"]
+        self._commands[GUEST] = [*zaibei, "source", "serve", *theirs]
+        self._commands[f"{GUEST}-follow"] = [*zaibei, "source", "follow", *theirs, "--export", f"{GUEST}-copied.jsonl"]
         for name, cap in (("recursive", 0), ("national", NATIONAL_TTL_S)):
             self._commands[name] = [
                 python, "-m", "chaos.standin.recursive", "--roots", roots, "--ttl-cap", str(cap),
@@ -307,6 +327,12 @@ class Stage:
         )
         child = self.children[name] = Child(name, process)
         return child
+
+    def start_client(self, name: str, config: dict[str, Any]) -> None:
+        """A client of the story, `python -m ops.demo.NAME`, with its settings in a file; returns when it is ready."""
+        path = self.folder / f"{name}.json"
+        path.write_text(json.dumps(config), encoding="utf-8")
+        self.start(name, [*self.python, "-m", f"ops.demo.{name}", str(path)])
 
     def await_ready(self, child: Child) -> None:
         """Read the line a process prints when it serves."""

@@ -3,7 +3,9 @@
 three members become a cluster -> copy everything -> clients resolve and register, changes stream -> the leader is SIGKILLed
 -> a secondary node is SIGKILLed -> the top-level node too -> one of our members meanwhile -> they return with changes of their
 own -> everything is given back -> a node hangs and goes on -> our leader is frozen and goes on -> a member's copy is wiped and
-fed anew -> all members are SIGKILLed at once -> contents are compared -> node and leader die in one moment while changes stream
+fed anew
+-> all members are SIGKILLed at once -> contents are compared -> a region without a node lives here and leaves for one of its own
+-> node and leader die in one moment while changes stream
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from chaos.check.history import Operation, parse
 from chaos.standin.tally import last_answer_ns
 from ops.demo.acts import WHOLE_S_MAX, Acts
+from ops.demo.hosting import Hosting
 from ops.demo.judge import NS_PER_MS, Hang, History, Kill, Lane, Lookup
 from ops.demo.looking import Looking, Rows, sound
 from ops.demo.members import HOSTED, HOSTED_PREFIX, HOSTS, NAMES, REGISTRAR, SEATS
@@ -84,6 +86,7 @@ class Story:
         self._began_s = time.monotonic()
         self._look = Looking(stage, progress)
         self.acts = Acts(stage, self._look, self._note)
+        self.hosting = Hosting(stage, self._look, self._note, self.acts.zaibei)
 
     def _note(self, kind: str, text: str, at_ns: int | None = None) -> None:
         moment = Moment(at_ns or time.monotonic_ns(), kind, text)
@@ -118,6 +121,7 @@ class Story:
         self.acts.lose_all()
         self._compare()
         self._end_clients()
+        self.hosting.play()
         self._lose_both()
         self._end_registering()
 
@@ -157,7 +161,7 @@ class Story:
             MANUFACTURERS: [(line["handle"], line["values"][0]["data"]) for line in base[::step]],
             REGIONS: list(stage.enterprise_names.items()),
         }
-        self._start_client(
+        stage.start_client(
             "prober",
             {
                 "names": names,
@@ -170,7 +174,7 @@ class Story:
                 "ports": stage.ports,
             },
         )
-        self._start_client(
+        stage.start_client(
             "registering",
             {
                 "name": REGISTRAR,
@@ -185,11 +189,6 @@ class Story:
         )
         self._note("note", "clients resolve over UDP, TCP and HTTP, others register, changes stream")
         time.sleep(CALM_S)
-
-    def _start_client(self, name: str, config: dict[str, Any]) -> None:
-        path = self.stage.folder / f"{name}.json"
-        path.write_text(json.dumps(config), encoding="utf-8")
-        self.stage.start(name, [*self.stage.python, "-m", f"ops.demo.{name}", str(path)])
 
     def _lose(self, source: str, words: str) -> None:
         stage = self.stage
@@ -361,6 +360,7 @@ class Story:
             broken=told.broken,
             ended_ns=told.ended_ns,
             cluster=self.acts.told,
+            hosting=self.hosting.told,
         )
 
 

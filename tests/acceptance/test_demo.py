@@ -1,6 +1,6 @@
 """`zaibei demo` as a new user runs it: the whole story on real registrations and three members, judged by the command itself.
 
-About two minutes; `make test ARGS="-m 'not demo'"` leaves it out.
+Two and a half minutes; `make test ARGS="-m 'not demo'"` leaves it out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ FIGURES = (
     "acked_lost", "source_lost", "failed_resolutions", "digest_equal", "verdict",
     "members", "failover_ms", "frozen_ms", "all_down_ms", "failed_while_all_down", "reseed_s",
     "registrations_acked", "registrations_lost",
+    "hosted_filled", "hosted_registered", "graduation_s", "hosted_lookups", "hosted_failed", "hosted_lost", "hosted_digest_equal",
 )  # fmt: skip
 
 
@@ -48,5 +49,7 @@ def test_the_whole_story_passes(tmp_path: Path) -> None:
     assert told["registrations_acked"] > 0
     assert 0 < told["failover_ms"] < FAILOVER_MS_MAX and 0 < told["frozen_ms"] < FAILOVER_MS_MAX
     assert told["all_down_ms"] > 0 and told["reseed_s"] > 0
+    assert (told["hosted_filled"], told["hosted_failed"], told["hosted_lost"], told["hosted_digest_equal"]) == (2_000, 0, 0, True)
+    assert told["hosted_registered"] > 0 and told["hosted_lookups"] > 0 and told["graduation_s"] > 0
     text = page.read_text(encoding="utf-8")
     assert "<svg" in text and all(member in text for member in ("member-1", "member-2", "member-3"))

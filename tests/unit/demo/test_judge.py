@@ -6,6 +6,7 @@ import pytest
 
 from chaos.check.history import Op, Operation
 from ops.demo.cluster_judge import ClusterTold
+from ops.demo.hosting_judge import TELL_MIN, Deed, Did, HostingTold
 from ops.demo.judge import MEANING, NS_PER_MS, Hang, History, Kill, Lane, Lookup, Verdict, judge
 
 AT = 10_000 * NS_PER_MS
@@ -38,6 +39,22 @@ def cluster(**changes: object) -> ClusterTold:
     return replace(told, **changes)  # type: ignore[arg-type]
 
 
+def deeds(did: Did, name: str, from_ms: int, count: int, *, ok: bool | None = True, took_ms: int = 2) -> list[Deed]:
+    begins = [AT + (from_ms + number) * NS_PER_MS for number in range(count)]
+    return [Deed(did, name, began, began + took_ms * NS_PER_MS, ok) for began in begins]
+
+
+LEFT = (AT + 1_000 * NS_PER_MS, AT + 4_500 * NS_PER_MS)  # the region leaves
+REGISTERED = deeds(Did.REGISTER, "88.320/NEW-1", 500, 1)
+LOOKED = [one for from_ms in (0, 2_000, 5_000) for one in deeds(Did.LOOKUP, "88.320/NEW-1", from_ms, TELL_MIN)]
+LAST = deeds(Did.LAST, "88.320/NEW-1", 9_000, 3)
+
+
+def hosting(**changes: object) -> HostingTold:
+    told = HostingTold(filled=2_000, left_ns=LEFT, digest_equal=True, deeds=[*REGISTERED, *LOOKED, *LAST], whole=True)
+    return replace(told, **changes)  # type: ignore[arg-type]
+
+
 def good(**changes: object) -> History:
     history = History(
         lookups=lookups(Lane.RECURSIVE, 600)
@@ -53,6 +70,7 @@ def good(**changes: object) -> History:
         digest_equal=True,
         national_ttl_s=10,
         cluster=cluster(),
+        hosting=hosting(),
     )
     return replace(history, **changes)  # type: ignore[arg-type]
 
@@ -127,6 +145,50 @@ def test_what_happened_to_the_members_counts(changes: dict[str, object], verdict
     judged = judge(good(cluster=cluster(**changes)))
     assert judged.verdict == verdict
     assert any(word in reason for reason in judged.reasons)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "word"),
+    [
+        ({"digest_equal": False}, Verdict.FAIL, "different contents"),
+        ({"digest_equal": None}, Verdict.INCONCLUSIVE, "hosted_digest_equal could not"),
+        (
+            {"deeds": [*REGISTERED, *LOOKED, *LAST, *deeds(Did.LOOKUP, "x", 3_000, 1, ok=False)]},
+            Verdict.FAIL,
+            "hosted_failed is 1",
+        ),
+        (
+            {"deeds": [*REGISTERED, *LOOKED, *LAST, *deeds(Did.LOOKUP, "x", 0, 1, took_ms=3_001)]},
+            Verdict.FAIL,
+            "hosted_failed is 1",
+        ),
+        ({"deeds": [*REGISTERED, *LOOKED, *LAST, *deeds(Did.LAST, "x", 9_000, 1, ok=False)]}, Verdict.FAIL, "hosted_lost is 1"),
+        ({"deeds": [*REGISTERED, *LOOKED]}, Verdict.INCONCLUSIVE, "hosted_lost could not"),
+        (
+            {"deeds": [*REGISTERED, *deeds(Did.REGISTER, "y", 600, 1), *LOOKED, *LAST]},
+            Verdict.INCONCLUSIVE,
+            "hosted_lost could not",
+        ),
+        ({"deeds": [*REGISTERED, *LOOKED[1:], *LAST]}, Verdict.INCONCLUSIVE, "only 19 lookups before"),
+        ({"deeds": [*REGISTERED, *LOOKED[:TELL_MIN], *LOOKED[-TELL_MIN:], *LAST]}, Verdict.INCONCLUSIVE, "only 0 lookups while"),
+        ({"deeds": [*REGISTERED, *LOOKED[:-1], *LAST]}, Verdict.INCONCLUSIVE, "only 19 lookups after"),
+        ({"deeds": [*LOOKED, *LAST]}, Verdict.INCONCLUSIVE, "nothing was registered"),
+        ({"filled": None}, Verdict.INCONCLUSIVE, "hosted_filled could not"),
+        ({"left_ns": None}, Verdict.INCONCLUSIVE, "graduation_s could not"),
+        ({"whole": False}, Verdict.INCONCLUSIVE, "hosted_lookups could not"),
+    ],
+)
+def test_what_happened_to_the_hosted_region_counts(changes: dict[str, object], verdict: Verdict, word: str) -> None:
+    judged = judge(good(hosting=hosting(**changes)))
+    assert judged.verdict == verdict
+    assert any(word in reason for reason in judged.reasons)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"digest_equal": False}, {"deeds": [*REGISTERED, *LOOKED, *deeds(Did.LAST, "x", 0, 1, ok=False)]}]
+)
+def test_a_late_prober_explains_no_loss_in_the_hosted_region(changes: dict[str, object]) -> None:
+    assert judge(good(hosting=hosting(**changes), prober_late_ms=500.0)).verdict is Verdict.FAIL
 
 
 def test_a_late_prober_explains_no_lost_registration() -> None:
