@@ -4,6 +4,9 @@ They know the recursive node; one lane knows our addresses. What is right is kno
 what the nodes told their own clients, new ones once a quorum receipt covers them. How late this very process was is written down
 too, so that a busy machine is never taken for a slow system.
 
+A lane has several clients, each with sockets and published sites of its own, at times that interleave evenly. A client asks when
+it is time, whatever became of its earlier questions: else one that hangs would hide the moment at which others are answered.
+
 Config (JSON): history, told (folder of acks and receipts), seed, recursive = [protocol, host, port], ours = [[host, port], ...],
 lanes = {lane: lookups a second of each source}, sources = {name: prefix}.
 """
@@ -28,6 +31,7 @@ from hosting.client.lookup import Server
 from replica.model.edge_collector import settle
 from replica.model.errors import ZaibeiError
 
+CLIENTS = 4  # of each lane; together they ask each source at the lane's rate
 WATCH_S = 0.01
 FOLLOW_S = 0.1
 RECENT_MAX = 400  # newest names, drawn as often as all others together
@@ -41,7 +45,7 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self._path, self._at = path, 0
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[Any]:
         try:
             if self._path.stat().st_size == self._at:
                 return []
@@ -88,6 +92,9 @@ class History:
     def add(self, line: list[Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
 
+    def flush(self) -> None:
+        self._file.flush()
+
     async def flush_and_watch(self) -> None:
         """Flush now and then; note how late the loop is."""
         ticks, worst_ms = 0, 0.0
@@ -100,37 +107,65 @@ class History:
                 self.add(["late", late_ms, time.monotonic_ns()])
             ticks += 1
             if ticks % 10 == 0:
-                self._file.flush()
+                self.flush()
 
 
 Ask = Callable[[str], Awaitable[Answer]]
 
 
-async def ask_for_ever(history: History, lane: Lane, source: str, names: Names, ask: Ask, every_s: float, seed: str) -> None:
-    """One client."""
-    dice = random.Random(seed)
-    await asyncio.sleep(dice.random() * every_s)
-    while True:
-        name = names.draw(dice)
-        if name is None:
-            await asyncio.sleep(every_s)
-            continue
-        texts, began = {names.text[name]}, time.monotonic_ns()
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One of a lane's clients, as it asks for one source. place: of CLIENTS; rate: of the whole lane, lookups a second."""
+
+    history: History
+    lane: Lane
+    source: str
+    names: Names
+    ask: Ask
+    place: int
+    rate: float
+    seed: str
+
+    async def ask_for_ever(self) -> None:
+        """A question each CLIENTS / rate seconds; a moment that this process missed is left out, and is told as its lateness."""
+        dice, every_s = random.Random(f"{self.seed} {self.place}"), CLIENTS / self.rate
+        lane_s = random.Random(self.seed).random() / self.rate  # sources are not asked in one moment
+        due_s = time.monotonic() + lane_s + self.place / self.rate
+        async with asyncio.TaskGroup() as lookups:
+            while True:
+                await asyncio.sleep(due_s - time.monotonic())
+                if (name := self.names.draw(dice)) is not None:
+                    lookups.create_task(self.look_up(name))
+                due_s += every_s * (1 + max(0.0, time.monotonic() - due_s) // every_s)
+
+    async def look_up(self, name: str) -> None:
+        """Ask once, and write down what came of it."""
+        texts, began = {self.names.text[name]}, time.monotonic_ns()
         right, lied, note = False, False, ""
         try:
-            reply = (await ask(name)).reply
-            names.follow()  # it may have been removed or rewritten while it was asked
+            reply = (await self.ask(name)).reply
+            self.names.follow()  # it may have been removed or rewritten while it was asked
             found = [value.data.decode("utf-8", "replace") for value in reply.values if bytes(value.type) == b"URL"]
-            texts.add(names.text[name])  # rewritten while it was asked: either is right
+            texts.add(self.names.text[name])  # rewritten while it was asked: either is right
             right = reply.code == 1 and any(text is not None and found == [url_of(name, text)] for text in texts)
             right = right or (reply.code == ABSENT and None in texts)
             lied = not right and reply.code in FINAL
             note = "" if right else f"{reply.code} {found[:1]} {reply.message[:80]}"
         except ZaibeiError as exc:
             note = str(exc)[:120]
-        ended = time.monotonic_ns()
-        history.add([lane, source, name, began, ended, right, lied, note])
-        await asyncio.sleep(max(0.0, every_s - (ended - began) / 1e9))
+        self.history.add([self.lane, self.source, name, began, time.monotonic_ns(), right, lied, note])
+
+
+def client_of(lane: Lane, config: dict[str, Any]) -> HandleClient:
+    """A new client that knows what clients of this lane know."""
+    recursive = Server(*config["recursive"])
+    match lane:
+        case Lane.RECURSIVE:
+            return HandleClient(ClientConfig((recursive,)))
+        case Lane.HEDGED:
+            return HandleClient(ClientConfig((recursive,), walk=True, hedge=True))
+        case Lane.PORT:
+            return HandleClient(ClientConfig(tuple(Server("tcp", host, port) for host, port in config["ours"]), hedge=True))
 
 
 async def run(config: dict[str, Any]) -> None:
@@ -139,13 +174,6 @@ async def run(config: dict[str, Any]) -> None:
     names = {
         source: Names(Tail(told / f"{source}-acks.jsonl"), Tail(told / f"{source}-receipts.jsonl"))
         for source in config["sources"]
-    }
-    recursive = Server(*config["recursive"])
-    ours = tuple(Server("tcp", host, port) for host, port in config["ours"])
-    clients = {
-        Lane.RECURSIVE: HandleClient(ClientConfig((recursive,))),
-        Lane.HEDGED: HandleClient(ClientConfig((recursive,), walk=True, hedge=True)),
-        Lane.PORT: HandleClient(ClientConfig(ours, hedge=True)),
     }
 
     async def follow() -> None:
@@ -158,11 +186,12 @@ async def run(config: dict[str, Any]) -> None:
         one.follow()
     works: list[Awaitable[None]] = [history.flush_and_watch(), follow()]
     for lane, rate in config["lanes"].items():
-        ask = clients[Lane(lane)].resolve
-        works += [
-            ask_for_ever(history, Lane(lane), source, names[source], ask, 1 / rate, f"{config['seed']} {lane} {source}")
-            for source in names
-        ]
+        for place in range(CLIENTS):
+            ask = client_of(Lane(lane), config).resolve
+            works += [
+                Client(history, Lane(lane), source, one, ask, place, rate, f"{config['seed']} {lane} {source}").ask_for_ever()
+                for source, one in names.items()
+            ]
     print(json.dumps({"ready": True}), flush=True)
     await asyncio.gather(*works)
 

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from chaos.drills.outside import Lane, read_history, read_lates
+from chaos.drills.prober import Tail
 from chaos.faults.edge_process import gone
 from chaos.faults.edge_stream_proxy import StreamProxy, Way
 from chaos.faults.rules import OPEN
@@ -27,14 +28,16 @@ from ops.admin.values import SourceStatus
 from ops.bench import bench as stages
 from ops.bench.bench import Bench
 from ops.bench.table import Row
-from ops.bench.takeovers import Death, Found, Late, joined, judge, kept, read_kept, rows
+from ops.bench.takeovers import Death, Found, Late, answered, joined, judge, kept, read_kept, rows
 from ops.demo.stage import free_port
 from ops.drills.stage import CUT, HOST, SITE_TTL_S, Stage
 from replica.agent.records import site_from_json
 from replica.model.errors import ZaibeiError
 
 NODES = 16
-WATCHED_S = 2.2  # from a death to its heal
+WATCHED_S, WATCHED_S_MAX = 2.2, 15.0  # from a death to its heal: until a client was answered, but no shorter and no longer
+FINISHED_S = 3.5  # after the last heal: the patience of every lookup that was begun before it, and until it is written down
+CALM_S = 2.2  # clients ask before the first death
 LOOK_S = 0.1
 COPIED_S_MAX = 120.0
 READY_S_MAX = 90.0  # until one of the sources may die again
@@ -180,21 +183,33 @@ async def _play(bench: Bench, folder: Path, kind: str, wanted: int) -> Found:
         await stage.start_all()
         await _calm_ones(stage, NODES, COPIED_S_MAX)
         await stage.start_prober()
-        await asyncio.sleep(WATCHED_S)
-        died = dict.fromkeys(stage.sources, 0)
+        await asyncio.sleep(CALM_S)
+        died, told = dict.fromkeys(stage.sources, 0), Tail(stage.history)
         found = judge((), (), ())
         while len(found.first_ms) < wanted and len(deaths) < wanted * TRIES:
             source = min(await _calm_ones(stage, 1, READY_S_MAX), key=lambda one: died[one])
             died[source] = time.monotonic_ns()
             before = await stage.began_anew(source)
             async with stage.dead(kind, source) as at_ns:
-                await asyncio.sleep(WATCHED_S)
+                await _watch(told, source, at_ns)
                 healed_ns = time.monotonic_ns()
                 deaths.append(Death(source, at_ns, healed_ns, await stage.began_anew(source) > before))
             bench.tell(f"takeovers, {kind}: {len(deaths)} of {wanted}")
             if len(deaths) >= wanted:
+                await asyncio.sleep(FINISHED_S)
                 found = await asyncio.to_thread(_judged, stage, deaths)
     return found
+
+
+async def _watch(told: Tail, source: str, at_ns: int) -> None:
+    """Clients' lookups, until the dead node's source was answered again."""
+    seen = False
+    while True:
+        seen = answered(told.read(), source, at_ns) or seen
+        past_s = (time.monotonic_ns() - at_ns) / 1e9
+        if past_s >= WATCHED_S_MAX or (seen and past_s >= WATCHED_S):
+            return
+        await asyncio.sleep(LOOK_S)
 
 
 def _judged(stage: ManyNodes, deaths: list[Death]) -> Found:

@@ -5,9 +5,10 @@ A run is one node's death and heal. One in which the clients' own process was la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import msgspec
 
@@ -71,6 +72,11 @@ class Piece:
 
 
 _decode = msgspec.json.Decoder(Piece).decode  # made once: threads that decode a type first in one moment crash msgspec 0.22
+
+
+def answered(lines: Iterable[Sequence[Any]], source: str, after_ns: int) -> bool:
+    """Is one of these lines of a history a right answer of a lookup through the recursive node that began after a moment?"""
+    return any(line[:2] == [Lane.RECURSIVE, source] and line[3] > after_ns and line[5] for line in lines)
 
 
 def judge(deaths: Sequence[Death], lookups: Sequence[Lookup], lates: Sequence[Late]) -> Found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chaos.drills.outside import Lane, Lookup, read_lates
-from ops.bench.takeovers import Death, Late, joined, judge, kept, read_kept, rows
+from ops.bench.takeovers import Death, Late, answered, joined, judge, kept, read_kept, rows
 from replica.model.errors import ZaibeiError
 
 MS = 1_000_000
@@ -79,3 +79,18 @@ def test_a_file_that_was_cut_off_is_refused(cut: int) -> None:
     line = kept("kill", judge([DEATH], [asked(1_100, 1_500)], []))
     with pytest.raises(ZaibeiError, match="line 2 of the file that --keep names"):
         read_kept("kill", line + line[: -1 - cut])
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        (["recursive", "a", "n", 1_001, 1_700, True, False, ""], True),
+        (["recursive", "a", "n", 999, 1_700, True, False, ""], False),
+        (["recursive", "a", "n", 1_001, 1_700, False, False, "2"], False),
+        (["recursive", "b", "n", 1_001, 1_700, True, False, ""], False),
+        (["port", "a", "n", 1_001, 1_700, True, False, ""], False),
+        (["late", 60.0, 1_700], False),
+    ],
+)
+def test_a_death_is_watched_until_a_client_behind_the_recursive_node_was_answered(line: list[object], seen: bool) -> None:
+    assert answered([["late", 51.0, 1_600], line], "a", 1_000) is seen
