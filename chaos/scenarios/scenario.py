@@ -24,12 +24,14 @@ class Act(StrEnum):
     SILENT_DIVERGENCE = "one record of a copy differs, at equal chain"  # healed by the source's own change
     RETURNS_WITH_WRITES = "registrations taken over; the node returns with writes nobody copied"
     RETURN_INTERRUPTED = "the return is begun twice, and the member dies in the middle of it"
+    ZONE_OFF_IN_RETURN = "the zone of the leading member is off in the middle of a return"
     TAKEN_OVER_BEHIND = "registrations taken over while the copy is behind"
     FORGED_AND_ROTATED = "forgers call, a node's certificate is renewed, its stolen one is revoked"
     TOP_DIES = "the top-level node dies"  # its own host alone; secondary nodes live on
     TOP_AND_NODES_DIE = "the top-level node and secondary nodes die in one moment"  # those that are not said to live on
     FLOODED = "10 times what the member can answer, while the nodes die and come back"
     PROBES_BLOCKED = "probes of a healthy node blocked"  # ours and the top-level node's, with a standing order in force
+    SNAPSHOT_INTERRUPTED = "a snapshot is interrupted at every chunk"  # by cut links, and SIGKILLs of either side
     INCIDENT_DURING_DRILL = "nodes die while a drill runs beside them"  # the drill's own stage is not theirs
     TWO_PUBLISH = "two nodes publish the same registry and differ"  # one of them began from an image of the other
     SWITCHED_OVER = "a living node is switched over, and back"  # by two people, while a registrar registers all the time
@@ -75,6 +77,7 @@ class Plant(StrEnum):
     OWNS_ALL_BELOW = "whatever lies below a prefix that was taken over is said to live here"
     ALL_ANSWERED = "whoever asks over UDP is answered, proved address or not"
     FEED_UNHEARD = "only probes count: a source heard on its feed is taken for dead"
+    INTERRUPTED_BLOCKS = "what an interrupted load left is never cleared away"
     INCIDENT_UNSEEN = "a drill does not look at what is real beside it"
     OTHER_CHAIN_ACCEPTED = "another chain at our position is loaded over as if it were a gap"
     DRAIN_UNASKED = "a switchover closes the epoch where we stand, without the source's word"

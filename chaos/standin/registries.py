@@ -11,13 +11,16 @@ lines of JSON on standard input, each answered by one line:
     {"do": "pause", "on": true}                                       registering of new names stops
     {"do": "mute", "on": true}                                        datagram beats are lost
     {"do": "spoil", "node": N, "first": 0, "text": "v2", "wrong": "x"}  the copy is sent another record than is held here
+    {"do": "gate", "node": N, "at": 3}                                snapshots wait before their piece 3; null: no longer
+    {"do": "gated", "node": N}                                        {"begun", "held", "passed", "whole", "at"}
     {"do": "follow", "node": N}                                       after a takeover: copies what was registered elsewhere
 
 While not paused, each registers a new name every `every_ms`: first in its own file, fsynced (that is when its own client is told
 so: acks.jsonl), then through its Publisher; receipts.jsonl says when a quorum receipt covered it. Config (JSON): folder, told,
 nodes = [{name, prefix, publisher, routes: [{prefix, values}]}], hosts, udp, tcp, records, every_ms, tally, second_site (hex),
-guarded (true: it holds a write lease, and takes nothing without one). A node's own state lies in folder/NAME, so that an old disk
-can be put back; what its clients were told lies in `told`, which no fault touches.
+guarded (true: it holds a write lease, and takes nothing without one), gate_at (where snapshots wait from the start; left out:
+nowhere). A node's own state lies in folder/NAME, so that an old disk can be put back; what its clients were told lies in `told`,
+which no fault touches.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.standin.edge_serve import Ports, Standin, bind, serve
+from chaos.standin.gate import Gate
 from chaos.standin.pushing import Journal
 from chaos.standin.registry import Registry
 from chaos.standin.secondary import own_site
@@ -108,11 +112,14 @@ class RegistryNode:
             self._keep(item["name"], item["text"])
             self.next = max(self.next, int(item["name"].rpartition("-")[2]) + 1)
         self.publisher = kind(str(config["publisher"]))
+        self.gate, snapshots = Gate(config.get("gate_at")), self.publisher._source.agent._snapshots
+        snapshots.parts = self.gate.over(snapshots.parts)  # type: ignore[method-assign, assignment]
         self._guard = self.publisher.guard(LEASE) if config.get("guarded") else None
         self._following: threading.Thread | None = None
         self._route(config.get("routes", ()))
-        for item in items[-COMMIT_NAMES_MAX:]:  # the newest may not have reached the log; what is there already changes nothing
-            self._publish(item["name"], item["text"])
+        newest = {item["name"]: item for item in items[-COMMIT_NAMES_MAX:]}
+        for item in newest.values():  # the newest may not have reached the log; what is there already changes nothing
+            self._publish(item["name"], item["text"], item.get("pad", 0))
         if items:
             self.publisher.commit()
 
@@ -143,7 +150,8 @@ class RegistryNode:
         chosen, receipt = [f"{self.prefix}/N-{number}" for number in numbers], None
         for first in range(0, len(chosen), COMMIT_NAMES_MAX):
             names = chosen[first : first + COMMIT_NAMES_MAX]
-            self._store.add([{"name": name, "text": text} for name in names])
+            padded = {"pad": pad} if pad else {}
+            self._store.add([{"name": name, "text": text, **padded} for name in names])
             if text is None:
                 self._tell(names, text)  # before it answers so: whoever compares never knows less than our clients
             for name in names:
@@ -243,10 +251,8 @@ class Registries:
         folder, told = Path(config["folder"]), Path(config["told"])
         told.mkdir(parents=True, exist_ok=True)
         guarded = bool(config.get("guarded", False))
-        kind = publisher_for(len(config["nodes"]))
-        self.nodes = {
-            str(one["name"]): RegistryNode({**one, "guarded": guarded}, folder, told, self.live, kind) for one in config["nodes"]
-        }
+        kind, common = publisher_for(len(config["nodes"])), {"guarded": guarded, "gate_at": config.get("gate_at")}
+        self.nodes = {str(one["name"]): RegistryNode({**one, **common}, folder, told, self.live, kind) for one in config["nodes"]}
         self.paused = True
         self._every_s = float(config["every_ms"]) / 1_000
 
@@ -284,6 +290,11 @@ class Registries:
                 return {"position": str(self.nodes[asked["node"]].spoil(asked["first"], asked["text"], asked["wrong"]).position)}
             case "register":
                 return {"acknowledged": self.nodes[asked["node"]].register(asked["number"], asked["text"])}
+            case "gate":
+                self.nodes[asked["node"]].gate.at = asked["at"]
+                return {}
+            case "gated":
+                return self.nodes[asked["node"]].gate.look()
             case "follow":
                 self.nodes[asked["node"]].follow()
                 return {}

@@ -24,7 +24,7 @@ from chaos.standin.tally import last_answer_ns
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Question, Reply, Server
 from ops.admin.values import SourceStatus
-from ops.drills import deceiving, flooding, forging, incident, returning, switching, top_level, twin
+from ops.drills import deceiving, flooding, forging, incident, loading, returning, switching, top_level, twin
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.stage import HOST, Stage
 from replica.model.errors import ZaibeiError
@@ -62,6 +62,7 @@ class Acts:
             **forging.acts_of(self),
             **incident.acts_of(self),
             **flooding.acts_of(self),
+            **loading.acts_of(self),
             **returning.acts_of(self),
             **switching.acts_of(self),
             **top_level.acts_of(self),

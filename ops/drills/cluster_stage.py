@@ -21,7 +21,9 @@ LOOK_S = 0.1
 
 
 class ClusterStage(Stage):
-    """See the module. `up`: members that run now, in their order."""
+    """See the module. `up`: members that run now, in their order; pushed_to: name of the port that nodes push to."""
+
+    pushed_to = "feed"
 
     def __init__(self, folder: Path, scenario: Scenario, seed: int, plant: Plant | None) -> None:
         super().__init__(folder, scenario, seed, plant)
@@ -39,14 +41,18 @@ class ClusterStage(Stage):
 
     def write_member(self) -> None:
         self.members.begin()
+        self.members.write(self.blocks())
+
+    def blocks(self) -> list[str]:
+        """What stands in the files of all members alike."""
         recursive = f'[[recursive]]\nname = "recursive"\nurl = "http://{HOST}:{self.ports["recursive-http"]}"\nflush = true'
-        self.members.write([recursive, *(self.publisher(source) for source in self.sources)])
+        return [recursive, *(self.publisher(source) for source in self.sources)]
 
     def member_pins(self) -> list[str]:
         """A node pushes to whichever member leads its source; it knows them by the cluster's CA."""
         text = ["[pki]", f"roots = [{json.dumps(str(self.members.roots))}]", f'cluster = "{self.members.cluster}"']
         for name, host in zip(NAMES, HOSTS, strict=True):
-            text += ["[[member]]", f'name = "{name}"', f'push = "{host}:{self.ports["feed"]}"']
+            text += ["[[member]]", f'name = "{name}"', f'push = "{host}:{self.ports[self.pushed_to]}"']
         return text
 
     async def start_members(self) -> None:

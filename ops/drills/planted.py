@@ -139,6 +139,19 @@ def feed_unheard() -> None:
     plant(edge_ladder, "HEARD_MS_MAX", -1)
 
 
+def interrupted_blocks() -> None:
+    from replica.feed.load import Load
+
+    begin = Load.begin
+
+    def blocked(load: Load, reason: str) -> None:
+        side = load._desk.state.side
+        if side is None or side.staged:
+            begin(load, reason)
+
+    plant(Load, "begin", blocked)
+
+
 def other_chain_accepted() -> None:
     from replica.feed import session
     from replica.feed.load import Load, Step
@@ -185,6 +198,7 @@ PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.REVOKED_LET_IN: revoked_let_in,
     Plant.OWNS_ALL_BELOW: owns_all_below,
     Plant.FEED_UNHEARD: feed_unheard,
+    Plant.INTERRUPTED_BLOCKS: interrupted_blocks,
     Plant.INCIDENT_UNSEEN: incident_unseen,
     Plant.OTHER_CHAIN_ACCEPTED: other_chain_accepted,
     Plant.DRAIN_UNASKED: drain_unasked,

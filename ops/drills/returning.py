@@ -21,6 +21,7 @@ from chaos.faults.fault import Fault
 from chaos.faults.rules import StreamRule
 from chaos.scenarios.scenario import Act, Step
 from chaos.standin.registries import url_of
+from ops.drills.registering_cluster import RegisteringCluster
 from ops.drills.registering_stage import PEOPLE, RegisteringStage
 from ops.operators import edge_keys
 from replica.model.errors import Code, ZaibeiError
@@ -36,6 +37,7 @@ OWN_FIRST, OWN_WRITES, AT_ONCE = 500_000, 100, 10  # numbers of names that the n
 SLOW_OCTETS_PER_S, SLOW_WRITES, BEHIND_MIN = 10_000, 1_500, 300
 OURS_FIRST, OURS = 700_000, 3
 SERVING_S_MAX, BACK_S_MAX, BEHIND_S_MAX = 30.0, 30.0, 30.0
+ZONE_OFF_S_MAX = 60.0  # an election, and the commands once more
 EPOCHS = 2  # ours, and the node's next
 LOOK_S = 0.02
 REASON = "drill: its hall is dark"
@@ -50,6 +52,7 @@ def acts_of(acts: Acts) -> dict[Act, Acting]:
     return {
         Act.RETURNS_WITH_WRITES: lambda _: Returning(acts).broken(),
         Act.RETURN_INTERRUPTED: lambda _: Returning(acts, interrupted=True).broken(),
+        Act.ZONE_OFF_IN_RETURN: lambda _: Returning(acts, zone_off=True).broken(),
         Act.TAKEN_OVER_BEHIND: lambda _: Returning(acts, behind=True).broken(),
     }
 
@@ -61,6 +64,7 @@ class Returning:
     acts: Acts
     interrupted: bool = False
     behind: bool = False
+    zone_off: bool = False
     own: dict[str, str] = field(default_factory=dict)
     ours: dict[str, str] = field(default_factory=dict)
     epoch: int = 0  # of the node, before
@@ -176,6 +180,8 @@ class Returning:
     async def _return(self) -> None:
         if self.interrupted:
             await self._interrupted()
+        elif self.zone_off:
+            await self._zone_off()
         else:
             await self.stage.ask(do="follow", node=self.source)
         await self.give_back(BACK_S_MAX)
@@ -195,6 +201,39 @@ class Returning:
         finally:
             for one in begun:
                 one.cancel()
+
+    async def _zone_off(self) -> None:
+        """The zone of whoever leads is off when the node has begun to copy; the two others bring it to its end."""
+        stage, gone = self.stage, ""
+        assert isinstance(stage, RegisteringCluster), "this act needs three members, and people who take over"
+
+        async def begin() -> None:
+            nonlocal gone
+            gone = stage.leader()
+            os.kill(stage.pid(gone), signal.SIGKILL)
+            stage.up.remove(gone)
+            await stage.gone(gone)
+
+        async def heal() -> None:
+            await stage.start(gone)
+            stage.up.append(gone)
+            await stage.whole()
+
+        begun = asyncio.create_task(self.give_back(ZONE_OFF_S_MAX))
+        try:
+            await self._until(self._looked, lambda row: row["stage"] in ON_THE_WAY, BACK_S_MAX)
+            await stage.ask(do="follow", node=self.source)
+            row = await self._until(self._looked, lambda row: row["stage"] in (*PAST_WAITING, Rung.NORMAL.name), BACK_S_MAX)
+            held = True if row["stage"] in PAST_WAITING else None
+            async with Fault("the zone of the leading member is off", begin, heal, self.acts.log):
+                self.acts.fact("in the middle of it", held, f"{gone} led, and died at {row['stage']}")
+                await begun
+                row = await self._looked()
+                led = stage.leader()
+                said = f"at {row['stage']}, led by {led}, while {gone} was away"
+                self.acts.fact("two are enough", row["stage"] == Rung.NORMAL.name and led != gone, said)
+        finally:
+            begun.cancel()
 
     async def _looked(self) -> dict[str, Any]:
         return await self.stage.failback(self.source)
@@ -231,19 +270,28 @@ class Returning:
             "the ledger has all of them", whole and bool(self.unheld),
             f"{self.unheld} of {len(self.own)} were not copied, {len(lines)} names have lines, {counts}",
         )  # fmt: skip
-        wrong = await facts.wrong_of(self.own | self.ours)
+        wrong = await self._lacking_here()
         facts.fact(
             "none is lost", not wrong, f"{len(wrong)} of {len(self.own) + len(self.ours)} are not answered here, {wrong[:3]}"
         )
         wrong = await facts.wrong_of(self.own | self.ours, stage.ports["nodes"])
         facts.fact("the node has ours", not wrong, f"{len(wrong)} are not answered by the node, {wrong[:3]}")
-        if self.interrupted:
+        if self.interrupted or self.zone_off:
             epoch = Position.parse(str(row["position"])).epoch
             count = len(told.get("lines", ()))
             one = row["stage"] == Rung.NORMAL.name and epoch == self.epoch + EPOCHS and count == self.unheld
             said = f"{row['stage']} in epoch {epoch}, {self.epoch} before; {count} lines for {self.unheld} writes"
             facts.fact("one state", one, said)
         await stage.ask(do="pause", on=False)  # it registers again
+
+    async def _lacking_here(self) -> list[str]:
+        """Names that are not answered at our address; a member that came back a moment ago is given time to be whole."""
+        until = time.monotonic() + (BACK_S_MAX if self.zone_off else 0)
+        while True:
+            wrong = await self.acts.wrong_of(self.own | self.ours)
+            if not wrong or time.monotonic() > until:
+                return wrong
+            await asyncio.sleep(LOOK_S)
 
     @staticmethod
     async def _until(

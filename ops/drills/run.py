@@ -26,6 +26,7 @@ from ops.admin.values import SourceStatus
 from ops.drills.acts import Acts, content_of
 from ops.drills.certified_stage import CertifiedStage
 from ops.drills.cluster_stage import ClusterStage
+from ops.drills.registering_cluster import RegisteringCluster
 from ops.drills.registering_stage import RegisteringStage
 from ops.drills.stage import MEMBER, Stage
 from ops.drills.top_stage import TopStage
@@ -169,7 +170,7 @@ class Drill:
 def stage_of(scenario: Scenario) -> type[Stage]:
     """What a scenario is played on."""
     if scenario.members > 1:
-        return ClusterStage
+        return ClusterStage if scenario.fence is None else RegisteringCluster
     if scenario.fence is not None:
         return RegisteringStage
     if scenario.top_level:

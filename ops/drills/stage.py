@@ -127,7 +127,7 @@ class Stage:
         self.told.mkdir(parents=True)
         self.write_member()
         self.write_top([{"prefix": self.prefix_of[source], "values": self.published(source)} for source in self.sources])
-        self._write("nodes.json", json.dumps(self._nodes(self.site())))
+        self.write_nodes(self.site())
 
     def published(self, source: str) -> list[dict[str, Any]]:
         """What the top-level node says of a source's prefix: the node's own site, ours behind it."""
@@ -146,6 +146,10 @@ class Stage:
             "top.toml", f'name = "top"\nfiles = ["top.jsonl"]\nprefixes = ["88", "{TOP_PREFIX}"]\nhosts = ["{HOST}"]\n'
             f"tcp = {port}\nudp = {port}\n",
         )  # fmt: skip
+
+    def write_nodes(self, second_site: str, **more: object) -> None:
+        """The file of the nodes' process."""
+        self._write("nodes.json", json.dumps({**self._nodes(second_site), **more}))
 
     def node_port(self, source: str) -> int:
         """Where a source's own node answers."""

@@ -1,18 +1,23 @@
-"""What drills of switchovers and incidents stand on: the registrar's pauses, and planted bugs that break what they say."""
+"""What drills of switchovers, snapshots and incidents stand on: the registrar's pauses, the gate, a watch that sees nothing."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import cast
 
 import pytest
 
 from chaos.drills.abort import Glimpse, Watch
 from chaos.drills.outside import NS_PER_MS
+from chaos.standin.gate import Gate, Overtaken
 from ops.drills import planted
 from ops.drills.registering_stage import RegisteringStage
 from ops.drills.registrar import HERE, LATE_MS_MAX, NODE, Registrar
 from replica.takeover.switchover import Close, Drain, Draining
 from tests.unit.takeover.test_switchover import draining
+
+WHOLE_S_MAX = 30.0
 
 
 def registrar(*at_ms: int) -> Registrar:
@@ -35,6 +40,45 @@ def test_a_registrar_that_was_late_itself_says_nothing_of_a_pause() -> None:
     assert one.pause_ms(0, 310 * NS_PER_MS) is None
     one.lates = [(305 * NS_PER_MS, LATE_MS_MAX + 1.0)]
     assert one.pause_ms(0, 310 * NS_PER_MS) == 300
+
+
+async def test_a_gate_holds_a_snapshot_before_its_piece_and_what_it_held_ends_with_its_reader() -> None:
+    ended = list[bool]()
+
+    async def parts(_: object) -> AsyncIterator[int]:
+        try:
+            for piece in range(3):
+                yield piece
+        finally:
+            ended.append(True)
+
+    gate, got = Gate(1), list[int]()
+
+    async def read() -> None:
+        async for piece in gate.over(parts)(None):
+            got.append(piece)
+
+    async def held(begun: int) -> None:
+        async with asyncio.timeout(WHOLE_S_MAX):
+            while not gate.held or gate.begun != begun:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    reader = asyncio.create_task(read())
+    await held(1)
+    assert (got, gate.look()["passed"]) == ([0], 1)
+    reader.cancel()
+    await asyncio.gather(reader, return_exceptions=True)
+    assert (ended, gate.held, gate.whole) == ([True], False, 0), "a node that is cut off is free for the next one"
+    gate.at = 2
+    left = asyncio.create_task(read())  # of a call that was cut off, and does not end by itself
+    await held(2)
+    reader = asyncio.create_task(read())
+    await held(3)
+    gate.at = None
+    async with asyncio.timeout(WHOLE_S_MAX):
+        await reader
+        assert isinstance((await asyncio.gather(left, return_exceptions=True))[0], Overtaken)
+    assert (got, gate.whole, gate.begun) == ([0, 0, 1, 0, 1, 2], 1, 3)
 
 
 @pytest.fixture
