@@ -21,7 +21,7 @@ from chaos.drills.outside import Lane, read_history, read_lates
 from chaos.drills.prober import Tail
 from chaos.faults.edge_process import gone
 from chaos.faults.edge_stream_proxy import StreamProxy, Way
-from chaos.faults.rules import OPEN
+from chaos.faults.rules import CUT, OPEN
 from chaos.scenarios.scenario import Load, Plant, Scenario
 from ops.admin.edge_client import AdminClient
 from ops.admin.values import SourceStatus
@@ -30,7 +30,8 @@ from ops.bench.bench import Bench
 from ops.bench.table import Row
 from ops.bench.takeovers import Death, Found, Late, answered, joined, judge, kept, read_kept, rows
 from ops.demo.stage import free_port
-from ops.drills.stage import CUT, HOST, SITE_TTL_S, Stage
+from ops.drills.edge_stage_files import HOST, SITE_TTL_S
+from ops.drills.stage import Stage
 from replica.agent.records import site_from_json
 from replica.model.errors import ZaibeiError
 

@@ -26,7 +26,8 @@ from hosting.client.lookup import Question, Reply, Server
 from ops.admin.values import SourceStatus
 from ops.drills import deceiving, flooding, forging, incident, loading, returning, switching, top_level, twin
 from ops.drills.cluster_stage import ClusterStage
-from ops.drills.stage import HOST, Stage
+from ops.drills.edge_stage_files import HOST
+from ops.drills.stage import Stage
 from replica.model.errors import ZaibeiError
 from replica.model.position import Position
 

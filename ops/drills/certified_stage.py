@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from chaos.scenarios.scenario import Plant, Scenario
-from ops.drills.stage import HOST, MEMBER, Stage
+from ops.drills.edge_stage_files import HOST, MEMBER
+from ops.drills.stage import Stage
 from ops.pki.edge_folder import LIST_FILE, ROOT_FILE, PkiFolder
 from ops.pki.edge_own import issue_into
 from replica.model.trust import Claims, Role

@@ -12,7 +12,8 @@ from chaos.scenarios.scenario import Plant, Scenario
 from ops.admin.values import SourceStatus
 from ops.demo.members import HOSTS, NAMES, PORTS, SEATS, Members
 from ops.demo.stage import free_port
-from ops.drills.stage import HOST, Stage
+from ops.drills.edge_stage_files import HOST
+from ops.drills.stage import Stage
 from replica.agent.records import site_from_json
 from replica.model.errors import Code, ZaibeiError
 

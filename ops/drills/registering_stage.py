@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from chaos.scenarios.scenario import Fence, Plant, Scenario
 from ops.admin.edge_client import AdminClient
 from ops.demo.stage import free_port
-from ops.drills.stage import HOST, Stage
+from ops.drills.edge_stage_files import HOST
+from ops.drills.stage import Stage
 from ops.operators import edge_keys
 from replica.model.edge_identity import ensure_identity
 from replica.model.errors import Code, ZaibeiError

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 from chaos.standin.registries import url_of
 from hosting.tenant.edge_client import RegistrationClient
+from ops.drills.edge_stage_files import HOST
 from ops.drills.registering_stage import REGISTRAR, RegisteringStage
-from ops.drills.stage import HOST
 from replica.model.edge_identity import ensure_identity
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.values import HandleValue

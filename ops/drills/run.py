@@ -26,9 +26,10 @@ from ops.admin.values import SourceStatus
 from ops.drills.acts import Acts, content_of
 from ops.drills.certified_stage import CertifiedStage
 from ops.drills.cluster_stage import ClusterStage
+from ops.drills.edge_stage_files import MEMBER
 from ops.drills.registering_cluster import RegisteringCluster
 from ops.drills.registering_stage import RegisteringStage
-from ops.drills.stage import MEMBER, Stage
+from ops.drills.stage import Stage
 from ops.drills.top_stage import TopStage
 from replica.model.errors import ZaibeiError
 

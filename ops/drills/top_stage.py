@@ -16,7 +16,8 @@ from chaos.standin.edge_serve import Ports
 from chaos.standin.secondary import own_site
 from hosting.answer.sites import Endpoints, endpoints_of
 from ops.demo.stage import free_port
-from ops.drills.stage import HOST, SITE_TTL_S, Stage
+from ops.drills.edge_stage_files import HOST, SITE_TTL_S
+from ops.drills.stage import Stage
 from replica.agent.records import site_from_json
 
 TOP_LEVEL, OWN_PREFIX = "top-level", "88"

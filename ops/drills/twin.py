@@ -15,7 +15,8 @@ from chaos.faults.edge_stream_proxy import StreamProxy, Way
 from chaos.faults.fault import Fault
 from chaos.faults.rules import CUT
 from chaos.scenarios.scenario import Act, Step
-from ops.drills.stage import HOST, Stage
+from ops.drills.edge_stage_files import HOST
+from ops.drills.stage import Stage
 from replica.model.position import Position
 
 if TYPE_CHECKING:
