@@ -28,7 +28,7 @@ class NetLab:
 
     def __init__(self, members: int, log: FaultLog | None = None) -> None:
         require(0 < members <= MEMBERS_MAX, f"1 to {MEMBERS_MAX} members")
-        self.name, self.members, self._log = unique(), range(1, members + 1), log
+        self.name, self.members, self.log = unique(), range(1, members + 1), log
         self._undo = Undo()
         self.net = int.from_bytes(os.urandom(2), "big")
         self._dropped: list[Pair] = []
@@ -98,7 +98,7 @@ class NetLab:
                     self._dropped.remove(pair)
             self._filter()
 
-        return Fault(name, begin, heal, self._log)
+        return Fault(name, begin, heal, self.log)
 
     def dropped(self) -> int:
         """Frames the filter has dropped since it was set last."""

@@ -57,7 +57,7 @@ class WireLab(NetLab):
                     self._rules.remove(one)
             self.tell()
 
-        return Fault(name, begin, heal, self._log)
+        return Fault(name, begin, heal, self.log)
 
     def parted(self, side: Iterable[int], other: Iterable[int]) -> Fault:
         near, far = sorted(side), sorted(other)

@@ -65,6 +65,8 @@ class Cluster(System):
 
     async def start(self) -> None:
         await self.open_links()
+        if self.lab is not None:
+            self.lab.log = self.log
         self.registrar = ensure_identity(self.folder / "registrar", "tenant-9")
         self.feeding = Feeding(self)
         self._troubled: dict[tuple[str, str], tuple[float, float]] = {}  # (member, group): out of service when first, when last
@@ -113,7 +115,8 @@ class Cluster(System):
     # --------------------------------------------------------------------------------------------------------------- commands
 
     def command(self, seat: Seat) -> list[str]:
-        bug = ",".join(one for one in (self.planted, seat.bug) if one)
+        bends = "bends" if self.home is not None else ""  # does nothing until it is switched on
+        bug = ",".join(one for one in (self.planted, bends) if one)
         program = [PYTHON, "-m", "tests.faults.planted", bug] if bug else ZAIBEI
         return [*program, "up", "--config", str(self.toml(seat)), "--json"]
 

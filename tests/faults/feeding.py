@@ -23,6 +23,7 @@ from replica.client import Publisher, Receipt
 from replica.client.guard import Guard
 from replica.model.edge_identity import ensure_identity
 from replica.model.errors import ZaibeiError
+from replica.model.position import Position
 from tests.acceptance.world import stable_port
 from tests.faults import edge_answering
 from tests.faults.workload import History
@@ -37,7 +38,7 @@ LOOK_EVERY_S = 0.02
 THREADS_MAX = 16
 RPO_S = 1.0  # of the node on a line of its own: its registry waits when more than that is without a receipt
 ANSWER_S_MAX = 2.0
-WRITE_EVERY_S = 0.1
+NEVER_WRITTEN = -1  # the version of an answer that is no version at all: damaged
 ASK_EVERY_S = 0.05
 BASE_NAMES = 10_000  # of which all rewrites of a run stay under the share at which the brake holds a feed
 BASE_BATCH = 1_000
@@ -145,6 +146,11 @@ class Feeding:
                 receipt = publisher.commit()
         return receipt
 
+    def head(self) -> Position:
+        """All that is on the node's disk ends here."""
+        assert self._publisher is not None
+        return self._publisher.head
+
     def guard(self) -> Guard:
         """Of its write path; blocks. Closed by whoever asked for it."""
         assert self._publisher is not None
@@ -202,7 +208,7 @@ class Feeding:
         async def work(stop: asyncio.Event) -> None:
             waiting: set[asyncio.Task[None]] = set()
             while not stop.is_set():
-                await asyncio.sleep(WRITE_EVERY_S)
+                await asyncio.sleep(load.feed_every_s)
                 publisher = self._publisher
                 if publisher is None:
                     continue
@@ -211,7 +217,13 @@ class Feeding:
                 task = asyncio.create_task(self._write(publisher, key, self._version, history))
                 waiting.add(task)
                 task.add_done_callback(waiting.discard)
-            await asyncio.gather(*waiting)
+            if waiting:  # a commit that is held back ends with the publisher, and was never acknowledged
+                done, held = await asyncio.wait(waiting, timeout=2 * RECEIPT_S_MAX)
+                for task in held:
+                    task.cancel()
+                await asyncio.gather(*held, return_exceptions=True)
+                for task in done:
+                    task.result()
 
         return work
 
@@ -232,10 +244,11 @@ class Feeding:
                 self.without_receipt -= 1
         except (ZaibeiError, RuntimeError):
             done = False  # the node died meanwhile
-        ended_ns = time.monotonic_ns()
-        history.operations.append(
-            Operation(SOURCE, key, Op.PUT, version, None, None, False, True if done else None, began_ns, ended_ns)
-        )
+        finally:
+            one = Operation(
+                SOURCE, key, Op.PUT, version, None, None, False, True if done else None, began_ns, time.monotonic_ns()
+            )
+            history.operations.append(one)
 
     def resolving(self, member: int, load: Load, history: History, seed: int) -> Work:
         """A client that asks one member for one name after the other."""
@@ -288,7 +301,10 @@ class Feeding:
             self._refusals[member] = str(exc)
             return None, False
         urls = [value["data"]["value"] for value in document.get("values", ()) if value.get("type") == "URL"]
-        return (int(str(urls[0]).rpartition("/")[2]), fresh) if urls else (None, False)
+        if not urls:
+            return None, False
+        number = str(urls[0]).rpartition("/")[2]
+        return (int(number) if number.isdecimal() else NEVER_WRITTEN), fresh
 
     def folder(self) -> Path:
         return self._cluster.folder / SOURCE

@@ -53,6 +53,7 @@ START_S_MAX = 180.0
 LONG_TIMES = 5  # rounds of all steps in a long run
 REPEATS_MAX = 2  # of a run that could not be judged; a failure is never repeated
 EXIT_STOPPED, EXIT_UNKNOWN = 143, 11
+END_S_MAX = 30.0  # of a second runner that is stopped
 OF_THE_SYSTEM = (Capability.FEED, Capability.MEMBERSHIP, Capability.AMNESIA, Capability.LEADER)
 
 
@@ -357,8 +358,12 @@ def _in_lab(chosen: Sequence[Scenario], system: str, folder: Path, seed: int, to
                 process.wait((SCENARIO_S_MAX + START_S_MAX) * len(chosen))
             finally:
                 if process.poll() is None:
-                    process.kill()
-                    process.wait()
+                    process.terminate()  # it ends its members, which nobody else would
+                    try:
+                        process.wait(END_S_MAX)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        process.wait()
     found = json.loads(says.read_text()) if says.exists() else []
     for place, scenario in enumerate(chosen):
         if place < len(found):

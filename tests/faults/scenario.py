@@ -44,6 +44,7 @@ class Load:
         clients: how many at once; lists, values: keys that hold growing lists and single values.
         reads: share of reads; pause_ms: between two requests of a client.
         names: of the fed source, each rewritten again and again; 0: no source.
+        feed_every_s: between two changes of the source.
         tag: end of all keys: of one scenario among others in the same system.
     """
 
@@ -53,6 +54,7 @@ class Load:
     reads: float = 0.4
     pause_ms: float = 10
     names: int = 6
+    feed_every_s: float = 0.1
     tag: str = ""
 
 

@@ -74,7 +74,6 @@ class Seat:
     process: subprocess.Popen[bytes] | None = None
     tree: Path = ROOT  # the program it runs: this tree, or another version's
     said_from: int = 0  # where in its log the words of the running process begin
-    bug: str = ""  # of planted.py, in this member alone
     life: int = 1  # of the seat: a lost member is replaced by a new one, which sits here
 
     @property
