@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import click
 import msgspec
 from rich.console import Group
-from rich.live import Live
 from rich.text import Text
 
 from ops.admin.cluster_calls import INVITE_VALID_S
 from ops.admin.cluster_values import ClusterStatus, GroupRow, MemberRow
+from ops.cli import watching
 from ops.cli.cluster_begin import init, join
 from ops.cli.cluster_plans import remove, replace, reseed
 from ops.cli.exits import Exit
@@ -68,29 +67,10 @@ def status(console: Console, watch: bool, every: float, everything: bool, check:
     """
     client = admin()
     if watch:
-        return _watch(console, client.cluster_status, every, everything)
+        return watching.watch(console, lambda: shown(client.cluster_status(), everything), every)
     found = client.cluster_status()
-    console.answer(msgspec.to_builtins(found), render(found, everything))
+    console.answer(*shown(found, everything))
     return verdict(found) if check else Exit.DONE
-
-
-def _watch(console: Console, look: Callable[[], ClusterStatus], every: float, everything: bool) -> int:
-    try:
-        if console.as_json or not console.is_terminal:
-            while True:
-                found = look()
-                console.answer(msgspec.to_builtins(found), render(found, everything))
-                time.sleep(every)
-        with Live(render(look(), everything), console=console.rich, auto_refresh=False) as live:
-            while True:
-                time.sleep(every)
-                try:
-                    live.update(render(look(), everything), refresh=True)
-                except ZaibeiError as exc:
-                    text = f"{exc.trouble.message}\nNothing is known while it does not answer."
-                    live.update(Text(printable(text, keep="\n"), style="red"), refresh=True)
-    except KeyboardInterrupt:
-        return Exit.DONE
 
 
 @cluster.command()
@@ -221,6 +201,10 @@ def verdict(found: ClusterStatus) -> Exit:
     unknown = [member for member in living if member.connected is None]
     blind = [group for group in found.groups if None in (group.quorum, group.moving) or not group.leader]
     return Exit.UNKNOWN if unknown or blind or not found.groups else Exit.DONE
+
+
+def shown(found: ClusterStatus, everything: bool) -> watching.Shown:
+    return msgspec.to_builtins(found), render(found, everything)
 
 
 def render(found: ClusterStatus, everything: bool = False) -> Group:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import click
 import msgspec
 from rich.console import Group
-from rich.live import Live
 from rich.text import Text
 
 from ops.admin.values import Readiness, SourceStatus, Status
+from ops.cli import watching
 from ops.cli.exits import Exit
 from ops.cli.style import Console, admin, styled, table, target_options
 from ops.text import printable
@@ -67,9 +66,9 @@ def status(console: Console, source: str, watch: bool, every: float, check: bool
       zaibei status node-a --check --json
     """
     if watch:
-        return _watch(console, source, every)
+        return watching.watch(console, lambda: _look(source).shown(), every)
     look = _look(source)
-    console.answer(look.document(), look.render())
+    console.answer(*look.shown())
     return verdict(look.status.sources) if check else Exit.DONE
 
 
@@ -85,6 +84,9 @@ class Look:
         if self.readiness is not None:
             document["readiness"] = msgspec.to_builtins(self.readiness)
         return document
+
+    def shown(self) -> watching.Shown:
+        return self.document(), self.render()
 
     def render(self) -> Group:
         if self.readiness is None:
@@ -106,26 +108,6 @@ def _look(source: str) -> Look:
         return Look(dataclasses.replace(found, sources=chosen), client.readiness(source))
     finally:
         client.close()
-
-
-def _watch(console: Console, source: str, every: float) -> int:
-    try:
-        if console.as_json or not console.is_terminal:
-            while True:
-                look = _look(source)
-                console.answer(look.document(), look.render())
-                time.sleep(every)
-        with Live(_look(source).render(), console=console.rich, auto_refresh=False) as live:
-            while True:
-                time.sleep(every)
-                try:
-                    live.update(_look(source).render(), refresh=True)
-                except ZaibeiError as exc:
-                    live.update(
-                        Text(f"{exc.trouble.message}\nNothing is known while it does not answer.", style="red"), refresh=True
-                    )
-    except KeyboardInterrupt:
-        return Exit.DONE
 
 
 def verdict(sources: Sequence[SourceStatus]) -> Exit:

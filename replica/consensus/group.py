@@ -89,6 +89,7 @@ class GroupLog(GroupDuties):
             self._log.restart_at(*plan.restart_at)
         if plan.cut_after is not None:
             self._log.cut_after(plan.cut_after)
+        self._answered_to = self._log.recovered.last if plan.restart_at is None else plan.restart_at[0]
         self._tail = LogTail(self._log, place, membership, self._fetch)
         self._durable = plan.replay_from - 1
         self._new_pump(plan.replay_from - 1)
@@ -256,8 +257,9 @@ class GroupLog(GroupDuties):
         """See Consensus. A clean stop flushes the machine, so that the next start has little to replay. When it returns nothing
         of ours touches the machine any more: it may be closed.
         """
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._commit_timer):
+            if timer is not None:
+                timer.cancel()
         if self._phase in (GroupPhase.REPLAYING, *CHANGING):
             led = self.leader
             self._work()

@@ -94,6 +94,8 @@ class GroupBase(ABC):
         self._read_serial = self.seat.random.getrandbits(62)  # an answer to who we were before must answer no question of now
         self._hard_term = 0
         self._kept_commit = 0
+        self._commit_timer: asyncio.TimerHandle | None = None
+        self._answered_to = 0  # last entry that may have been applied, and answered from, before this start
         self._anew = asyncio.Event()
         self._before_anew = 0  # newest save before the one that `_anew` waits for
 
@@ -135,6 +137,11 @@ class GroupBase(ABC):
         """Of a group that was started."""
         require(self._core is not None, f"group {self._group} was not started")
         return self._core  # type: ignore[return-value]
+
+    @property
+    def caught_up(self) -> bool:
+        """False after a restart until all is applied again that may have been: else an answer may be older than one given."""
+        return self.applied >= self._answered_to
 
     @property
     def membership(self) -> Membership:

@@ -77,20 +77,36 @@ class GroupDuties(GroupKeep):
             meta = duties.snapshot
             self._log.restart_at(meta.index, meta.term)
             self._tail.restart_at(meta.index, meta.membership)
+            self._answered_to = min(self._answered_to, meta.index)
             self._log.keep(KEPT_MEMBERSHIP, encode_membership(meta.index, meta.membership))
         if duties.cut_after is not None:
             self._log.cut_after(duties.cut_after)
             self._tail.cut_after(duties.cut_after)
+            self._answered_to = min(self._answered_to, duties.cut_after)  # what is cut was never committed
         hard = duties.hard
         if hard is not None:
             hard = HardState(hard.term, hard.vote, self._journal.boot)
-        committed = min(self.core.commit, self.core.saved_index)
-        if committed > self._kept_commit:  # with a flush that is due anyway
-            self._kept_commit = committed
-            self._log.keep(KEPT_COMMIT, self._kept_commit.to_bytes(8, "big"))
+        self._keep_commit()  # with a flush that is due anyway
         self._tail.append(duties.entries)
         self._log.append(duties.entries, hard, duties.number)
         self._after.append((duties.number, duties.send_after_save, 0 if hard is None else hard.term))
+
+    def _keep_commit(self) -> None:
+        """What is on record as committed is applied again at once after a restart; the rest waits for a leader."""
+        committed = min(self.core.commit, self.core.saved_index)
+        if committed > self._kept_commit:
+            self._kept_commit = committed
+            self._log.keep(KEPT_COMMIT, committed.to_bytes(8, "big"))
+
+    def _keep_commit_soon(self) -> None:
+        """Where no flush follows that would take it along: the last entries before a pause."""
+        if self._commit_timer is None:
+            self._commit_timer = self._loop.call_later(self._limits.keep_commit_s, self._on_commit_timer)
+
+    def _on_commit_timer(self) -> None:
+        self._commit_timer = None
+        if self._core is not None and self._phase in CHANGING:
+            self._keep_commit()
 
     def _fetch(self, first: int) -> None:
         """Read entries for a member that is further behind than what is in memory."""
@@ -145,6 +161,7 @@ class GroupDuties(GroupKeep):
                     waiting.set_result(membership)
                 self.seat.changed(membership)
         self.core.applied(entries[-1].index)
+        self._keep_commit_soon()
         self._book.committed(entries)
         if self._pump is None:
             return
@@ -275,7 +292,7 @@ class GroupDuties(GroupKeep):
         self._tail.restart_at(meta.index, meta.membership)
         self._log.keep(KEPT_MEMBERSHIP, encode_membership(meta.index, meta.membership))
         await self._save_now(hard, before)
-        self._hard_term = hard.term
+        self._hard_term, self._answered_to = hard.term, meta.index
         self._new_core(hard, meta.index)
         self.core.step(message)
         self._touch()

@@ -30,6 +30,7 @@ class GroupLimits:
         flush_interval_s: the same after this time when anything was applied.
         keep_octets_max: octets the journal may hold of this group before intake is throttled (`journal_keep_bytes`).
         read_again_s: a read barrier asks again after this time; leader_look_s: while no leader is known.
+        keep_commit_s: what is known to be committed is on record after this time, also where nothing else is written.
         stop_drain_s_max: how long `stop` waits for what is in flight.
     """
 
@@ -45,6 +46,7 @@ class GroupLimits:
     keep_octets_max: int = 2 * 1024 * 1024 * 1024
     read_again_s: float = 0.3
     leader_look_s: float = 0.02
+    keep_commit_s: float = 0.2
     stop_drain_s_max: float = 5.0
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 
 from replica.consensus.group import GroupLog
-from replica.consensus.hello import Memory, Promise, Recall, Row, Standing, acknowledged
+from replica.consensus.hello import RIGHTS, Memory, Promise, Recall, Row, Standing, acknowledged
 from replica.consensus.host_limits import HostLimits
 from replica.consensus.host_told import HostTold
 from replica.consensus.host_transfers import HostTransfers
@@ -95,7 +95,9 @@ class GroupHost:
     ) -> None:
         """Take a group on; before its `start`. `octets`: size of its copy, about."""
         require(ident not in self.groups, f"group id {ident} is open already")
-        self.groups[ident] = Hosted(ident, group, files, heard or Heard(), octets, busy_ns=self._now_ns())
+        self.groups[ident] = Hosted(
+            ident, group, files, heard or Heard(), octets, busy_ns=self._now_ns(), added_ns=self._now_ns()
+        )
 
     def started(self, ident: int) -> None:
         """The group's log has started: from now on it takes part as far as its memory of promises allows."""
@@ -125,6 +127,12 @@ class GroupHost:
         """How far we take part; None: not started."""
         hosted = self.groups.get(ident)
         return hosted.recall.standing if hosted is not None and hosted.recall is not None else None
+
+    def answers(self, ident: int) -> bool:
+        """May the copy be answered from? Not where we forgot what we had promised, nor before HostTold.recalls."""
+        hosted, standing = self.groups.get(ident), self.standing(ident)
+        allowed = hosted is not None and standing is not None and RIGHTS[standing].answer
+        return allowed and self._tellings.recalls(hosted, self._now_ns())
 
     # ------------------------------------------------------------------------------------------------------------- time
     def start(self) -> None:

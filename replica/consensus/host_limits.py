@@ -22,6 +22,8 @@ class HostLimits:
             long as the stop took, at most doubt_ms_max.
         keep_ms: how often memory of promises is kept and idle groups are looked at.
         sleep_after_ms: without work a group sleeps.
+        recall_ms_max: a member that was restarted does not answer for so long without a leader while it may have answered from
+            later entries before; then it does, marked degraded.
         promises_share: share of heartbeats that carry the leader's match table.
         journal_keep_octets, behind_ms_max: beyond either a member that is behind gets files, not entries (SEMANTICS 11.4).
         follower_keep_octets: a follower keeps so much of its journal for members that are behind when it comes to lead; what fits
@@ -40,6 +42,7 @@ class HostLimits:
     doubt_ms_max: int = 1_000
     keep_ms: int = 500
     sleep_after_ms: int = 3_000
+    recall_ms_max: int = 10_000
     promises_share: float = 0.05
     journal_keep_octets: int = 2 * 1024 * 1024 * 1024
     behind_ms_max: int = 600_000

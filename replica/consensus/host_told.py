@@ -66,6 +66,15 @@ class HostTold:
             hosted.contacts.led(now_ns - silent_ms * NS_IN_MS)
         return silent_ms
 
+    def recalls(self, hosted: Hosted | None, now_ns: int) -> bool:
+        """No answer here would be older than one given before a restart (SEMANTICS 4: monotonic at each member): all is applied
+        again that may have been. Where no leader tells within `recall_ms_max` what of it is committed, an older answer, marked
+        degraded, is better than none."""
+        if hosted is None:
+            return False
+        waited_ms = (now_ns - hosted.added_ns) // NS_IN_MS
+        return hosted.log.caught_up or min(waited_ms, self.silent_ms(hosted, now_ns)) >= self._limits.recall_ms_max
+
     def tell(self, groups: Iterable[Hosted], now_ns: int) -> None:
         """How our groups' logs stand and what they hear of their sources, for all members; of sleeping groups less often."""
         self._turn += 1

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from replica.consensus.group import GroupLog
-from replica.consensus.hello import RIGHTS
 from replica.consensus.hosted import Heard
 from replica.consensus.raft.membership import Membership
 from replica.consensus.seat import GroupSeat
@@ -66,6 +65,5 @@ class Placed:
         return self.side.host.silent_ms(self.ident)
 
     def answers(self) -> bool:
-        """False: this member forgot what it had promised in this group."""
-        standing = self.side.host.standing(self.ident)
-        return standing is not None and RIGHTS[standing].answer
+        """See GroupHost."""
+        return self.side.host.answers(self.ident)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -207,14 +206,12 @@ def test_a_folder_nobody_may_write() -> None:
 
 
 def test_too_few_open_files_is_words(tmp_path: Path) -> None:
-    def lower() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
-
-    code, errors = subprocess_up("--data", str(tmp_path / "d"), preexec=lower)
+    lowered = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300)); from ops.cli.main import main; main()"
+    code, errors = subprocess_up("--data", str(tmp_path / "d"), by=("-c", lowered))
     assert code == 2 and "allows 300 open files" in errors and "LimitNOFILE" in errors and "Traceback" not in errors
 
 
-def subprocess_up(*words: str, preexec: Any = None) -> tuple[int, str]:
-    command = [sys.executable, "-m", "ops.cli.main", "up", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, preexec_fn=preexec)
+def subprocess_up(*words: str, by: tuple[str, str] = ("-m", "ops.cli.main")) -> tuple[int, str]:
+    command = [sys.executable, *by, "up", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stderr
