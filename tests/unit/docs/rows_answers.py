@@ -61,6 +61,13 @@ ANSWERS = [
         "tests/unit/consensus/test_host_told.py::test_a_table_is_as_old_as_the_beat_it_echoes",
         Plant("replica.consensus.host_told:HostTold.take", "hosted.heard.told(head, left_ns", "hosted.heard.told(head, now_ns"),
     ),
+    Row(
+        "4",
+        "a restarted member waits until it stands where it stood",
+        "a client told by one member what is older than what that member told it before",
+        "tests/unit/consensus/test_host_answers.py::test_it_waits_for_a_leader_where_its_last_entries_are_not_known_to_be_committed",
+        Plant("replica.consensus.host_told:HostTold.recalls", "return hosted.log.caught_up or", "return True or"),
+    ),
 ]
 
 TAKEOVER = [
