@@ -148,7 +148,8 @@ class RegistrationClient:
         return await self.put(identifier, [HandleValue(1, kind, data)], was.unchanged)
 
     async def put_many(self, changes: Sequence[Put], *, at_once: int = 1_000) -> list[Done]:
-        """Many changes over one stream, in the order given; one that was refused definitely is not repeated here.
+        """Many changes over one stream, in the order given; one that was refused definitely is not repeated here. Where another
+        member leads, or the stream was lost, the next call goes elsewhere.
 
         Args:
             at_once: changes a message.
@@ -165,12 +166,17 @@ class RegistrationClient:
                 yield registration_pb2.PutManyRequest(changes=[_change_wire(number, one) for number, one in part])
 
         lost = Trouble(Code.UNKNOWN, "the stream ended without an outcome", definite=False)
+        elsewhere, leaders = False, list[str]()
         try:
             async for response in self._stub(address).PutMany(messages()):
                 for result in response.results:
-                    done[result.number] = _result(result)
+                    done[result.number] = one = _result(result)
+                    if one.trouble is not None and one.trouble.code is Code.NOT_LEADER:
+                        elsewhere, leaders = True, leaders or [*result.refusal.leaders]
         except grpc.aio.AioRpcError as exc:
-            lost = Trouble(Code.UNKNOWN, _failed(exc, address).trouble.message, definite=False)
+            lost, elsewhere = Trouble(Code.UNKNOWN, _failed(exc, address).trouble.message, definite=False), True
+        if elsewhere and not self._led(leaders):
+            self._at += 1
         return [one or Done(None, trouble=lost) for one in done]
 
     async def _change(self, call: Callable[[Any, float], Awaitable[Any]]) -> Done:

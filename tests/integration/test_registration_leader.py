@@ -95,6 +95,31 @@ async def test_without_a_name_the_next_member_is_asked(tmp_path: Path, tenant: I
             assert (await client.put(f"{PREFIX}/A", url("a"))).ok
 
 
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_stream_of_changes_goes_where_the_leader_is(tmp_path: Path, tenant: Identity, named: bool) -> None:
+    async with seat(tmp_path, "m1", tenant) as follower, seat(tmp_path, "m2", tenant) as leader:
+        follower.group.leader = False
+        follower.group.elsewhere = (leader.address,) if named else ()
+        addresses = [follower.address] if named else None
+        async with client_of(tenant, follower, leader, addresses=addresses) as client:
+            rows = [Put(f"{PREFIX}/{name}", url("a")) for name in "ABC"]
+            assert [code_of(one) for one in await client.put_many(rows)] == [Code.NOT_LEADER] * 3
+            assert [one.ok for one in await client.put_many(rows)] == [True] * 3
+        assert len(leader.group.content.records) == 3
+
+
+async def test_a_stream_that_was_lost_is_sent_elsewhere(tmp_path: Path, tenant: Identity) -> None:
+    async with seat(tmp_path, "m2", tenant) as leader, seat(tmp_path, "m1", tenant, at_once=False) as gone:
+        async with client_of(tenant, gone, leader) as client:
+            putting = asyncio.create_task(client.put_many([Put(f"{PREFIX}/A", url("a"))]))
+            async with asyncio.timeout(30):
+                while not gone.group.pending:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await gone.port.stop()
+            assert (await putting)[0].ok is None
+            assert (await client.put_many([Put(f"{PREFIX}/A", url("a"))]))[0].ok
+
+
 async def test_a_member_that_is_gone_is_passed_over(tmp_path: Path, tenant: Identity) -> None:
     async with seat(tmp_path, "m2", tenant) as leader:
         async with seat(tmp_path, "m1", tenant) as gone:
