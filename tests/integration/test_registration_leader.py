@@ -109,15 +109,18 @@ async def test_a_stream_of_changes_goes_where_the_leader_is(tmp_path: Path, tena
 
 
 async def test_a_stream_that_was_lost_is_sent_elsewhere(tmp_path: Path, tenant: Identity) -> None:
-    async with seat(tmp_path, "m2", tenant) as leader, seat(tmp_path, "m1", tenant, at_once=False) as gone:
-        async with client_of(tenant, gone, leader) as client:
-            putting = asyncio.create_task(client.put_many([Put(f"{PREFIX}/A", url("a"))]))
-            async with asyncio.timeout(30):
-                while not gone.group.pending:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
-            await gone.port.stop()
-            assert (await putting)[0].ok is None
-            assert (await client.put_many([Put(f"{PREFIX}/A", url("a"))]))[0].ok
+    async with (
+        seat(tmp_path, "m2", tenant) as leader,
+        seat(tmp_path, "m1", tenant, at_once=False) as gone,
+        client_of(tenant, gone, leader) as client,
+    ):
+        putting = asyncio.create_task(client.put_many([Put(f"{PREFIX}/A", url("a"))]))
+        async with asyncio.timeout(30):
+            while not gone.group.pending:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await gone.port.stop()
+        assert (await putting)[0].ok is None
+        assert (await client.put_many([Put(f"{PREFIX}/A", url("a"))]))[0].ok
 
 
 async def test_a_member_that_is_gone_is_passed_over(tmp_path: Path, tenant: Identity) -> None:
