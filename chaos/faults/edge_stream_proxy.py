@@ -98,6 +98,10 @@ class StreamProxy:
         for pair in list(self._pairs):
             self._end(pair, reset=True)
 
+    def turn(self, target: Sequence[Address]) -> None:
+        """Callers from now on are connected to another target."""
+        self._target = tuple(target)
+
     # ------------------------------------------------------------------------------------------------------------ faults
 
     def rule(self, way: Way) -> StreamRule:

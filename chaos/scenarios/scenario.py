@@ -34,6 +34,7 @@ class Act(StrEnum):
     SNAPSHOT_INTERRUPTED = "a snapshot is interrupted at every chunk"  # by cut links, and SIGKILLs of either side
     INCIDENT_DURING_DRILL = "nodes die while a drill runs beside them"  # the drill's own stage is not theirs
     TWO_PUBLISH = "two nodes publish the same registry and differ"  # one of them began from an image of the other
+    WITHDRAWS_FOR_GOOD = "a node is switched over and ends for good; another provider's takes its place"
     SWITCHED_OVER = "a living node is switched over, and back"  # by two people, while a registrar registers all the time
 
 
@@ -80,6 +81,7 @@ class Plant(StrEnum):
     INTERRUPTED_BLOCKS = "what an interrupted load left is never cleared away"
     INCIDENT_UNSEEN = "a drill does not look at what is real beside it"
     OTHER_CHAIN_ACCEPTED = "another chain at our position is loaded over as if it were a gap"
+    HANDED_UNCOMPARED = "an epoch is handed over wherever the other side stands, and nothing is compared"
     DRAIN_UNASKED = "a switchover closes the epoch where we stand, without the source's word"
 
 

@@ -57,7 +57,7 @@ from replica.model.batch import OP_DELETE, Batch, Change
 from replica.model.edge_collector import settle
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.values import HandleValue, decode_record, encode_record
-from replica.model.identifier import Identifier, key_text
+from replica.model.identifier import DOCUMENT, Identifier, key_text
 from replica.v1 import source_pb2
 
 COMMIT_NAMES_MAX = 500
@@ -195,7 +195,7 @@ class RegistryNode:
             self._following.start()
 
     def _take(self, changes: Sequence[Change]) -> None:
-        told = list(map(told_by, changes))
+        told = [told_by(change) for change in changes if change.key[:1] != DOCUMENT]  # those lie in the agent's copy alone
         self._store.add([{"name": name, "text": text} for name, text in told])
         for name, text in told:
             self._keep(name, text)

@@ -14,6 +14,7 @@ from ops.cli.exits import Exit
 from ops.cli.style import Console, admin, pairs, styled, table, target_options
 from ops.cli.tenant_files import export, import_
 from ops.cli.tenant_leaving import graduate
+from ops.cli.tenant_transfer import transfer
 from replica.model.position import Position
 
 R = TypeVar("R")
@@ -37,12 +38,14 @@ def tenant() -> None:
       zaibei tenant suspend region-9 --why "unpaid"            prints a plan and its token
       zaibei tenant import names.csv --dry-run
       zaibei tenant graduate region-9                          to a node of its own: a plan and its token
+      zaibei tenant transfer node-a                            adopted, and to another provider's node: the same
     """
 
 
 tenant.add_command(import_)
 tenant.add_command(export)
 tenant.add_command(graduate)
+tenant.add_command(transfer)
 
 
 def acting(function: Callable[..., R]) -> Callable[..., R]:

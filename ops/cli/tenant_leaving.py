@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from replica.model.progress import Progress
 LOOK_S = 0.5
 POLICY = "hold-for-person"  # a node that begins has written nothing, so nothing is ever decided by it
 WAY = ("RETURN_REQUESTED", "CATCHING_UP", "FROZEN", "SOURCE_EQUAL", "HANDED_BACK", "ACCEPTED", "OBSERVED", "NORMAL")
-ORDERED = ("NORMAL", "RETURN_REQUESTED", "CATCHING_UP", "FROZEN", "SOURCE_EQUAL")  # a new leader has to be told again
+UNDER_WAY = ("RETURN_REQUESTED", "CATCHING_UP", "FROZEN", "SOURCE_EQUAL")  # a new leader has to be told again
 SHOWN = {
     "RETURN_REQUESTED": "waits for the node",
     "CATCHING_UP": "the node copies what is here",
@@ -25,6 +26,22 @@ SHOWN = {
     "ACCEPTED": "the node took its epoch and is looked at",
     "OBSERVED": "the node registers",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A way of leaving us. command: as typed; word: for it; home: where failures lead back to; ends: how its end is told."""
+
+    command: str
+    word: str
+    home: str
+    ends: str
+
+    def stays(self, row: Row) -> bool:
+        return bool(row["stage"] == self.home and (row["lives_here"] or self.home != "NORMAL"))
+
+
+GRADUATION = Leaving("graduate", "graduation", "NORMAL", "registers at its own node")
 
 
 @click.command()
@@ -53,52 +70,65 @@ def graduate(console: Console, name: str, token: str, abort: bool, reason: str, 
       zaibei tenant graduate region-9 --plan 0123456789abcdef
       zaibei tenant graduate region-9 --abort
     """
+    return leave(console, GRADUATION, name, token, reason, timeout_s, abort=abort)
+
+
+def leave(console: Console, way: Leaving, name: str, token: str, reason: str, timeout_s: float, *, abort: bool) -> int:
+    """Look, or do what was planned and show each step to the end; the exit code."""
     member: FailbackAdmin = admin()
     wish = "abort" if abort else "return"
     if not token:
-        return _shown(console, member.failback_plan(name, wish, POLICY, {}), name, abort)
+        return _shown(console, way, member.failback_plan(name, wish, POLICY, {}), name, abort)
     [row] = member.failback_status(name)
-    if abort or (row["stage"] in ORDERED and not _left(row)):
+    if abort or (row["stage"] in (way.home, *UNDER_WAY) and not _left(row)):
         row = member.failback_run(name, wish, POLICY, {}, token, reason)
-    return _watched(console, member, row, token, reason, time.monotonic() + timeout_s, abort=abort)
+    return _watched(console, way, member, row, token, reason, time.monotonic() + timeout_s, abort=abort)
 
 
 def _left(row: Row) -> bool:
     return row["stage"] == "NORMAL" and not row["lives_here"]
 
 
-def _shown(console: Console, plan: Row, name: str, abort: bool) -> int:
-    run_it = f"Next: zaibei tenant graduate {name}{' --abort' if abort else ''} --plan {plan['token']}"
+def _shown(console: Console, way: Leaving, plan: Row, name: str, abort: bool) -> int:
+    run_it = f"Next: zaibei tenant {way.command} {name}{' --abort' if abort else ''} --plan {plan['token']}"
     step = f"refused: {plan['refusal']}" if plan["refusal"] else run_it
     console.answer({"plan": dict(plan)}, plan["text"].rstrip("\n"), *(f"! {one}" for one in plan["warnings"]), step)
     return Exit.REFUSED if plan["refusal"] else Exit.DONE
 
 
 def _watched(
-    console: Console, member: FailbackAdmin, row: dict[str, Any], token: str, reason: str, until_s: float, *, abort: bool
+    console: Console,
+    way: Leaving,
+    member: FailbackAdmin,
+    row: dict[str, Any],
+    token: str,
+    reason: str,
+    until_s: float,
+    *,
+    abort: bool,
 ) -> int:
     name, said = row["source"], ""
     with console.progress() as report:
-        while not (_left(row) if not abort else row["stage"] == "NORMAL" and row["lives_here"]):
+        while not (way.stays(row) if abort else _left(row)):
             if not abort and row["stage"] in SHOWN:
-                report(Progress(f"graduation of {name}", WAY.index(row["stage"]) + 1, len(WAY), "steps"))
+                report(Progress(f"{way.word} of {name}", WAY.index(row["stage"]) + 1, len(WAY), "steps"))
             waiting = str([*row["alarms"], row["trouble"], row["failure"], SHOWN.get(row["stage"], row["shown"])][0]) or "begins"
             if waiting != said:
                 console.say(f"{row['stage'].lower()}: {waiting}")
                 said = waiting
             given_up = any("was given up" in alarm for alarm in row["alarms"]) or (
-                row["stage"] == "NORMAL" and not row["ordered"]
+                row["stage"] == way.home and not row["ordered"]
             )
             if not abort and given_up:
-                console.answer({"graduation": row}, f"given up, {name} lives here as before: {row['failure'] or row['reason']}")
+                console.answer({way.word: row}, f"given up, {name} lives here as before: {row['failure'] or row['reason']}")
                 return Exit.FAILED
             if time.monotonic() > until_s:
-                console.answer({"graduation": row}, f"still {row['stage'].lower()}: {waiting}. Run it again to go on watching.")
+                console.answer({way.word: row}, f"still {row['stage'].lower()}: {waiting}. Run it again to go on watching.")
                 return Exit.UNREACHABLE
             time.sleep(LOOK_S)
             [row] = member.failback_status(name)
-            if not abort and not row["ordered"] and row["stage"] in ORDERED[1:]:  # a new leader knows the stage, not the order
+            if not abort and not row["ordered"] and row["stage"] in UNDER_WAY:  # a new leader knows the stage, not the order
                 row = member.failback_run(name, "return", POLICY, {}, token, reason)
-    kept = "zaibei tenant graduate may be run another day" if abort else "we go on as its copy. Next: zaibei source list"
-    console.answer({"graduation": row}, f"{name} {'lives here as before' if abort else 'registers at its own node'}: {kept}")
+    kept = f"zaibei tenant {way.command} may be run another day" if abort else "we go on as its copy. Next: zaibei source list"
+    console.answer({way.word: row}, f"{name} {'lives here as before' if abort else way.ends}: {kept}")
     return Exit.DONE

@@ -24,7 +24,7 @@ from chaos.standin.tally import last_answer_ns
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Question, Reply, Server
 from ops.admin.values import SourceStatus
-from ops.drills import deceiving, flooding, forging, incident, loading, returning, switching, top_level, twin
+from ops.drills import deceiving, flooding, forging, incident, loading, returning, switching, top_level, twin, withdrawing
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.edge_stage_files import HOST
 from ops.drills.stage import Stage
@@ -68,6 +68,7 @@ class Acts:
             **switching.acts_of(self),
             **top_level.acts_of(self),
             **twin.acts_of(self),
+            **withdrawing.acts_of(self),
         }
 
     def on(self, step: Step) -> AbstractAsyncContextManager[None]:

@@ -178,6 +178,22 @@ def drain_unasked() -> None:
     plant(Draining, "next", lambda _draining, state, *_: Close(ContentDigest(state.position, 0, 0)))
 
 
+def handed_uncompared() -> None:
+    from replica.model import ladder_rules
+    from replica.model.ladder import Stage
+    from replica.takeover.failback import Failback
+
+    frozen = Failback._frozen
+
+    def handed(failback: Any, world: Any) -> Any:
+        equal = world.state.ladder.stage is Stage.SOURCE_EQUAL
+        return frozen(failback, world) if equal else (failback._move(world, Stage.SOURCE_EQUAL, "planted"),)
+
+    plant(Failback, "_near", lambda failback, world: (failback._move(world, Stage.FROZEN, "planted"),))
+    plant(Failback, "_frozen", handed)
+    ladder_rules._STAGES[Stage.SOURCE_EQUAL] = ladder_rules._STAGES[Stage.FROZEN]
+
+
 def all_answered() -> None:
     from hosting.guard.guard import Guard
 
@@ -203,6 +219,7 @@ PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.OTHER_CHAIN_ACCEPTED: other_chain_accepted,
     Plant.DRAIN_UNASKED: drain_unasked,
     Plant.ALL_ANSWERED: all_answered,
+    Plant.HANDED_UNCOMPARED: handed_uncompared,
 }
 BY_CONFIGURATION = (Plant.NEVER_TAKES_OVER,)  # a rule that the member's own file turns off
 

@@ -87,8 +87,8 @@ class Returning:
         self.epoch = Position.parse((await self.stage.rows())[self.source].position).epoch
         what = "changes that its slow feed had not carried" if self.behind else "writes of its own while it was cut off"
         async with Fault(f"the node dies with {what}", self._die, self._revive, self.acts.log):
-            await self._take_over()
-            await self._register()
+            await self.take_over()
+            await self.register()
             yield
         await self._return()
         await self._look_at_both()
@@ -117,7 +117,7 @@ class Returning:
         self.acts.outside.source_lost = self.unheld  # while it is away: they return with it
         self.acts.outside.source_lost_ms = (time.monotonic_ns() - since_ns) // 1_000_000
 
-    async def _take_over(self) -> None:
+    async def take_over(self) -> None:
         """As two people do it: plan, sign, sign, run; where the copy is behind, refused first."""
         stage, member = self.stage, self.stage.member_words()
         loss = list[str]()
@@ -154,7 +154,7 @@ class Returning:
         held = code == 0 and said[-1:] == [accepted]
         self.acts.fact("what was accepted is recorded", held, f"losses accepted, by the audit: {said}")
 
-    async def _register(self) -> None:
+    async def register(self) -> None:
         """Our own registrar's command; what it says is done is a promise as a receipt is."""
         stage, prefix = self.stage, self.stage.prefix_of[self.source]
         for number in range(OURS_FIRST, OURS_FIRST + OURS):

@@ -31,6 +31,7 @@ from ops.drills.registering_cluster import RegisteringCluster
 from ops.drills.registering_stage import RegisteringStage
 from ops.drills.stage import Stage
 from ops.drills.top_stage import TopStage
+from ops.drills.transfer_stage import TransferStage
 from replica.model.errors import ZaibeiError
 
 COPIED_S_MAX = 90.0
@@ -172,6 +173,8 @@ def stage_of(scenario: Scenario) -> type[Stage]:
     """What a scenario is played on."""
     if scenario.members > 1:
         return ClusterStage if scenario.fence is None else RegisteringCluster
+    if scenario.fence is not None and scenario.by_ca:
+        return TransferStage
     if scenario.fence is not None:
         return RegisteringStage
     if scenario.top_level:

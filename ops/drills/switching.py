@@ -50,7 +50,7 @@ async def _switched_over(acts: Acts) -> AsyncIterator[None]:
 
         async with Fault("a living node is switched over", begin, nothing, acts.log):
             yield
-            await _published(stage, source)
+            await published(stage, source)
         began_ns = time.monotonic_ns()
         await stage.ask(do="follow", node=source)
         await Returning(acts).give_back(BACK_S_MAX)
@@ -67,6 +67,19 @@ async def _switched_over(acts: Acts) -> AsyncIterator[None]:
 
 async def _switch(acts: Acts, stage: RegisteringStage, source: str, registrar: Registrar) -> None:
     """As two people do it. Raises ZaibeiError(REFUSED)."""
+    code, told, began_ns = await switched(stage, source)
+    row = await stage.ladder(source)
+    held = not code and row["stage"] == Rung.SERVING.name and sorted(row["approvals"]) == sorted(PEOPLE)
+    pause = told.get("write_pause_ms")
+    said = f"exit {code}, stands at {row['stage']}, approved by {row['approvals']}; it tells a pause of {pause} ms"
+    acts.fact("switched over by two people", held and bool(told.get("switchover")), said)
+    with suppress(TimeoutError):
+        await _until(lambda: registrar.count(HERE) > 0, "")
+    _pause(acts, registrar, "the write pause", began_ns, PAUSE_MS)
+
+
+async def switched(stage: RegisteringStage, source: str) -> tuple[int, dict[str, Any], int]:
+    """Plan, two signatures, run: its exit code, what it said, and when it began. Raises ZaibeiError(REFUSED)."""
     member = stage.member_words()
     code, told = await stage.zaibei("takeover", "plan", source, "--switchover", *member)
     if code:
@@ -78,14 +91,7 @@ async def _switch(acts: Acts, stage: RegisteringStage, source: str, registrar: R
     began_ns = time.monotonic_ns()
     run = ["takeover", "run", source, "--registration", "--plan", token, "--reason", REASON]
     code, told = await stage.zaibei(*run, *member)
-    row = await stage.ladder(source)
-    held = not code and row["stage"] == Rung.SERVING.name and sorted(row["approvals"]) == sorted(PEOPLE)
-    pause = told.get("write_pause_ms")
-    said = f"exit {code}, stands at {row['stage']}, approved by {row['approvals']}; it tells a pause of {pause} ms"
-    acts.fact("switched over by two people", held and bool(told.get("switchover")), said)
-    with suppress(TimeoutError):
-        await _until(lambda: registrar.count(HERE) > 0, "")
-    _pause(acts, registrar, "the write pause", began_ns, PAUSE_MS)
+    return code, told, began_ns
 
 
 def _pause(acts: Acts, registrar: Registrar, name: str, since_ns: int, most_ms: int) -> None:
@@ -103,7 +109,7 @@ async def _found_at_once(acts: Acts, registrar: Registrar) -> None:
     acts.fact("found at once", not wrong if names else None, f"{len(wrong)} of {len(names)} are not answered here, {wrong[:3]}")
 
 
-async def _published(stage: RegisteringStage, source: str) -> None:
+async def published(stage: RegisteringStage, source: str) -> None:
     """Recursive nodes have our site: from here on the node might be switched off. Raises TimeoutError."""
 
     async with asyncio.timeout(REACHED_S_MAX):

@@ -43,7 +43,8 @@ def test_every_act_is_played_and_every_act_is_in_a_scenario() -> None:
 
 
 def test_who_takes_over_registrations_has_a_stage_for_it() -> None:
-    fenced = {Act.PROBES_BLOCKED, Act.SWITCHED_OVER}  # only a fenced source is taken over by itself, or switched over
+    # Only a fenced source is taken over by itself, or switched over.
+    fenced = {Act.PROBES_BLOCKED, Act.SWITCHED_OVER, Act.WITHDRAWS_FOR_GOOD}
     needing = {Act.RETURNS_WITH_WRITES, Act.RETURN_INTERRUPTED, Act.TAKEN_OVER_BEHIND, Act.ZONE_OFF_IN_RETURN} | fenced
     for one in SCENARIOS:
         acts = {step.act for step in one.steps}
