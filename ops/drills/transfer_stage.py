@@ -13,8 +13,8 @@ from chaos.scenarios.scenario import Fence
 from chaos.standin.edge_serve import Ports
 from chaos.standin.secondary import own_site
 from ops.drills.certified_stage import CertifiedStage
+from ops.drills.edge_stage_files import HOST, SITE_TTL_S
 from ops.drills.registering_stage import REGISTRAR, RegisteringStage
-from ops.drills.stage import HOST, SITE_TTL_S
 from ops.pki.edge_folder import ROOT_FILE
 from ops.pki.edge_own import issue_into
 from replica.model.trust import Claims, Role
