@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from replica.model.node import Endpoint
-from replica.takeover.edge_probe import LATE_MAX, PacedProbe
+from replica.takeover.edge_probe import ANSWERED_KEPT, LATE_MAX, PacedProbe
 
 SOON_S = 30.0
 
@@ -43,6 +43,60 @@ async def test_an_answer_that_came_too_late_makes_the_next_limit_longer() -> Non
     line.lets.clear()
     asyncio.get_running_loop().call_later(0.15, line.lets.set)  # as late as before: it lives
     assert await probe((), "88.118")
+
+
+async def answered(probe: PacedProbe) -> None:
+    async with asyncio.timeout(SOON_S):
+        while not probe._took_s:  # noqa: ASYNC110 - no event tells of an answer that nobody waits for any more
+            await asyncio.sleep(0)
+
+
+async def ended(probe: PacedProbe) -> None:
+    """Until it has looked again."""
+    for _ in range(int(SOON_S / 0.01)):
+        if probe._again is not None and probe._again.done():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not look again")
+
+
+async def test_after_a_slow_answer_it_looks_again_at_once_and_forgets_what_was_a_busy_moment() -> None:
+    line = Line()
+    line.lets = asyncio.Event()
+    line.lets.set()
+    probe = PacedProbe(line, limit_s=SOON_S / 3, slow_s=SOON_S)
+    probe._took_s.append(SOON_S / 4)
+    assert probe.limit_s == SOON_S / 2
+    assert await probe((), "88.118")
+    await ended(probe)
+    assert line.limits_s == [SOON_S] * (1 + ANSWERED_KEPT), "so often, and no more"
+    assert probe.limit_s == SOON_S / 3
+
+
+async def test_at_a_line_that_is_slow_nothing_is_forgotten() -> None:
+    asked = list[float]()
+
+    async def slow(endpoints: Sequence[Endpoint], prefix: str, *, limit_s: float) -> bool:
+        asked.append(limit_s)
+        await asyncio.sleep(0.1)
+        return True
+
+    probe = PacedProbe(slow, limit_s=0.05, slow_s=SOON_S)
+    await probe((), "88.118")
+    await ended(probe)
+    assert len(asked) == 2 and probe.limit_s >= 0.2
+
+
+async def test_who_falls_silent_is_not_looked_at_again() -> None:
+    line = Line()
+    line.lets = asyncio.Event()
+    probe = PacedProbe(line, limit_s=0.05, slow_s=0.5)
+    assert not await probe((), "88.118")
+    line.lets.set()
+    await answered(probe)
+    line.lets = None
+    await ended(probe)
+    assert len(line.limits_s) == 2
 
 
 async def test_who_is_silent_on_a_fast_line_has_failed_within_the_short_limit() -> None:
