@@ -149,13 +149,17 @@ class SourceCopy:
                 shadow_prefix=member.shadow_prefix,
                 identity_ends_s=lambda: ends_s_of(member.identity.latest().certificate_pem),
                 ladder=self._ladder(),
+                registration_probe=PacedProbe(),
             ),
             member.publishers,
-            PacedProbe(),
+            PacedProbe(late=self._answered_late),
             around.takeover_metrics,
             on_broken=around.on_broken,
         )
         self.failback = failback_of(self, settings.name, member.data)
+
+    def _answered_late(self) -> None:
+        self.runner.answered_late()
 
     def _ladder(self) -> LadderSettings | None:
         """How its registrations may be taken over; None: they may not."""

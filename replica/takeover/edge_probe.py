@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from replica.model.handle.codes import ENVELOPE_OCTETS, MESSAGE_OCTETS_MAX, EnvelopeFlag, OpCode
@@ -65,8 +65,8 @@ class PacedProbe:
     """`probe` for one source, with a limit that its line allows: a node at the end of a slow line must not look dead.
 
     A probe counts as failed after PROBE_S_MAX, or SLOW_TIMES the slowest answer of late where that is longer; it goes on all the
-    same up to SLOW_S_MAX, and an answer that comes then is what the next limit is made of. Peace-time probes do that; a line
-    that is fast has the short limit, and a death is seen as soon as ever.
+    same up to SLOW_S_MAX, and an answer that comes then is told (`late`): it is a sign of life, and what the next limit is made
+    of. Peace-time probes do that; a line that is fast has the short limit, and a death is seen as soon as ever.
 
     What looked like a slow line may have been a busy moment of its host. While the limit is longer than PROBE_S_MAX, an answer is
     followed by up to ANSWERED_KEPT more probes at once: if all are answered as fast as on a fast line, the slow one is forgotten,
@@ -74,8 +74,15 @@ class PacedProbe:
     ends that: at a slow line nothing is forgotten.
     """
 
-    def __init__(self, asks: Probe = probe, *, limit_s: float = PROBE_S_MAX, slow_s: float = SLOW_S_MAX) -> None:
-        self._asks, self._limit_s, self._slow_s = asks, limit_s, slow_s
+    def __init__(
+        self,
+        asks: Probe = probe,
+        *,
+        late: Callable[[], None] = lambda: None,
+        limit_s: float = PROBE_S_MAX,
+        slow_s: float = SLOW_S_MAX,
+    ) -> None:
+        self._asks, self._tell_late, self._limit_s, self._slow_s = asks, late, limit_s, slow_s
         self._took_s: deque[float] = deque(maxlen=ANSWERED_KEPT)
         self._late: set[asyncio.Task[bool]] = set()
         self._again: asyncio.Task[None] | None = None
@@ -91,7 +98,13 @@ class PacedProbe:
         self._late.add(task)
         task.add_done_callback(self._late.discard)
         done, _ = await asyncio.wait([task], timeout=self.limit_s)
+        if not done:
+            task.add_done_callback(self._ended_late)
         return bool(done) and task.result()
+
+    def _ended_late(self, task: asyncio.Task[bool]) -> None:
+        if not task.cancelled() and task.exception() is None and task.result():
+            self._tell_late()
 
     async def _answered(self, endpoints: Sequence[Endpoint], prefix: str) -> bool:
         took_s = await self._timed(endpoints, prefix)

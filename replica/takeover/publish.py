@@ -105,6 +105,11 @@ class Standing:
         """This very publication, or the same at a higher serial, was confirmed."""
         return self.confirmed and self.serial >= publication.serial and self.withdrawn == publication.withdrawn
 
+    def view(self, adapter: str, prefix: str) -> dict[str, object]:
+        """For `takeover status --json`."""
+        known = {"confirmed": self.confirmed, "serial": self.serial, "detail": self.detail}
+        return {"adapter": adapter, "prefix": prefix, **known}
+
     def failed(self, detail: str, now_ns: int) -> Standing:
         """After one more failure: waits twice as long, at most RETRY_NS_MAX."""
         wait = min(RETRY_FIRST_NS << min(self.failures, 10), RETRY_NS_MAX)

@@ -103,6 +103,15 @@ async def test_answered_probes_keep_a_silent_source_in_place(rig: Rig) -> None:
     assert rig.source.entries == []
 
 
+async def test_answers_that_come_late_keep_a_source_on_a_slow_line_in_place(rig: Rig) -> None:
+    rig.node.alive, rig.source.age = False, None
+    for _ in range(6):
+        await asyncio.sleep(0.2)
+        rig.runner.answered_late()
+    assert rig.node.probes and rig.source.entries == []
+    await rig.until(Phase.PUBLISHED)  # nothing comes any more
+
+
 async def test_a_silent_source_nobody_can_probe_is_not_taken_over(rig: Rig) -> None:
     rig.source.where = ()  # it never described itself to this process, and none is configured
     rig.node.alive, rig.source.age = False, None

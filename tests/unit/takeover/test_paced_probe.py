@@ -31,14 +31,17 @@ class Line:
 async def test_an_answer_that_came_too_late_makes_the_next_limit_longer() -> None:
     line = Line()
     line.lets = asyncio.Event()
-    probe = PacedProbe(line, limit_s=0.05, slow_s=SOON_S)
+    told = list[str]()
+    probe = PacedProbe(line, late=lambda: told.append("it lives"), limit_s=0.05, slow_s=SOON_S)
     assert not await probe((), "88.118") and probe.limit_s == 0.05
     await asyncio.sleep(0.1)
+    assert not told
     line.lets.set()  # the answer to that very probe, after more than 150 ms
     for _ in range(int(SOON_S / 0.01)):
         if probe.limit_s > 0.05:
             break
         await asyncio.sleep(0.01)
+    assert told == ["it lives"]
     assert 0.3 <= probe.limit_s <= SOON_S and line.limits_s == [SOON_S]
     line.lets.clear()
     asyncio.get_running_loop().call_later(0.15, line.lets.set)  # as late as before: it lives
