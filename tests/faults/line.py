@@ -1,0 +1,76 @@
+"""The line of a source is slow and loses much, and then passes nothing of its feed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from chaos.rigs.frames import FrameRule
+from tests.faults.acts import Stage
+from tests.faults.cluster import Cluster
+from tests.faults.feeding import RPO_S
+from tests.faults.wires import equal_everywhere, parts, with_home
+
+LOOK_EVERY_S = 0.25
+LAG_S_MAX = 8.0  # of any copy while the source's line is bad: TCP itself repeats what was lost twice after 4 s
+KNOWN_SHARE_MIN = 0.2  # of looks at which a member must know its lag; else it says UNKNOWN after 2 s without a beat, as it should
+HELD_BEHIND = 5  # commits beyond those of RPO_S that may return while nothing is receipted: those on their way
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """All between the source and members is late or lost; nobody takes over, lag stays bounded. `dumb_s`: then for so long
+    nothing of its feed passes, while its beats and its own site do: its registry has to wait."""
+
+    rule: FrameRule
+    for_s: float
+    dumb_s: float
+    feed_every_s: float
+
+    @asynccontextmanager
+    async def on(self, stage: Stage) -> AsyncIterator[None]:
+        cluster, lab = parts(stage)
+        feeding = cluster.feeding
+        rule, pairs, before = replace(self.rule, ports=feeding.ports()), with_home(cluster), lab.counts()
+        async with lab.ruled(pairs, rule, f"source's line {self.rule}"):
+            looks = asyncio.create_task(self._watch(stage, cluster))
+            await asyncio.sleep(self.for_s)
+            await looks
+            feeds = tuple(seat.ports["feed"] for seat in cluster.seats.values())
+            begun = feeding.begun
+            async with lab.ruled(pairs, FrameRule(ports=feeds, lost=1), "source's feed is cut"):
+                await asyncio.sleep(self.dumb_s)
+                pressed, held = feeding.begun - begun, feeding.without_receipt
+            stage.facts["held back"] = f"{held} commits of {pressed} went on without a receipt"
+            if pressed < self.dumb_s / self.feed_every_s / 2:
+                stage.unsure.append(f"only {pressed} commits were tried while nothing could be receipted")
+            if held > (RPO_S + self.rule.delay_ms / 500) / self.feed_every_s + HELD_BEHIND:
+                stage.unmet.append(f"{held} commits went on while nothing was receipted: the source was not held back")
+            yield
+        stage.facts["packets lost"] = lab.counts()["lost"] - before["lost"]
+        await equal_everywhere(stage, cluster)
+
+    async def _watch(self, stage: Stage, cluster: Cluster) -> None:
+        """Once it has settled: what members say of the source and of their lag."""
+        lags: list[float | None] = []
+        owners = set[str]()
+        end_s = time.monotonic() + self.for_s - LOOK_EVERY_S
+        await asyncio.sleep(min(2.0, self.for_s / 3))
+        while time.monotonic() < end_s:
+            for seen in await asyncio.gather(*map(cluster.source_at, cluster.seats)):
+                if seen is not None:
+                    lags.append(seen.lag_s)
+                    owners.add(seen.authority)
+            await asyncio.sleep(LOOK_EVERY_S)
+        known = [lag for lag in lags if lag is not None]
+        stage.facts["lag"] = f"{max(known, default=-1):.1f} s at most, known {len(known)} of {len(lags)} times"
+        if not lags:
+            stage.unsure.append("no member said how far it was behind")
+            return
+        if owners != {"SOURCE"}:
+            stage.unmet.append(f"somebody took a living source over: {sorted(owners)}")
+        if max(known, default=0) > LAG_S_MAX or len(known) < len(lags) * KNOWN_SHARE_MIN:
+            stage.unmet.append(f"copies lagged: {stage.facts['lag']}, allowed {LAG_S_MAX} s")
