@@ -120,6 +120,7 @@ async def test_a_stream_that_was_lost_is_sent_elsewhere(tmp_path: Path, tenant: 
                 await asyncio.sleep(0.01)
         await gone.port.stop()
         assert (await putting)[0].ok is None
+        assert client._at == 1, "the next one is asked at once, not after a connection was waited for"
         assert (await client.put_many([Put(f"{PREFIX}/A", url("a"))]))[0].ok
 
 
