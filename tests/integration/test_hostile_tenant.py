@@ -409,7 +409,7 @@ OPEN = pytest.mark.xfail(reason="open, ops/docs/hostile.md", strict=True)
 @pytest.mark.usefixtures("secrets")
 @pytest.mark.parametrize("visibility", [pytest.param("public", marks=OPEN), "tenant"])
 async def test_a_parents_administrator_does_not_read_the_secret_keys_of_a_tenant_with_documents(visibility: Any) -> None:
-    place, client = await below(visibility)
+    _, client = await below(visibility)
     said = await hidden(client, f"{C}/ADMIN")
     assert SECRETS[C] not in said.body and said.header.response_code == DENIED
 
