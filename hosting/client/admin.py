@@ -33,7 +33,7 @@ _MEANING: dict[int, tuple[Code, str]] = {
     C.VALUE_ALREADY_EXISTS: (Code.CONFLICT, "a value to add is there already"),
     C.AUTHENTICATION_FAILED: (
         Code.NOT_AUTHORISED,
-        "our key does not prove what it should: compare it with the record it stands in",
+        "it knows no such key, or ours does not prove it: compare handle, index and key with the record it stands in",
     ),
     C.INVALID_ADMIN: (Code.NOT_AUTHORISED, "it knows no such key: check handle and index"),
     C.INSUFFICIENT_PERMISSIONS: (Code.NOT_AUTHORISED, "our key may not do this: its operator gives the permission"),

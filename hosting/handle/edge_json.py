@@ -92,7 +92,7 @@ class JsonDesk:
         given = read_authorization(asked.authorization)
         if given is None and asked.certificate:
             shown = read_certificate(asked.certificate, self._now_ms())
-            denied = await self._judge.certified(shown)
+            denied = await self._judge.certified(shown, asked.client)
             return shown.key if denied is None else _refused(asked, denied)
         if given is None:
             return self._challenged(asked, CHALLENGE)
@@ -133,7 +133,7 @@ class JsonDesk:
 
     async def _listed(self, asked: JsonAsked, page: Page, key: Reference) -> JsonSaid:
         most = LIST_NAMES_MAX if page.size is None else page.size
-        listed = await self._work.names(page.prefix, key, first=page.first, most=most)
+        listed = await self._work.names(page.prefix, key, self._now_ms(), first=page.first, most=most)
         if isinstance(listed, Denied):
             return _refused(asked, listed)
         if page.size is None and listed.total > LIST_NAMES_MAX:

@@ -1,4 +1,8 @@
-"""Judges who proves a key: looks the key up, and tests the proof in a thread, few at once. One judge for all protocols."""
+"""Judges who proves a key: looks the key up, and tests the proof in a thread, few at once. One judge for all protocols.
+
+Whoever did not prove a key is told one thing: whether it is there, may be seen, or is another. Where there is none, the proof
+is tested with a key nobody has, so that the time tells little more than the words.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,23 @@ from hosting.handle.edits import Denied
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.admin_bodies import HS_PUBKEY, HS_SECKEY, VerifyRequest
 from replica.model.handle.codes import ResponseCode
-from replica.model.handle.proofs import judge_public, judge_secret, public_key_of
-from replica.model.handle.values import Reference
+from replica.model.handle.faults import ProtocolFault
+from replica.model.handle.keys import encode_key
+from replica.model.handle.proofs import SECRET_OCTETS_MAX, judge_public, judge_secret, public_key_of
+from replica.model.handle.values import HandleValue, Permission, Reference
 
 JUDGED_MAX = 2  # proofs judged at once, in threads: up to 0.1 s of a core each
 JUDGED_WAITING_MAX = 64
 
-NO_KEY = Denied(ResponseCode.INVALID_ADMIN, "there is no such key")
 GUESSES = Denied(ResponseCode.SERVER_TOO_BUSY, "too many wrong proofs came from your network: again in a minute")
-NOT_PROVED = Denied(ResponseCode.AUTHENTICATION_FAILED, "the proof is not of this key")
+NOT_PROVED = Denied(ResponseCode.AUTHENTICATION_FAILED, "this key was not proved: there is none, or the proof is of another")
+NOBODYS_SECRET = bytes(32)  # tested where there is no key: the proof is wrong whatever comes of that
+NOBODYS_PUBLIC = encode_key("RSA", {"e": b"\1\0\1", "n": ((1 << 2_047) | 1).to_bytes(256, "big")})
+NO_KEY_TO_OPEN = Denied(ResponseCode.SESSION_FAILED, "there is no key there that everybody may read, to open a session with")
+_KINDS: dict[bytes, tuple[Callable[..., bool], bytes]] = {
+    HS_SECKEY: (judge_secret, NOBODYS_SECRET),
+    HS_PUBKEY: (judge_public, NOBODYS_PUBLIC),
+}
 
 
 class Judge:
@@ -43,9 +55,10 @@ class Judge:
         Raises:
             ProtocolFault: it is no proof. ZaibeiError: it cannot be told.
         """
-        judge = {HS_SECKEY: judge_secret, HS_PUBKEY: judge_public}.get(kind)
-        if judge is None:
+        known = _KINDS.get(kind)
+        if known is None:
             return Denied(ResponseCode.AUTHENTICATION_FAILED, "keys are HS_SECKEY or HS_PUBKEY here")
+        judge, nobodys = known
         if not self.guesses.hears(client, self._now_ms() // 1_000):
             return GUESSES
         if self._waiting >= JUDGED_WAITING_MAX:
@@ -53,33 +66,49 @@ class Judge:
         self._waiting += 1
         try:
             found = await self.key(kind, key)
-            if found is None:
-                return self._wrong(client, NO_KEY)
+            if kind == HS_SECKEY and len(found or b"") > SECRET_OCTETS_MAX:
+                found = None  # no secret that anything is proved by
             async with self._judging:
-                good = await asyncio.to_thread(judge, found, nonce, digest, proof)
+                good = await asyncio.to_thread(_good, judge, found or nobodys, nonce, digest, proof)
         finally:
             self._waiting -= 1
-        return None if good else self._wrong(client, NOT_PROVED)
+        return None if good and found else self._wrong(client)
 
     async def secret(self, key: Reference, given: bytes, client: str) -> Denied | None:
         """Is this the secret key itself? None: it is. Raises ZaibeiError: it cannot be told."""
         if not self.guesses.hears(client, self._now_ms() // 1_000):
             return GUESSES
         found = await self.key(HS_SECKEY, key)
-        if found is None:
-            return self._wrong(client, NO_KEY)
-        return None if found and hmac.compare_digest(found, given) else self._wrong(client, NOT_PROVED)
+        good = hmac.compare_digest(found or NOBODYS_SECRET, given)
+        return None if good and found else self._wrong(client)
 
-    async def certified(self, shown: Certified) -> Denied | None:
-        """Is what was shown over TLS the key it names? None: it is. Raises ProtocolFault, ZaibeiError: it cannot be told."""
+    async def certified(self, shown: Certified, client: str) -> Denied | None:
+        """Is what was shown over TLS the key it names? None: it is. Raises ZaibeiError: it cannot be told."""
+        if not self.guesses.hears(client, self._now_ms() // 1_000):
+            return GUESSES
         found = await self.key(HS_PUBKEY, shown.key)
-        if found is None:
-            return NO_KEY
-        return None if same_public(public_key_of(found), shown.public) else NOT_PROVED
+        try:
+            good = same_public(public_key_of(found or NOBODYS_PUBLIC), shown.public)
+        except ProtocolFault:  # what stands there is no key: whoever is not its owner must not know
+            good = False
+        return None if good and found else self._wrong(client)
 
-    def _wrong(self, client: str, denied: Denied) -> Denied:
+    async def to_open(self, key: Reference, client: str) -> bytes | Denied:
+        """Data of a public key by which anybody may open a session; one that the public may not read is nobody's here.
+
+        Raises ZaibeiError: it cannot be told.
+        """
+        if not self.guesses.hears(client, self._now_ms() // 1_000):
+            return GUESSES
+        found = await self._value(HS_PUBKEY, key)
+        if found is None or not found.permissions & Permission.PUBLIC_READ:
+            self._wrong(client)
+            return NO_KEY_TO_OPEN
+        return found.data
+
+    def _wrong(self, client: str) -> Denied:
         self.guesses.wrong(client, self._now_ms() // 1_000)
-        return denied
+        return NOT_PROVED
 
     async def valid(self, kind: bytes, wanted: VerifyRequest, client: str) -> bool:
         """Was this proved by the key? A key that is not there proves nothing, and no more is said of it.
@@ -94,6 +123,20 @@ class Judge:
 
     async def key(self, kind: bytes, key: Reference) -> bytes | None:
         """Data of a key value; None: there is none. Raises ZaibeiError: it cannot be told."""
+        found = await self._value(kind, key)
+        return None if found is None else found.data
+
+    async def _value(self, kind: bytes, key: Reference) -> HandleValue | None:
         values = await self._looks.values(key.handle) or ()
-        keys = [one.data for one in values if one.index == key.index and one.type.upper() == kind]
+        keys = [one for one in values if one.index == key.index and one.type.upper() == kind]
         return keys[0] if keys and key.index else None
+
+
+def _good(judge: Callable[..., bool], key: bytes, nonce: bytes, digest: bytes, proof: bytes) -> bool:
+    """Is it? Raises ProtocolFault(AUTHENTICATION_FAILED): it is no proof, whatever the key; of the key nothing is said."""
+    try:
+        return judge(key, nonce, digest, proof)
+    except ProtocolFault as fault:
+        if fault.code is not ResponseCode.INVALID_VALUE:
+            raise
+        return False

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from hosting.answer.port import AnswerPort
 from hosting.answer.standing import FOUND, NO_SUCH_NAME, row_of
+from hosting.handle.delegation import Keeper
 from hosting.handle.permits import folded, kept
 from hosting.tenant.offices import Office, Offices
 from hosting.tenant.records import Named, named
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.faults import ProtocolFault
+from replica.model.handle.names import full_name
 from replica.model.handle.values import HandleValue, decode_record
-from replica.model.identifier import PrefixTree
+from replica.model.identifier import PrefixTree, prefix_text
 
 Values = tuple[HandleValue, ...] | None
 
@@ -30,6 +32,15 @@ class Seen:
     def values(self) -> Values:
         """Raises ZaibeiError(DAMAGED)."""
         return values_of(self.record)
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """The record of a prefix, and who keeps it. `unread`: why it was not read; then it names nobody."""
+
+    values: Values
+    keeper: Keeper
+    unread: ZaibeiError | None = None
 
 
 class Looks:
@@ -70,6 +81,34 @@ class Looks:
             if exc.code is not Code.NOT_OWNER:
                 raise
         return await self._elsewhere(name)
+
+    async def above(self, office: Office, owner: bytes) -> Above:
+        """The record of a prefix with handles of this office; that it cannot be read is told only to who needs it.
+
+        Args:
+            owner: the prefix's key part; empty: of all prefixes.
+        """
+        handle = full_name(prefix_text(owner).encode()) if owner else b"0.NA/0.NA"
+        source = self._source(handle)
+        keeper = Keeper.NODE if source is None else Keeper.TENANT if source == office.source else Keeper.NEIGHBOUR
+        try:
+            return Above(await self.values(handle), keeper)
+        except ZaibeiError as exc:
+            return Above(None, keeper, exc)
+
+    def keeps(self, office: Office, handle: bytes) -> bool:
+        """Is the record of a handle kept by this office's own tenant?"""
+        return self._source(handle) == office.source
+
+    def _source(self, handle: bytes) -> str | None:
+        """The source that lives here and keeps a handle's record; None: none does, or it was given away."""
+        try:
+            name = named(_text(handle))
+            office = self.office(name.owner)
+            office.key(name)
+        except ZaibeiError:
+            return None
+        return office.source
 
     def one_name(self, handle: bytes) -> bytes:
         """The one spelling of a handle, by the case rule of its owner; whose owner is not known keeps its case."""

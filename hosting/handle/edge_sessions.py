@@ -15,10 +15,10 @@ from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from hosting.handle.edge_judge import NO_KEY, Judge
+from hosting.handle.edge_judge import Judge
 from hosting.handle.edits import Denied
 from hosting.handle.sessions import Session, Sessions
-from replica.model.handle.admin_bodies import HS_PUBKEY, SessionSetup, SessionSetupAnswer, SetupMode, decode_session_setup
+from replica.model.handle.admin_bodies import SessionSetup, SessionSetupAnswer, SetupMode, decode_session_setup
 from replica.model.handle.codes import ResponseCode
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.macs import KEY_OCTETS, can_sign, key_on_wire
@@ -31,6 +31,7 @@ EXPONENT_BITS_MAX = 64
 TOO_MANY = Denied(ResponseCode.SERVER_TOO_BUSY, "too many sessions wait for a proof: again later")
 OLD = Denied(ResponseCode.SESSION_FAILED, "sessions need protocol 2.8 or later")
 NOT_OFFERED = Denied(ResponseCode.SESSION_FAILED, "sessions are opened with an RSA key of the client's (1) or of a handle (3)")
+GONE = Denied(ResponseCode.AUTHENTICATION_FAILED, "the key that was proved in this session is gone, or another now: it is over")
 NEED_RSA = Denied(ResponseCode.NEED_RSAKEY, "a session's key is encrypted with an RSA key")
 
 
@@ -61,7 +62,7 @@ class SessionDesk:
             return TOO_MANY
         self._opening += 1
         try:
-            public = await self._public(setup)
+            public = await self._public(setup, client)
         finally:
             self._opening -= 1
         if isinstance(public, Denied):
@@ -92,23 +93,24 @@ class SessionDesk:
         if session.identity is not None and await self.mark(kind, session.identity) == mark:
             return None
         self.sessions.end(session)
-        return NO_KEY
+        return GONE
 
-    async def _public(self, setup: SessionSetup) -> rsa.RSAPublicKey | Denied:
+    async def _public(self, setup: SessionSetup, client: str) -> rsa.RSAPublicKey | Denied:
         data: bytes | None = setup.public_key
         if setup.key_at is not None:
-            data = await self._judge.key(HS_PUBKEY, setup.key_at)
-            if data is None:
-                return Denied(ResponseCode.SESSION_FAILED, "there is no such key to open a session with")
+            found = await self._judge.to_open(setup.key_at, client)
+            if isinstance(found, Denied):
+                return found
+            data = found
         try:
-            found = public_key_of(data or b"")
+            public = public_key_of(data or b"")
         except ProtocolFault as fault:
             raise ProtocolFault(fault.detail, ResponseCode.INVALID_SESSIONSETUP) from fault
-        if not isinstance(found, rsa.RSAPublicKey):
+        if not isinstance(public, rsa.RSAPublicKey):
             return NEED_RSA
-        if found.public_numbers().e.bit_length() > EXPONENT_BITS_MAX:  # it would cost us, not its sender
+        if public.public_numbers().e.bit_length() > EXPONENT_BITS_MAX:  # it would cost us, not its sender
             raise ProtocolFault(f"a public exponent has at most {EXPONENT_BITS_MAX} bits", ResponseCode.INVALID_SESSIONSETUP)
-        return found
+        return public
 
     def _free(self, taken: Container[int]) -> int:
         while True:

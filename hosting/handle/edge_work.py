@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from hosting.handle.edge_look import Looks, Seen
+from hosting.handle.delegation import lends
+from hosting.handle.edge_look import Above, Looks, Seen, Values
 from hosting.handle.edits import Denied, Edit, edit_of
 from hosting.handle.permits import Walk, admins
 from hosting.tenant.edge_service import page_of
+from hosting.tenant.offices import Office
 from hosting.tenant.papers import Papers
 from hosting.tenant.records import delete_of, named, put_of
 from hosting.tenant.rights import Caller, Operation
@@ -20,11 +22,10 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.bodies import HandleRequest, IndexesRequest, Request, ResolutionRequest, ValuesRequest, list_batches
 from replica.model.handle.codes import OpCode, OpFlag, ResponseCode
 from replica.model.handle.message import Header
-from replica.model.handle.names import full_name
 from replica.model.handle.types import AdminPermission
 from replica.model.handle.values import HandleValue, Reference, encode_values, spelling_of
 from replica.model.handle.wire import string
-from replica.model.identifier import SEP, key_text, prefix_text, subtree
+from replica.model.identifier import SEP, key_text, subtree
 from replica.model.precondition import ABSENT, equal_to
 from replica.native import filter_values
 
@@ -75,11 +76,11 @@ class Work:
             ZaibeiError: nothing was done, or (not definite) it is not known.
         """
         if isinstance(request, ResolutionRequest):
-            return await self._read(request, key)
+            return await self._read(request, key, now_ms)
         if not isinstance(request, Named):
             return Denied(ResponseCode.OPERATION_NOT_SUPPORTED, "not offered here")
         if header.op_code == OpCode.LIST_HANDLES:
-            listed = await self.names(request.handle, key, count_max=LIST_NAMES_MAX)
+            listed = await self.names(request.handle, key, now_ms, count_max=LIST_NAMES_MAX)
             return listed if isinstance(listed, Denied) else Done(tuple(one.encode() for one in list_batches(listed.names)))
         minted = header.op_code == OpCode.CREATE_HANDLE and bool(header.flags & OpFlag.MINT)
         if minted:
@@ -88,7 +89,7 @@ class Work:
             asked = request
             if minted:
                 asked = replace(request, handle=request.handle + self._random(MINTED_OCTETS).hex().encode())
-            found = await self._once(asked, header, key, now_ms // 1_000)
+            found = await self._once(asked, header, key, now_ms)
             if isinstance(found, Edit):
                 return Done((string(asked.handle) if minted else b"",), asked.handle, found.replaces)
             if isinstance(found, Denied):
@@ -98,28 +99,31 @@ class Work:
         return Denied(ResponseCode.SERVER_TOO_BUSY, "others keep changing this handle: again later; nothing was changed")
 
     async def _once(
-        self, request: HandleRequest | ValuesRequest | IndexesRequest, header: Header, key: Reference, now_s: int
+        self, request: HandleRequest | ValuesRequest | IndexesRequest, header: Header, key: Reference, now_ms: int
     ) -> Denied | Edit | None:
         """The edit that was carried out. None: another came first."""
         name = named(_text(request.handle))
         seen = await self._looks.at_desk(name)
-        own = seen.values
-        above, unread = await self._above(_prefix_record(name.owner))
-        if not await self._holds(key, 0, (own, above)):
-            return _stranger(key, unread)
-        edit = edit_of(header.op_code, request, own, flags=header.flags, now_s=now_s, is_prefix=name.identifier.route)
+        papers = await seen.office.documents()
+        caller, own = _caller(key, papers), seen.values
+        above, lent = await self._lent(seen.office, name.owner, key, caller, papers, header.op_code, now_ms)
+        if not await self._holds(key, 0, (own, lent)):
+            return _stranger(key, above.unread)
+        edit = edit_of(header.op_code, request, own, flags=header.flags, now_s=now_ms // 1_000, is_prefix=name.identifier.route)
         if isinstance(edit, Denied):
             return edit
-        if not await self._holds(key, edit.needs, (own, above)) or (
-            edit.prefix_needs and not await self._holds(key, edit.prefix_needs, (above,))
+        replaced = lent  # what is there is changed by whom the prefix's record lends that, not by whom it lets create
+        if edit.needs and header.op_code == OpCode.CREATE_HANDLE:
+            _, replaced = await self._lent(seen.office, name.owner, key, caller, papers, OpCode.DELETE_HANDLE, now_ms)
+        if not await self._holds(key, edit.needs, (own, replaced)) or (
+            edit.prefix_needs and not await self._holds(key, edit.prefix_needs, (lent,))
         ):
-            return _stranger(key, unread)
+            return _stranger(key, above.unread)
         change = delete_of(seen.key)
         if edit.values is not None:
             change = put_of(seen.key, _spelling(seen), encode_values(edit.values))
-        papers = await seen.office.documents()
         need = ABSENT if seen.record is None else equal_to(seen.record)
-        need = seen.office.admitted(papers, _caller(key, papers), name, change, need)
+        need = seen.office.admitted(papers, caller, name, change, need)
         verdict = await seen.office.clerk.change(change, need)
         if verdict.trouble is None:
             return edit
@@ -128,15 +132,16 @@ class Work:
         trouble = verdict.trouble
         raise ZaibeiError(trouble.code, trouble.message, definite=trouble.definite, retry=trouble.retry)
 
-    async def _read(self, request: ResolutionRequest, key: Reference) -> Done | Denied:
+    async def _read(self, request: ResolutionRequest, key: Reference, now_ms: int) -> Done | Denied:
         """Values that administrators may read, for one of them. A value without either read bit is nobody's."""
         name = named(_text(request.handle))
         seen = await self._looks.at_desk(name)
-        above, unread = await self._above(_prefix_record(name.owner))
-        if not await self._holds(key, AdminPermission.READ_VALUE, (seen.values, above)):
-            return _stranger(key, unread)
         papers = await seen.office.documents()
-        seen.office.readable(papers, _caller(key, papers), Operation.READ, name.owner)
+        caller = _caller(key, papers)
+        above, lent = await self._lent(seen.office, name.owner, key, caller, papers, OpCode.RESOLUTION, now_ms)
+        if not await self._holds(key, AdminPermission.READ_VALUE, (seen.values, lent)):
+            return _stranger(key, above.unread)
+        seen.office.readable(papers, caller, Operation.READ, name.owner)
         if seen.record is None:
             return Denied(ResponseCode.HANDLE_NOT_FOUND, "there is no such handle")
         values = filter_values(seen.record, request.indexes, request.types, False)
@@ -145,7 +150,14 @@ class Work:
         return Done((string(request.handle) + values,), request.handle)
 
     async def names(
-        self, handle: bytes, key: Reference, *, first: int = 0, most: int = LIST_NAMES_MAX, count_max: int = LIST_COUNTED_MAX
+        self,
+        handle: bytes,
+        key: Reference,
+        now_ms: int,
+        *,
+        first: int = 0,
+        most: int = LIST_NAMES_MAX,
+        count_max: int = LIST_COUNTED_MAX,
     ) -> Listed | Denied:
         """Handles of one prefix, none below it.
 
@@ -161,10 +173,12 @@ class Work:
             return Denied(ResponseCode.INVALID_HANDLE, "a list is asked of a prefix, 0.NA/PREFIX")
         prefix = name.identifier.prefix
         office = self._looks.office(prefix)
-        if not await self._holds(key, AdminPermission.LIST_HANDLES, (await self._looks.values(handle),)):
-            return _stranger(key)
         papers = await office.documents()
-        office.readable(papers, _caller(key, papers), Operation.LIST, prefix)
+        caller = _caller(key, papers)
+        above, lent = await self._lent(office, prefix, key, caller, papers, OpCode.LIST_HANDLES, now_ms)
+        if not await self._holds(key, AdminPermission.LIST_HANDLES, (lent,)):
+            return _stranger(key, above.unread)
+        office.readable(papers, caller, Operation.LIST, prefix)
         await office.clerk.barrier()
         start, stop, more = subtree(prefix)[0], prefix + SEP, True
         told, total = [], 0
@@ -187,12 +201,14 @@ class Work:
             walk.told({handle: await self._group(handle) for handle in wanted})
         return walk.permitted
 
-    async def _above(self, handle: bytes) -> tuple[tuple[HandleValue, ...] | None, ZaibeiError | None]:
-        """The record of a prefix; who is no stranger by the handle's own record needs none."""
-        try:
-            return await self._looks.values(handle), None
-        except ZaibeiError as exc:
-            return None, exc
+    async def _lent(
+        self, office: Office, owner: bytes, key: Reference, caller: Caller, papers: Papers, op_code: int, now_ms: int
+    ) -> tuple[Above, Values]:
+        """The record of a prefix, and what of it counts for this caller and operation (delegation.py)."""
+        above = await self._looks.above(office, owner)
+        own_key = self._looks.keeps(office, key.handle)
+        counts = lends(above.keeper, op_code, caller, papers, owner, own_key=own_key, now_ms=now_ms)
+        return above, above.values if counts else None
 
     async def _group(self, handle: bytes) -> tuple[HandleValue, ...] | None:
         """A group that cannot be read has no members; others may still permit it."""
@@ -200,10 +216,6 @@ class Work:
             return await self._looks.values(handle)
         except ZaibeiError:
             return None
-
-
-def _prefix_record(owner: bytes) -> bytes:
-    return full_name(prefix_text(owner).encode()) if owner else b"0.NA/0.NA"
 
 
 def _caller(key: Reference, papers: Papers) -> Caller:

@@ -96,7 +96,7 @@ def may(caller: Caller, operation: Operation, identifier: Named | bytes, documen
         return Refusal(
             Code.REFUSED, f"the tenant is suspended: {tenant.suspended}. Registrations are refused until it is resumed"
         )
-    who, fault = _person(caller.who, documents, now_ms)
+    _, fault = _person(caller.who, documents, now_ms)
     if fault:
         return Refusal(Code.NOT_AUTHORISED, fault)
     if caller.registrar and operation is Operation.ADMINISTER:
@@ -106,11 +106,20 @@ def may(caller: Caller, operation: Operation, identifier: Named | bytes, documen
         return Refusal(Code.REFUSED, f"the prefix {prefix_text(found[0])} is {found[1].state}: registrations need it in effect")
     if not changes and (tenant.visibility == "public" or caller.registrar):
         return None
-    if _granted(caller, who, operation, prefix, documents, now_ms) or (
-        found is not None and _delegated(who, operation, found[1])
-    ):
+    if granted(caller, operation, prefix, documents, now_ms=now_ms):
         return None
     return Refusal(Code.NOT_AUTHORISED, f"{caller.who} has no right to {operation} below {prefix_text(prefix)[:80]}")
+
+
+def granted(caller: Caller, operation: Operation, prefix: bytes, documents: Papers, *, now_ms: int) -> bool:
+    """Does the tenant itself say so, by a right or an enterprise's administrators? What everybody may counts for nothing."""
+    who, fault = _person(caller.who, documents, now_ms)
+    if fault:
+        return False
+    found = documents.enterprises.longest(prefix)
+    return _granted(caller, who, operation, prefix, documents, now_ms) or (
+        found is not None and _delegated(who, operation, found[1])
+    )
 
 
 def _person(who: str, documents: Papers, now_ms: int) -> tuple[str, str]:

@@ -146,7 +146,7 @@ async def test_the_record_is_changed_and_put_back_over_the_protocol(top: TopLeve
     ("key", "code", "why"),
     [
         (AdminKey(KEY, b"guessed"), Code.NOT_AUTHORISED, "code 403"),
-        (AdminKey(Reference(b"88/ADMIN", 7), SECRET), Code.NOT_AUTHORISED, "code 400"),
+        (AdminKey(Reference(b"88/ADMIN", 7), SECRET), Code.NOT_AUTHORISED, "code 403"),
         (AdminKey(PAIR, private=rsa.generate_private_key(65_537, 2_048)), Code.NOT_AUTHORISED, "code 403"),
     ],
     ids=["secret", "index", "key pair"],

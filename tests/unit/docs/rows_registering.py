@@ -9,6 +9,7 @@ REGISTRATION = "tests/unit/store/test_registration.py"
 CLERK = "tests/unit/tenant/test_clerk.py"
 ADMITTING, RIGHTS = "tests/unit/tenant/test_admitting.py", "tests/unit/tenant/test_rights.py"
 LEADER = "tests/integration/test_registration_leader.py"
+HOSTILE = "tests/unit/hostile"
 JSON, SESSIONS = "tests/unit/handle/test_json_writes.py", "tests/unit/handle/test_sessions.py"
 
 REGISTERING = [
@@ -181,5 +182,34 @@ REGISTERING = [
         "one address opening sessions until nobody else gets one",
         f"{SESSIONS}::test_half_open_sessions_by_the_thousand_cost_their_sender_alone",
         Plant("hosting.handle.sessions:Sessions.room", "len(waiting) >= limits.client_opened_max", "False"),
+    ),
+    Row(
+        "2.2",
+        "a prefix's record that another tenant keeps lends nothing the tenant does not grant",
+        "a parent reading and changing a tenant's records, its secret keys among them",
+        f"{HOSTILE}/test_hostile_parent.py::test_whom_a_parent_names_in_the_prefix_record_below_gains_nothing_there[key-False]",
+        Plant("hosting.handle.delegation:lends", "keeper is Keeper.NODE and (own_key", "(True or own_key"),
+    ),
+    Row(
+        "2.2",
+        "what everybody may read grants nobody a hidden value",
+        "a public tenant's secret keys told to its parent's administrator",
+        f"{HOSTILE}/test_hostile_parent.py::"
+        "test_a_parents_administrator_does_not_read_the_secret_keys_of_a_tenant_with_documents[public]",
+        Plant("hosting.handle.delegation:lends", "if keeper is Keeper.TENANT:", "if op_code == OpCode.RESOLUTION:"),
+    ),
+    Row(
+        "2.2",
+        "a failed sign-in has one answer",
+        "a stranger told which hidden keys there are",
+        f"{HOSTILE}/test_hostile_guess.py::test_a_wrong_proof_has_one_answer_whatever_stands_there",
+        Plant("hosting.handle.edge_judge:_good", "if fault.code is not ResponseCode.INVALID_VALUE:", "if True:"),
+    ),
+    Row(
+        "2.2",
+        "a session is opened by a key that everybody may read",
+        "a stranger told which hidden keys there are, by opening sessions with them",
+        f"{HOSTILE}/test_hostile_guess.py::test_a_session_is_opened_by_a_key_that_everybody_may_read_alone",
+        Plant("hosting.handle.edge_judge:Judge.to_open", "or not found.permissions & Permission.PUBLIC_READ", ""),
     ),
 ]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hosting.handle.edge_json import JsonSaid
 from hosting.handle.json_asks import JsonAsked, read_change, read_page, read_verification
 from hosting.handle.json_auth import Proof, read_authorization
-from hosting.tenant.papers import Quota, Tenant, key_of, value_of
+from hosting.tenant.papers import Quota, Right, Tenant, key_of, value_of
 from replica.model.handle import proofs
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.proofs import MacCode
@@ -168,7 +168,7 @@ async def test_what_is_no_proof_changes_nothing(why: str) -> None:
         credential, wanted = proof(session, nonce, secret=b"guessed"), (403, 403)
     elif why == "key":
         nobody = Reference(b"88.118.9/NOBODY", 300)
-        credential, wanted = proof(session, nonce, key=nobody, secret=b"x"), (403, 400)
+        credential, wanted = proof(session, nonce, key=nobody, secret=b"x"), (403, 403)
     elif why == "replay":
         await say(world, "PUT", NEW, VALUES, credential=proof(session, nonce, secret=b"guessed"))
     elif why == "late":
@@ -238,10 +238,14 @@ async def test_the_same_judgement_as_for_handle_messages() -> None:
     assert [value.index for value in world.values(NAME) or ()] == [1, 100]
 
 
+EVERY = Right(who="300:88.118.9/ADMIN", operations=("create", "modify"), under=PREFIX)
+
+
 @pytest.mark.parametrize(
     ("papers", "wanted"),
     [
-        ({"region-9": Tenant(title="R", suspended="unpaid")}, (503, 7)),
+        ({"region-9": Tenant(title="R", suspended="unpaid"), "r1": EVERY}, (503, 7)),
+        ({"region-9": Tenant(title="R", suspended="unpaid")}, (403, 401)),  # who has no right there is not told why
         ({"tenant": Quota(identifiers=2)}, (403, 604)),
         ({"tenant": Quota(registrations_per_s=1.0, burst_s=1.0)}, (503, 3)),
     ],

@@ -202,7 +202,7 @@ async def test_what_is_no_proof_changes_nothing(why: str) -> None:
         answer, wanted = answer_of(said, octets, secret=b"guessed"), ResponseCode.AUTHENTICATION_FAILED
     elif why in ("key", "index"):
         nobody = Reference(b"88.118.9/NOBODY", 300) if why == "key" else Reference(KEY.handle, 0)
-        answer, wanted = answer_of(said, octets, nobody, SECRETS[KEY]), ResponseCode.INVALID_ADMIN
+        answer, wanted = answer_of(said, octets, nobody, SECRETS[KEY]), ResponseCode.AUTHENTICATION_FAILED
     elif why == "kind":
         body = admin_bodies.ChallengeAnswer(b"HS_OTHER", KEY, b"").encode()
         answer = encode_message(

@@ -185,7 +185,7 @@ async def test_a_key_that_was_taken_away_ends_its_sessions() -> None:
     client = await Client.opened(world)
     assert await client.prove(OpCode.CREATE_HANDLE, CREATE) == 1
     world.put("88.118.9/ADMIN", HandleValue(300, b"HS_SECKEY", b"a new one", permissions=0x0C), admin())
-    assert await client.ask(OpCode.DELETE_HANDLE, GONE) == ResponseCode.INVALID_ADMIN
+    assert await client.ask(OpCode.DELETE_HANDLE, GONE) == ResponseCode.AUTHENTICATION_FAILED
     assert await client.ask(OpCode.DELETE_HANDLE, GONE) == ResponseCode.SESSION_TIMEOUT
     assert world.values(NAME) is not None
 
