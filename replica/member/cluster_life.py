@@ -15,6 +15,7 @@ from replica.member.cluster_side import ClusterSide
 from replica.member.copy import SourceCopy
 from replica.member.edge_asks import ask
 from replica.member.elsewhere import Elsewhere, answer_of
+from replica.member.outside import answer_of_site
 from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import Outcome, OutcomeKind
 from replica.model.view import SourceView
@@ -155,6 +156,8 @@ class ClusterLife:
                 return answer_of(self._sources.read_one(question.read.source, question.read.keys))
             case "begin_reseed":
                 await self._begin_reseed(question.group)
+            case "probe_site":
+                return await answer_of_site(question.probe_site)
             case "operator":
                 if self.operator is None:
                     raise ZaibeiError(Code.STOPPING, "this member takes no commands yet: try again", retry=True)

@@ -76,6 +76,7 @@ class ClusterSide:
         self._places: dict[int, Place] = {}
         self.links = GrpcLinks(self.hello, self.trust, self, registry)
         self.peers = Peers(self.trust, lambda: self._places)
+        self.probed_by = Peers(self.trust, lambda: self._places)  # their own: a look that fails ends nobody else's call
         limits = HostLimits(journal_keep_octets=settings.journal_keep_octets)
         self.host = GroupHost(self.me, journal.boot, self.links, boottime_ns, limits=limits, raise_boot=journal.raise_boot)
         self.host.name_of = self._name_of
@@ -125,6 +126,7 @@ class ClusterSide:
             await self._server.stop()
         await self.transfers.close()
         await self.peers.close()
+        await self.probed_by.close()
         await self.control.stop()
         await self.host.stop()
 

@@ -47,6 +47,7 @@ from replica.takeover.edge_ladder import LadderSettings
 from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.edge_probe import PacedProbe
 from replica.takeover.edge_runner import RunnerConfig, TakeoverRunner, boottime_ns
+from replica.takeover.families import Families
 from replica.takeover.machine import Policy
 from replica.takeover.ports import Heard, PublishedSites, heard_of
 from replica.takeover.threshold import ThresholdLimits
@@ -98,6 +99,7 @@ class Around:
     side: ClusterSide | None = None
     on_lead: Callable[[str, bool], Awaitable[None]] | None = None
     propose_at: Callable[[int, entry_pb2.Entry], Awaitable[object]] | None = None
+    addresses: Families | None = None
 
 
 class SourceCopy:
@@ -149,6 +151,7 @@ class SourceCopy:
                 shadow_prefix=member.shadow_prefix,
                 identity_ends_s=lambda: ends_s_of(member.identity.latest().certificate_pem),
                 ladder=self._ladder(),
+                addresses=around.addresses,
                 registration_probe=PacedProbe(),
             ),
             member.publishers,

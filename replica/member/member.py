@@ -27,6 +27,7 @@ from replica.member.copy import Around, SourceCopy, store_folder
 from replica.member.edge_aside import next_aside, put_aside
 from replica.member.edge_broken import stopping_on_broken
 from replica.member.feeds import MemberFeeds
+from replica.member.outside import OutsideLooks
 from replica.member.scrubs import Scrubs
 from replica.member.settings import MemberSettings, SourceSettings
 from replica.model.errors import Code, InvariantBroken, ZaibeiError, require
@@ -38,6 +39,7 @@ from replica.store.edge_metrics import ScrubMetrics
 from replica.store.edge_rocks import BudgetLimits, StoreBudget, check_open_files
 from replica.store.edge_store import SourceStore
 from replica.takeover.edge_beats import BeatTable
+from replica.takeover.edge_families import FamilyWatch
 from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.v1 import entry_pb2
 
@@ -102,6 +104,7 @@ class Member(MemberFeeds):
             side=None if self.life is None else self.life.side,
             on_lead=self._on_lead,
             propose_at=None if self.life is None else self.life.propose,
+            addresses=self.addresses,
         )
         here = [source for source in settings.sources if self._lives_here(source.name)]
         await asyncio.gather(*(self._open(source, around) for source in here))  # the thread pool bounds it
@@ -118,6 +121,9 @@ class Member(MemberFeeds):
         await self.scrubs.start()
         self._observer = asyncio.create_task(self._observe(), name="observe feeds")
         self._returner = asyncio.create_task(self._bring_back(), name="bring sources back")
+        outside = None if self.life is None else OutsideLooks(self.life.side)
+        watch = FamilyWatch(self.addresses, outside, takeover_metrics)
+        self._looker = asyncio.create_task(watch.run(), name="look at our addresses")
 
     def _scrubs(self) -> Scrubs:
         settings, registry = self.settings, self._registry
@@ -279,7 +285,7 @@ class Member(MemberFeeds):
         """In order: what is led here is handed over, no new streams, feeds end, logs drain, stores flush and close."""
         if self.life is not None:
             await self.life.stop()
-        for chore in (self._observer, self._returner):
+        for chore in (self._observer, self._returner, self._looker):
             if chore is not None:
                 chore.cancel()
                 await asyncio.gather(chore, return_exceptions=True)

@@ -29,6 +29,8 @@ from replica.model.identifier import END, ROUTE, PrefixTree, parent, prefix_key,
 from replica.model.identity import Trusts
 from replica.model.trust import Role
 from replica.model.view import SourceView
+from replica.takeover.edge_runner import boottime_ns
+from replica.takeover.families import Families
 from replica.takeover.ports import PublishedSites
 from replica.takeover.service import TakeoverService
 
@@ -75,6 +77,8 @@ class MemberReads:
         self._said: dict[str, str] = {}  # why a source is out of service, as logged last
         self._observer: asyncio.Task[None] | None = None
         self._returner: asyncio.Task[None] | None = None
+        self._looker: asyncio.Task[None] | None = None
+        self.addresses = Families(settings.own_site, boottime_ns())
         self._loop: asyncio.AbstractEventLoop | None = None
         self.life: ClusterLife | None = None  # None: this member works alone
 

@@ -120,6 +120,7 @@ class LadderDesk:
         standings: Mapping[tuple[str, str], Standing],
         node_sites: Mapping[bytes, tuple[bytes, ...]],
         now_ns: int,
+        dead: frozenset[str] = frozenset(),
     ) -> LadderWorld:
         """The present, as values."""
         state, heard = self._source.state(), self._source.heard()
@@ -140,6 +141,7 @@ class LadderDesk:
             now_ms=_now_ms(),
             drained=self._source.drained(),
             node_sites=node_sites,
+            dead=dead,
         )
 
     def step(self, world: LadderWorld) -> tuple[LadderStep, ...]:

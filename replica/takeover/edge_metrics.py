@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from replica.takeover.families import Reach
 from replica.takeover.machine import Phase
 
 
@@ -19,6 +20,17 @@ class TakeoverMetrics:
         self._published = Counter(
             "zaibei_takeover_publications_total", "asked of adapters", ["adapter", "confirmed"], registry=registry
         )
+
+        self._addresses = Gauge(
+            "zaibei_takeover_address_state",
+            "1 for what is known of one of our published addresses: unknown, answers, dead",
+            ["address", "family", "state"],
+            registry=registry,
+        )
+
+    def address(self, address: str, family: str, state: str) -> None:
+        for other in Reach:
+            self._addresses.labels(address, family, other.value).set(float(other.value == state))
 
     def phase(self, source: str, phase: str) -> None:
         for other in Phase:

@@ -20,6 +20,7 @@ from replica.model.states import Authority, Result
 from replica.takeover.detector import MS, Detector, DetectorLimits, Verdict, decide
 from replica.takeover.edge_ladder import LadderDesk, LadderSettings
 from replica.takeover.edge_metrics import TakeoverMetrics
+from replica.takeover.families import Families, site_without
 from replica.takeover.ladder import HURRIED, LadderStep, LadderWorld
 from replica.takeover.machine import RETURNING, SHOWN, Alarm, Commit, Order, Phase, Policy, Publish, Takeover, World
 from replica.takeover.overlay import is_site, live_overlays, overlay_entry, serial_above, site_with
@@ -55,6 +56,7 @@ class RunnerConfig:
         own_site: HS_SITE data of this cluster; b"": none, nothing can be taken over.
         observer, machine: this member, and the machine it counts as.
         shadow_prefix: used by rehearsals, never a real one; empty: no rehearsals.
+        addresses: what is known of our own published addresses; None: nobody looks.
     """
 
     own_site: bytes
@@ -65,6 +67,7 @@ class RunnerConfig:
     shadow_prefix: str = ""
     identity_ends_s: Callable[[], int | None] = lambda: None  # Unix seconds, end of this member's certificate as it is by now
     ladder: LadderSettings | None = None  # None: registration is never taken over
+    addresses: Families | None = None
     registration_probe: Probe | None = None  # another host's pace may be another; None: as resolution
 
 
@@ -188,14 +191,18 @@ class TakeoverRunner:
             now_ns=now_ns,
             now_ms=time.time_ns() // 1_000_000,
             probes_failing=self.detector.probe_failures_running,
+            dead=self._dead(),
         )
+
+    def _dead(self) -> frozenset[str]:
+        return frozenset() if self._config.addresses is None else self._config.addresses.dead()
 
     def _node_sites(self) -> dict[bytes, tuple[bytes, ...]]:
         return {prefix: published.sites for prefix, published in self._sites.items()}
 
     def ladder_world(self, ladder: LadderDesk, now_ns: int) -> LadderWorld:
         """The present of registration."""
-        return ladder.world(tuple(self._publishers), self._standings, self._node_sites(), now_ns)
+        return ladder.world(tuple(self._publishers), self._standings, self._node_sites(), now_ns, self._dead())
 
     @property
     def alarms(self) -> list[str]:
@@ -215,6 +222,7 @@ class TakeoverRunner:
                 adapters=tuple(self._publishers),
                 own_site_known=bool(self._config.own_site),
                 site_listed=self._listed(),
+                addresses=self._addresses(now_ns),
                 site_ttl_s=max((ttl for ttl in ttls if ttl is not None), default=None) if None not in ttls else None,
                 identity_left_s=None if ends_s is None else ends_s - int(time.time()),
                 endpoints=len(self._source.endpoints()),
@@ -225,6 +233,9 @@ class TakeoverRunner:
                 rehearsal=None if rehearsal is None else Rehearsal(rehearsal[0], rehearsal[1], (now_ns - rehearsal[2]) // MS),
             )
         )
+
+    def _addresses(self, now_ns: int) -> list[dict[str, object]]:
+        return [] if self._config.addresses is None else self._config.addresses.rows(now_ns)
 
     def _listed(self) -> bool | None:
         """Our site stands among the node's, whatever its serial and flags."""
@@ -257,6 +268,7 @@ class TakeoverRunner:
             "publications": [known.view(adapter, prefix) for (adapter, prefix), known in self._standings.items()],
             "ready": ready(checks).value,
             "readiness": [check.view() for check in checks],
+            "addresses": self._addresses(now_ns),
             "alarms": self.alarms,
             "ladder": None if self.ladder is None else self.ladder.status(self.ladder_world(self.ladder, now_ns)),
         }
@@ -351,7 +363,8 @@ class TakeoverRunner:
 
     async def _rehearse_step(self, shadow: str, act: str, *, withdrawn: bool) -> None:
         serial = serial_above(self._source.state(), (self._config.own_site,))
-        sites = () if withdrawn else (site_with(self._config.own_site, serial=serial, primary=False),)
+        ours = site_without(self._config.own_site, self._dead())
+        sites = () if withdrawn else (site_with(ours, serial=serial, primary=False),)
         key, now_ms = handle_prefix_key(shadow.encode()), time.time_ns() // 1_000_000
         await self._applied(
             self._source.propose(overlay_entry(key, sites, serial, act, withdrawn=withdrawn, shadow=True, at_ms=now_ms))

@@ -33,6 +33,7 @@ from replica.model.ladder_rules import not_enough, not_switchable, orders_that_c
 from replica.model.position import epoch_start
 from replica.model.signing import Signer, grant_octets
 from replica.model.states import Authority
+from replica.takeover.families import is_outdated, site_without
 from replica.takeover.ladder_plan import Climb, automatic_climb
 from replica.takeover.machine import COMMITS_PER_STEP_MAX, Alarm, Commit, Publish, Step
 from replica.takeover.overlay import overlay_entry, serial_above, site_with
@@ -77,6 +78,7 @@ class LadderWorld:
         now_ns: boottime; now_ms: Unix.
         drained: the source's newest statement that it ended its writing, about any act.
         node_sites: HS_SITE data the node itself has published, by prefix key: ours must bear a higher serial.
+        dead: our own addresses that nobody is answered at (families.py).
     """
 
     state: GroupState
@@ -93,6 +95,7 @@ class LadderWorld:
     now_ms: int
     drained: Drained | None = None
     node_sites: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+    dead: frozenset[str] = frozenset()
 
     def level(self, function: Function) -> Level:
         """UNKNOWN where nothing probes it."""
@@ -381,19 +384,27 @@ class LadderMachine:
         return tuple(steps)
 
     def _overlays(self, world: LadderWorld) -> list[Step]:
-        """Our site alone, primary, for every prefix that lacks it."""
+        """Our site alone, primary, for every prefix that lacks it, or has it with other addresses than answer now."""
         state, steps = world.state, list[Step]()
         serial = serial_above(state, (self.own_site,)) if self.own_site else 0
-        for prefix in missing(state)[:COMMITS_PER_STEP_MAX]:
+        for prefix in [*missing(state), *self._outdated(world)][:COMMITS_PER_STEP_MAX]:
             try:
                 serial = max(serial, serial_above(state, world.node_sites.get(prefix, ())))
-                sites = (site_with(self.own_site, serial=serial, primary=True),)
+                sites = (site_with(site_without(self.own_site, world.dead), serial=serial, primary=True),)
             except ZaibeiError as exc:
                 return [*steps, Alarm("cannot_publish", f"{prefix_text(prefix)}: {exc.trouble.message}")]
             entry = overlay_entry(prefix, sites, serial, state.ladder.act, at_ms=world.now_ms)
             steps.append(Commit(entry, f"overlay {prefix_text(prefix)} serial {serial}, primary"))
             serial += 1
         return steps
+
+    def _outdated(self, world: LadderWorld) -> list[bytes]:
+        act = world.state.ladder.act
+        return [
+            one.prefix
+            for one in world.state.overlays
+            if not one.shadow and one.act == act and one.sites and is_outdated(one.sites[0], self.own_site, world.dead)
+        ]
 
     def _pending(self, world: LadderWorld) -> list[Publish]:
         return [

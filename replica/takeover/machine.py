@@ -21,6 +21,7 @@ from replica.model.ladder import GRADUATION, Stage
 from replica.model.states import Authority, FeedState
 from replica.model.view import FRESH_AGE_MS_MAX
 from replica.takeover.detector import MS, Verdict
+from replica.takeover.families import is_outdated, site_without
 from replica.takeover.overlay import (
     authority_entry,
     live_overlays,
@@ -132,6 +133,7 @@ class World:
     now_ns: int  # boottime
     now_ms: int  # Unix, shown to people
     probes_failing: int = 0  # in a row, up to now
+    dead: frozenset[str] = frozenset()  # our own addresses that nobody is answered at (families.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +242,7 @@ class Takeover:
             case Phase.TAKING_OVER:
                 return (*self._overlay_next(world), *pending)
             case Phase.TAKEN_OVER | Phase.PUBLISHED:
-                return (*self._give_back(world), *pending)
+                return (*(self._give_back(world) or self._renewed(world)), *pending)
             case Phase.WITHDRAWING:
                 return self._withdraw(world, pending)
         return ()
@@ -268,22 +270,33 @@ class Takeover:
         return (Commit(authority_entry(Authority.RESOLUTION, act, world.verdict_why, at_ms=world.now_ms), "authority"),)
 
     def _overlay_next(self, world: World) -> tuple[Step, ...]:
-        state = world.state
         if self._wants_back(world):
             return self._begin_return(world)
-        steps: list[Step] = []
-        serial = serial_above(state, (self.own_site,))
-        for prefix in missing_overlays(state)[:COMMITS_PER_STEP_MAX]:
-            node_sites = world.node_sites.get(prefix, ())
+        return self._overlays(world, {prefix: world.node_sites.get(prefix, ()) for prefix in missing_overlays(world.state)})
+
+    def _overlays(self, world: World, beside: Mapping[bytes, tuple[bytes, ...]], why: str = "") -> tuple[Step, ...]:
+        """Our site for these prefixes, before these sites of the node."""
+        state, steps = world.state, list[Step]()
+        serial = serial_above(state, (self.own_site,)) if beside else 0
+        for prefix, node_sites in list(beside.items())[:COMMITS_PER_STEP_MAX]:
             try:
                 serial = max(serial, serial_above(state, node_sites))
-                sites = resolution_sites(self.own_site, node_sites, serial)
+                sites = resolution_sites(site_without(self.own_site, world.dead), node_sites, serial)
             except ZaibeiError as exc:
                 return (*steps, Alarm("cannot_publish", f"{prefix_text(prefix)}: {exc.trouble.message}"))
             entry = overlay_entry(prefix, sites, serial, state.authority_act, at_ms=world.now_ms)
-            steps.append(Commit(entry, f"overlay {prefix_text(prefix)} serial {serial}"))
+            steps.append(Commit(entry, f"overlay {prefix_text(prefix)} serial {serial}{why}"))
             serial += 1
         return tuple(steps)
+
+    def _renewed(self, world: World) -> tuple[Step, ...]:
+        """An address of ours died, or answers again: what is published follows, the node's sites stay as they were."""
+        old = {
+            prefix: overlay.sites[1:]
+            for prefix, overlay in live_overlays(world.state).items()
+            if overlay.sites and is_outdated(overlay.sites[0], self.own_site, world.dead)
+        }
+        return self._overlays(world, old, ", our addresses changed")
 
     def _give_back(self, world: World) -> tuple[Step, ...]:
         return self._begin_return(world) if self._wants_back(world) else ()

@@ -5,7 +5,7 @@ Each check has three results; what was not looked at is UNKNOWN, and UNKNOWN is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from replica.model.group_state import GroupState
@@ -46,6 +46,7 @@ class Peace:
 
     Args:
         age_ms: age of our position.
+        addresses: rows of our own published addresses (families.py).
         site_listed: our site stands in the node's published sites.
         site_ttl_s: ttl of the prefix's HS_SITE values, the highest over its prefixes.
         identity_left_s: until this member's certificate ends.
@@ -66,6 +67,7 @@ class Peace:
     armed: bool
     beat_age_ms: int | None
     rehearsal: Rehearsal | None
+    addresses: Sequence[Mapping[str, object]] = ()
 
 
 def assess(peace: Peace) -> tuple[Check, ...]:
@@ -78,6 +80,7 @@ def assess(peace: Peace) -> tuple[Check, ...]:
         _position(peace.age_ms),
         _beats(peace),
         _probes(peace),
+        _addresses(peace),
         _publication(peace),
     )
 
@@ -101,6 +104,18 @@ def _site(peace: Peace) -> Check:
     if peace.site_listed is None:
         return Check("site", Result.UNKNOWN, "whether the node lists our site is not known, and no adapter can publish it")
     return Check("site", Result.FAIL, "the node does not list our site and no adapter can publish it")
+
+
+def _addresses(peace: Peace) -> Check:
+    """By family: does what we publish of ourselves answer?"""
+    if not peace.addresses:
+        return Check("addresses", Result.UNKNOWN, "nobody looks at our own published addresses")
+    told = ", ".join(f"{row['family']} {row['address']} {row['state']}" for row in peace.addresses)
+    told = f"{told} ({peace.addresses[0]['seen']})"
+    states = {row["state"] for row in peace.addresses}
+    if "dead" in states:
+        return Check("addresses", Result.FAIL, f"{told}: look at the route and the filter of what is dead")
+    return Check("addresses", Result.UNKNOWN if "unknown" in states else Result.PASS, told)
 
 
 def _ttl(ttl_s: int | None) -> Check:

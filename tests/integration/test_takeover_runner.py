@@ -20,6 +20,7 @@ from replica.takeover.edge_beats import BeatTable, listen_for_beats
 from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.edge_probe import probe
 from replica.takeover.edge_runner import RunnerConfig, TakeoverRunner, boottime_ns
+from replica.takeover.families import Families, Look
 from replica.takeover.machine import Phase, Policy
 from replica.takeover.ports import MemorySource, PublishedSites
 from replica.takeover.publish import MemoryPublisher
@@ -27,6 +28,13 @@ from tests.unit.takeover.test_machine import NODE, OWN, P1, P2, READY
 
 WAIT_S = 30.0
 CONFIG = RunnerConfig(OWN, policy=Policy(return_stable_ms=50), shadow_prefix="88.999.drill", identity_ends_s=lambda: 2**40)
+
+
+def seen() -> Families:
+    """Our own addresses, all of them seen just now."""
+    families = Families(OWN, boottime_ns())
+    families.looked({host: Look(here=True, alone=True) for host in families.watched}, boottime_ns())
+    return families
 
 
 async def wait_until(check: Callable[[], bool]) -> None:
@@ -60,7 +68,8 @@ class Rig:
         )
         self.publisher = MemoryPublisher()
         self.registry = CollectorRegistry()
-        self.runner = TakeoverRunner(self.source, CONFIG, [self.publisher], self.node.probe, TakeoverMetrics(self.registry))
+        config = replace(CONFIG, addresses=seen())
+        self.runner = TakeoverRunner(self.source, config, [self.publisher], self.node.probe, TakeoverMetrics(self.registry))
         self.beating = asyncio.create_task(self._beats())
 
     async def _beats(self) -> None:

@@ -26,6 +26,7 @@ GOOD = Peace(
     armed=True,
     beat_age_ms=30,
     rehearsal=Rehearsal(True, "seen and gone", 1_000),
+    addresses=({"address": "192.0.2.7", "family": "IPv4", "state": "answers", "seen": "seen from m2"},),
 )
 
 CASES = [
@@ -33,6 +34,7 @@ CASES = [
     ("site", {"site_listed": False}, Result.PASS),
     ("site", {"site_listed": False, "adapters": ()}, Result.FAIL),
     ("site", {"site_listed": None, "adapters": ()}, Result.UNKNOWN),
+    ("addresses", {"addresses": ()}, Result.UNKNOWN),
     ("ttl", {"site_ttl_s": 301}, Result.FAIL),
     ("ttl", {"site_ttl_s": None}, Result.UNKNOWN),
     ("identity", {"identity_left_s": 86_400}, Result.FAIL),
