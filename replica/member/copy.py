@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from replica.consensus.edge_apply import ApplyThread
@@ -99,7 +99,7 @@ class Around:
     side: ClusterSide | None = None
     on_lead: Callable[[str, bool], Awaitable[None]] | None = None
     propose_at: Callable[[int, entry_pb2.Entry], Awaitable[object]] | None = None
-    addresses: Families | None = None
+    addresses: Families = field(default_factory=lambda: Families(b"", 0))
 
 
 class SourceCopy:

@@ -23,7 +23,7 @@ from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.families import Families, site_without
 from replica.takeover.ladder import HURRIED, LadderStep, LadderWorld
 from replica.takeover.machine import RETURNING, SHOWN, Alarm, Commit, Order, Phase, Policy, Publish, Takeover, World
-from replica.takeover.overlay import is_site, live_overlays, overlay_entry, serial_above, site_with
+from replica.takeover.overlay import is_listed, is_site, live_overlays, overlay_entry, serial_above, site_with
 from replica.takeover.plan import Plan, already_done, plan_of
 from replica.takeover.ports import PublishedSites, SourcePort, not_leading
 from replica.takeover.publish import Confirmation, Publication, Publisher, Standing
@@ -56,7 +56,7 @@ class RunnerConfig:
         own_site: HS_SITE data of this cluster; b"": none, nothing can be taken over.
         observer, machine: this member, and the machine it counts as.
         shadow_prefix: used by rehearsals, never a real one; empty: no rehearsals.
-        addresses: what is known of our own published addresses; None: nobody looks.
+        addresses: what is known of our own published addresses.
     """
 
     own_site: bytes
@@ -67,7 +67,7 @@ class RunnerConfig:
     shadow_prefix: str = ""
     identity_ends_s: Callable[[], int | None] = lambda: None  # Unix seconds, end of this member's certificate as it is by now
     ladder: LadderSettings | None = None  # None: registration is never taken over
-    addresses: Families | None = None
+    addresses: Families = field(default_factory=lambda: Families(b"", 0))
     registration_probe: Probe | None = None  # another host's pace may be another; None: as resolution
 
 
@@ -191,18 +191,15 @@ class TakeoverRunner:
             now_ns=now_ns,
             now_ms=time.time_ns() // 1_000_000,
             probes_failing=self.detector.probe_failures_running,
-            dead=self._dead(),
+            dead=self._config.addresses.dead(),
         )
-
-    def _dead(self) -> frozenset[str]:
-        return frozenset() if self._config.addresses is None else self._config.addresses.dead()
 
     def _node_sites(self) -> dict[bytes, tuple[bytes, ...]]:
         return {prefix: published.sites for prefix, published in self._sites.items()}
 
     def ladder_world(self, ladder: LadderDesk, now_ns: int) -> LadderWorld:
         """The present of registration."""
-        return ladder.world(tuple(self._publishers), self._standings, self._node_sites(), now_ns, self._dead())
+        return ladder.world(tuple(self._publishers), self._standings, self._node_sites(), now_ns, self._config.addresses.dead())
 
     @property
     def alarms(self) -> list[str]:
@@ -221,8 +218,8 @@ class TakeoverRunner:
                 age_ms=self._source.age_ms(),
                 adapters=tuple(self._publishers),
                 own_site_known=bool(self._config.own_site),
-                site_listed=self._listed(),
-                addresses=self._addresses(now_ns),
+                site_listed=is_listed(self._config.own_site, self._node_sites()),
+                addresses=self._config.addresses.rows(now_ns),
                 site_ttl_s=max((ttl for ttl in ttls if ttl is not None), default=None) if None not in ttls else None,
                 identity_left_s=None if ends_s is None else ends_s - int(time.time()),
                 endpoints=len(self._source.endpoints()),
@@ -232,19 +229,6 @@ class TakeoverRunner:
                 beat_age_ms=None if self._beat_ns is None else (now_ns - self._beat_ns) // MS,
                 rehearsal=None if rehearsal is None else Rehearsal(rehearsal[0], rehearsal[1], (now_ns - rehearsal[2]) // MS),
             )
-        )
-
-    def _addresses(self, now_ns: int) -> list[dict[str, object]]:
-        return [] if self._config.addresses is None else self._config.addresses.rows(now_ns)
-
-    def _listed(self) -> bool | None:
-        """Our site stands among the node's, whatever its serial and flags."""
-        if not self._sites or not self._config.own_site:
-            return None
-        plain = site_with(self._config.own_site, serial=0, primary=False)
-        return all(
-            any(site_with(site, serial=0, primary=False) == plain for site in published.sites)
-            for published in self._sites.values()
         )
 
     def status(self, now_ns: int) -> dict[str, object]:
@@ -268,7 +252,7 @@ class TakeoverRunner:
             "publications": [known.view(adapter, prefix) for (adapter, prefix), known in self._standings.items()],
             "ready": ready(checks).value,
             "readiness": [check.view() for check in checks],
-            "addresses": self._addresses(now_ns),
+            "addresses": self._config.addresses.rows(now_ns),
             "alarms": self.alarms,
             "ladder": None if self.ladder is None else self.ladder.status(self.ladder_world(self.ladder, now_ns)),
         }
@@ -363,7 +347,7 @@ class TakeoverRunner:
 
     async def _rehearse_step(self, shadow: str, act: str, *, withdrawn: bool) -> None:
         serial = serial_above(self._source.state(), (self._config.own_site,))
-        ours = site_without(self._config.own_site, self._dead())
+        ours = site_without(self._config.own_site, self._config.addresses.dead())
         sites = () if withdrawn else (site_with(ours, serial=serial, primary=False),)
         key, now_ms = handle_prefix_key(shadow.encode()), time.time_ns() // 1_000_000
         await self._applied(

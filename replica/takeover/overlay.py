@@ -6,7 +6,7 @@ everything else of a site (key, attributes, interfaces) is passed on octet for o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites
@@ -52,6 +52,18 @@ def is_site(site: bytes) -> bool:
 def _check(site: bytes) -> None:
     if not is_site(site):
         raise ZaibeiError(Code.MALFORMED, f"not HS_SITE data: {site[:16].hex()}")
+
+
+def is_listed(own_site: bytes, node_sites: Mapping[bytes, tuple[bytes, ...]]) -> bool | None:
+    """Our site stands among the node's for each of its prefixes, whatever its serial and flags; None: nothing is known of either.
+
+    Raises:
+        ZaibeiError(MALFORMED): not HS_SITE data.
+    """
+    if not node_sites or not own_site:
+        return None
+    plain = site_with(own_site, serial=0, primary=False)
+    return all(any(site_with(site, serial=0, primary=False) == plain for site in sites) for sites in node_sites.values())
 
 
 def serial_above(state: GroupState, sites: Iterable[bytes]) -> int:
