@@ -266,7 +266,7 @@ class Recall:
         alone: the group has no voter but us: there is nobody to ask.
     """
 
-    __slots__ = ("_start", "boot", "heard", "member", "memory", "reason", "standing")
+    __slots__ = ("_ours", "_start", "boot", "heard", "member", "memory", "reason", "standing")
 
     def __init__(
         self, member: int, boot: int, start: Saved, memory: Memory, *, lost: str = "", flushed: int = 0, alone: bool = False
@@ -275,7 +275,7 @@ class Recall:
         self.reason = ""
         self.heard: set[int] = set()
         self.standing = Standing.ASKING
-        self._start = start
+        self._start, self._ours = start, 0
         if lost:
             memory.record(member, Promise(0, start.term, flushed))
             self._forgot(lost)
@@ -323,14 +323,26 @@ class Recall:
     def fed(self, hard: HardState) -> None:
         """The transfer and the raised hard state (`hard_when_fed`) are on the disk."""
         require(self.standing is Standing.AMNESIAC, f"a member that is {self.standing} needs no feeding")
-        require(hard.term >= self.told.term and hard.boot > self.told.boot, "a member fed anew must rise above its promises")
+        require(hard.term >= self.told.term, "a member fed anew must have a term above its promises")
+        self.raised(hard.boot)
+        require(self.above(hard.term), "a member fed anew must rise above its promises")
         self.reason = ""
         self._move(Standing.FED)
-        self.raised(hard.boot)
+
+    def above(self, term: int) -> bool:
+        """Whether that term and our raised boot are above all that we had promised.
+
+        Others may tell us of that boot by then: our own Hello had told them, of this group or of another one that is fed.
+        """
+        told = self.told
+        return term >= told.term and (self.boot > told.boot or self.boot == told.boot == self._ours)
 
     def raised(self, boot: int) -> None:
-        """The journal's boot number was raised (by a group that was fed anew): it holds for all groups of the member."""
-        self.boot = boot
+        """The journal's boot number was raised (by a group that was fed anew): it holds for all groups of the member. Before any
+        Hello tells it."""
+        if boot > self.told.boot:
+            self._ours = boot  # nobody had heard of it
+        self.boot = max(self.boot, boot)
 
     def promoted(self) -> None:
         """A committed change made us a voter."""

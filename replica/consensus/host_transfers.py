@@ -152,8 +152,8 @@ class HostTransfers:
         hard = hard_when_fed(recall.told, HardState(hosted.log.hard_term, 0, boot), self.member, boot)
         hard = await self._fed(hard)
         await hosted.log.begin_anew(hard, message, lambda: files.install(offer))
-        told = recall.told  # others may have reminded us of more meanwhile: then it is not enough, and is done again
-        if self._heals(recall, message.snapshot) and hard.term >= told.term and hard.boot > told.boot:
+        # Others may have reminded us of more meanwhile: then it is not enough, and is done again.
+        if self._heals(recall, message.snapshot) and recall.above(hard.term):
             recall.fed(hard)
         self._look(hosted)
 

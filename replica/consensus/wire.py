@@ -171,7 +171,8 @@ def _fault_of_entries(message: peer_pb2.GroupMessage) -> str:
 
 
 def _fault_of_snapshot(message: peer_pb2.GroupMessage) -> str:
-    if (message.kind == peer_pb2.GroupMessage.KIND_SNAPSHOT) != message.HasField("snapshot"):
+    offers = message.kind == peer_pb2.GroupMessage.KIND_SNAPSHOT and not message.reject  # who could not take one names none
+    if offers != message.HasField("snapshot"):
         return f"a message of kind {message.kind} with a snapshot, or a snapshot without"
     if not message.HasField("snapshot"):
         return ""

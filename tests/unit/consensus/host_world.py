@@ -15,6 +15,7 @@ from replica.consensus.host_limits import HostLimits
 from replica.consensus.hosted import Offer
 from replica.consensus.memory import ManualApply, MemoryDisk, MemoryJournal, inline
 from replica.consensus.raft.membership import Membership
+from replica.consensus.wire import fault_of
 from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import LogEntry
 from replica.v1 import peer_pb2
@@ -36,6 +37,7 @@ class Port:
         return frozenset(other for other in self.hub.members if other != self.member and self.hub.open(self.member, other))
 
     def send(self, member: int, message: peer_pb2.GroupMessage) -> bool:
+        assert not fault_of(message), f"a link would refuse it: {fault_of(message)}"
         if self.hub.lost(message):
             return True
         return self.hub.carry(self.member, member, lambda one: one.host.received(self.member, [message]))
@@ -147,6 +149,7 @@ class HostWorld:
         group = GroupLog("g", journal, machine, apply, limits=self.limits, run_blocking=inline, seat=host.seat(GROUP, voters))
         one = One(host, group, journal, machine, asyncio.ensure_future(self._work(journal, apply)))
         self.members[member] = one
+        host.risen = lambda: self.meet(member)  # all calls begin anew, with Hellos both ways
         host.add(GROUP, group, Files(self, member))
         await group.start()
         host.started(GROUP)

@@ -155,6 +155,38 @@ def test_the_way_back() -> None:
     assert mine.standing is Standing.SOUND
 
 
+def fed_again(*told: Promise) -> Recall:
+    """AMNESIAC, its journal's boot raised above all it had promised; then it is told more."""
+    mine = recall()
+    mine.hello(2, ((1, Promise(7, 6, 120)),), ABC, SHOWN)
+    mine.raised(8)
+    mine.told_of_us([(1, one) for one in told], SHOWN)
+    return mine
+
+
+def test_that_others_know_the_raised_boot_is_no_promise_of_an_earlier_life() -> None:
+    """All calls begin anew with it: their Hellos are there before a large state was switched to."""
+    assert fed_again(Promise(8, 6, 0)).above(6)
+    fed_again(Promise(8, 6, 0)).fed(HardState(6, 1, 8))
+
+
+def test_a_group_that_is_fed_beside_may_raise_the_boot_again() -> None:
+    mine = fed_again(Promise(8, 6, 0))
+    mine.raised(9)
+    mine.told_of_us(((1, Promise(9, 6, 0)),), SHOWN)
+    mine.fed(HardState(6, 1, 8))
+    assert (mine.standing, mine.boot) == (Standing.FED, 9)
+
+
+def test_more_that_comes_to_light_meanwhile_is_above_what_was_raised() -> None:
+    assert not fed_again(Promise(9, 6, 0)).above(6)
+    assert not fed_again(Promise(8, 7, 0)).above(6)
+    late = recall()
+    late.hello(2, ((1, Promise(8, 6, 120)),), ABC, SHOWN)
+    late.raised(8)  # an earlier life had it: that came to light before we told anybody of ours
+    assert not late.above(6)
+
+
 def test_a_later_term_covers_whatever_was_acknowledged_before() -> None:
     assert covers(Promise(0, 6, 120), 90, 7)
     assert not covers(Promise(0, 6, 120), 119, 6)

@@ -132,6 +132,7 @@ UNSOUND = {
     "another sum": (append(sum=b"12345678"), "fail their checksum"),
     "a snapshot among entries": (changed(append(), lambda m: m.snapshot.SetInParent()), "entries in a message"),
     "a snapshot elsewhere": (Wire(group=7, kind=Wire.KIND_VOTE, snapshot=snapshot().snapshot), "with a snapshot"),
+    "a refusal that offers": (changed(snapshot(), lambda m: setattr(m, "reject", True)), "with a snapshot"),
     "no snapshot": (Wire(group=7, kind=Wire.KIND_SNAPSHOT, term=1), "a snapshot without"),
     "a snapshot of nothing": (changed(snapshot(), lambda m: setattr(m.snapshot, "index", 0)), "index 0"),
     "a snapshot of a later term": (changed(snapshot(), lambda m: setattr(m.snapshot, "term", 6)), "term 6"),
@@ -157,6 +158,7 @@ def test_what_is_unsound_is_named(name: str) -> None:
 def test_the_sound_ones_of_these_tests_are_sound() -> None:
     assert wire.fault_of(append()) == wire.fault_of(append(kinds=[0, 1])) == wire.fault_of(snapshot()) == ""
     assert wire.fault_of(append(log_term=0, terms=[1, 5], index=0)) == ""
+    assert wire.fault_of(Wire(group=7, kind=Wire.KIND_SNAPSHOT, term=5, reject=True)) == "", "what was offered is not there any more"
 
 
 @pytest.mark.parametrize("kind", [Wire.KIND_SLEEP, Wire.KIND_AMNESIAC])

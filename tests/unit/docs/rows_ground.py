@@ -44,6 +44,8 @@ DIGEST = [
     ),
 ]
 
+HELLO = "tests/unit/consensus/test_hello.py"
+
 JOURNALS = [
     Row(
         "11.1",
@@ -58,6 +60,27 @@ JOURNALS = [
         "a receipt whose change silently vanished",
         f"{RECOVERY}::test_a_lost_entry_that_may_have_been_acknowledged_refuses_the_group",
         Plant("replica.consensus.recovery:_refuse_loss", "if max(journal.last, index) < journal.flushed:", "if False:"),
+    ),
+    Row(
+        "11.1",
+        "who cannot take an offered state may say so",
+        "a link that ends each time, and a member that is fed nothing for as long as the offer is repeated",
+        "tests/unit/consensus/test_wire.py::test_the_sound_ones_of_these_tests_are_sound",
+        Plant("replica.consensus.wire:_fault_of_snapshot", " and not message.reject", ""),
+    ),
+    Row(
+        "11.1",
+        "that others know our raised boot is no promise of an earlier life",
+        "a member that was fed and is fed again and again",
+        f"{HELLO}::test_that_others_know_the_raised_boot_is_no_promise_of_an_earlier_life",
+        Plant("replica.consensus.hello:Recall.above", "or self.boot == told.boot == self._ours", ""),
+    ),
+    Row(
+        "11.1",
+        "a boot that came to light before ours was raised to it is one",
+        "two lives of one member under one number",
+        f"{HELLO}::test_more_that_comes_to_light_meanwhile_is_above_what_was_raised",
+        Plant("replica.consensus.hello:Recall.raised", "if boot > self.told.boot:", "if True:"),
     ),
     Row(
         "11.2",
