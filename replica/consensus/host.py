@@ -180,6 +180,8 @@ class GroupHost:
         recall = hosted.recall
         if recall is None:
             return
+        if not hosted.log.leader:
+            hosted.amnesiac.clear()  # of an earlier time in office
         if not hosted.asleep or hosted.offered:
             self.transfers.remind(hosted)
         if recall.memory.changed and hosted.log.part is not None:
@@ -346,8 +348,10 @@ class GroupHost:
                 return
             case Wire.KIND_AMNESIAC:
                 hosted.asleep = False
+                if not hosted.log.leader:
+                    return  # it hears of no healing: it would hold it against that member when it comes to lead
                 hosted.amnesiac.add(sender)
-                if hosted.log.leader and sender in hosted.log.membership.learners:
+                if sender in hosted.log.membership.learners:
                     self.transfers.offer_soon(hosted, sender)  # entries would not do: it must get all that it had promised
                 return
         if hosted.asleep and message.kind == Wire.KIND_HEARTBEAT_REPLY:

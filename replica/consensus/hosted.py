@@ -94,7 +94,7 @@ class Hosted:
     hungry: bool = False  # its store needs another member's state, whatever its log holds
     busy_ns: int = 0  # when something last happened
     added_ns: int = 0  # when it was taken on
-    amnesiac: set[int] = field(default_factory=set)  # members that said they forgot
+    amnesiac: set[int] = field(default_factory=set)  # members that said they forgot, while we lead
     fetching: asyncio.Task[None] | None = None
     offering: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     offered: dict[int, Offered] = field(default_factory=dict)  # by member: not answered yet

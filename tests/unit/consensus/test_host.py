@@ -194,6 +194,8 @@ async def test_yesterdays_disk_may_not_vote_and_is_fed_anew_as_a_learner(world: 
     await three.same()
     await head.group.change(MembershipChange((Step(Act.ADD_VOTER, victim),)))
     await until(lambda: back.host.standing(GROUP) is Standing.SOUND)
+    held = {number: one.host.groups[GROUP].amnesiac for number, one in three.members.items()}
+    assert not any(held.values()), "whoever leads next would make it a learner once more"
     await three.kill(head.host.member)
     await three.write(b"it counts again")
 
