@@ -158,7 +158,7 @@ def test_what_is_unsound_is_named(name: str) -> None:
 def test_the_sound_ones_of_these_tests_are_sound() -> None:
     assert wire.fault_of(append()) == wire.fault_of(append(kinds=[0, 1])) == wire.fault_of(snapshot()) == ""
     assert wire.fault_of(append(log_term=0, terms=[1, 5], index=0)) == ""
-    assert wire.fault_of(Wire(group=7, kind=Wire.KIND_SNAPSHOT, term=5, reject=True)) == "", "what was offered is not there any more"
+    assert wire.fault_of(Wire(group=7, kind=Wire.KIND_SNAPSHOT, term=5, reject=True)) == "", "what was offered is gone"
 
 
 @pytest.mark.parametrize("kind", [Wire.KIND_SLEEP, Wire.KIND_AMNESIAC])
