@@ -1,4 +1,4 @@
-"""What a copy hands on to the rules it is made of: late answers of probes, a probe for each of a node's hosts, and its standing."""
+"""What a copy hands on to the rules it is made of: late answers of probes, a probe for each host, its standing."""
 
 from __future__ import annotations
 
