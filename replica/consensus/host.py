@@ -180,8 +180,6 @@ class GroupHost:
         recall = hosted.recall
         if recall is None:
             return
-        if not hosted.log.leader:
-            hosted.amnesiac.clear()  # of an earlier time in office
         if not hosted.asleep or hosted.offered:
             self.transfers.remind(hosted)
         if recall.memory.changed and hosted.log.part is not None:
@@ -191,6 +189,7 @@ class GroupHost:
             self._cry(hosted)
         elif recall.standing is Standing.ASKING:
             self._ask_to_be_reminded(hosted)
+        hosted.amnesiac = hosted.amnesiac if hosted.log.leader else set()  # of an earlier time in office
         if hosted.hungry:
             self._say(hosted, Wire.KIND_HUNGRY, index=hosted.log.applied)
 
@@ -348,10 +347,9 @@ class GroupHost:
                 return
             case Wire.KIND_AMNESIAC:
                 hosted.asleep = False
-                if not hosted.log.leader:
-                    return  # it hears of no healing: it would hold it against that member when it comes to lead
-                hosted.amnesiac.add(sender)
-                if sender in hosted.log.membership.learners:
+                if hosted.log.leader:  # others hear of no healing: they would hold it against that member when they come to lead
+                    hosted.amnesiac.add(sender)
+                if hosted.log.leader and sender in hosted.log.membership.learners:
                     self.transfers.offer_soon(hosted, sender)  # entries would not do: it must get all that it had promised
                 return
         if hosted.asleep and message.kind == Wire.KIND_HEARTBEAT_REPLY:
