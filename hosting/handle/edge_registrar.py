@@ -131,8 +131,11 @@ class Registrar:
             return self._ended(message, octets)
         if op not in CHANGES and not wants_hidden(message):
             return [self._refused(message, octets, ResponseCode.OPERATION_NOT_SUPPORTED, b"not offered here")]
-        decode_request(message)  # malformed ones are told so, and not kept
+        request = decode_request(message)  # malformed ones are told so, and not kept
         if not message.envelope.session_id:
+            full = self.work.full(request) if op in CHANGES and op != OpCode.LIST_HANDLES else None
+            if full is not None:  # nothing would be done after the proof: so it is not asked for, and its key not looked up
+                return [self._refused(message, octets, code_of(full), text_of(full))]
             return [self._challenged(message, octets, client, None)]
         session = self.desk.sessions.used(message, octets, self._sources.now_ms())
         if isinstance(session, Denied):

@@ -14,11 +14,13 @@ from hosting.handle.edge_look import Above, Looks, Seen, Values
 from hosting.handle.edits import Denied, Edit, edit_of
 from hosting.handle.permits import Walk, admins
 from hosting.tenant.edge_service import page_of
+from hosting.tenant.edge_turns import held_back
 from hosting.tenant.offices import Office
 from hosting.tenant.papers import Papers
+from hosting.tenant.records import Named as NamedHandle
 from hosting.tenant.records import delete_of, named, put_of
 from hosting.tenant.rights import Caller, Operation
-from replica.model.errors import Code, ZaibeiError
+from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.handle.bodies import HandleRequest, IndexesRequest, Request, ResolutionRequest, ValuesRequest, list_batches
 from replica.model.handle.codes import OpCode, OpFlag, ResponseCode
 from replica.model.handle.message import Header
@@ -98,11 +100,37 @@ class Work:
                 return found
         return Denied(ResponseCode.SERVER_TOO_BUSY, "others keep changing this handle: again later; nothing was changed")
 
+    def full(self, request: Request) -> Trouble | None:
+        """Why a change would be refused now, whoever asked for it: its tenant's rate is used up. Asking takes nothing from it."""
+        if not isinstance(request, Named):
+            return None
+        try:
+            self._looks.office(named(_text(request.handle)).owner).has_room()
+        except ZaibeiError as exc:
+            return exc.trouble if exc.code is Code.OVER_QUOTA else None
+        return None
+
     async def _once(
         self, request: HandleRequest | ValuesRequest | IndexesRequest, header: Header, key: Reference, now_ms: int
     ) -> Denied | Edit | None:
         """The edit that was carried out. None: another came first."""
         name = named(_text(request.handle))
+        office = self._looks.office(name.owner)
+        try:
+            office.has_room()
+            return await self._tried(name, request, header, key, now_ms)
+        except ZaibeiError as exc:
+            await held_back(office, exc.trouble)
+            raise
+
+    async def _tried(
+        self,
+        name: NamedHandle,
+        request: HandleRequest | ValuesRequest | IndexesRequest,
+        header: Header,
+        key: Reference,
+        now_ms: int,
+    ) -> Denied | Edit | None:
         seen = await self._looks.at_desk(name)
         papers = await seen.office.documents()
         caller, own = _caller(key, papers), seen.values

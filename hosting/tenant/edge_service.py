@@ -11,6 +11,7 @@ import grpc
 from hosting.tenant.desk import Verdict
 from hosting.tenant.edge_clerk import Clerk
 from hosting.tenant.edge_stream import ChangeStream, NotTaken, Taken
+from hosting.tenant.edge_turns import Turns, held_back
 from hosting.tenant.limits import IDENTIFIERS_MAX, PAGE_OCTETS_MAX, PAGE_RECORDS_MAX, SCAN_RECORDS
 from hosting.tenant.offices import Office, Offices
 from hosting.tenant.pages import page_range, token_after
@@ -81,12 +82,14 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
     def __init__(self, offices: Offices) -> None:
         self._offices, self._pins = offices, offices.pins()
         self._peers: dict[bytes, Peer] = {}
+        self._turns: dict[str, Turns] = {}  # by tenant: no more than are configured
 
     # ------------------------------------------------------------------------------------------------- changes
     async def Put(self, request: registration_pb2.PutRequest, context: Context) -> registration_pb2.PutResponse:
         async with self._call(context) as call:
             name = named(request.identifier)
             office = call.office(name.owner)
+            office.has_room()
             change, need = put_change(office, name, request.values, request.precondition)
             need = office.admitted(await office.documents(), call.caller, name, change, need)
             verdict = await office.clerk.change(change, need)
@@ -98,6 +101,7 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
         async with self._call(context) as call:
             name = named(request.identifier)
             office = call.office(name.owner)
+            office.has_room()
             change, need = delete_of(office.key(name)[0]), precondition_of(request.precondition)
             need = office.admitted(await office.documents(), call.caller, name, change, need)
             verdict = await office.clerk.change(change, need)
@@ -109,7 +113,8 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
         self, request_iterator: AsyncIterator[registration_pb2.PutManyRequest], context: Context
     ) -> AsyncIterator[registration_pb2.PutManyResponse]:
         async with self._call(context) as call:
-            stream = ChangeStream(lambda change: self._take(change, call.who), refusal_of)
+            turns = self._turns.setdefault(self._offices.tenant_of(call.who), Turns())
+            stream = ChangeStream(lambda change: self._take(change, call.who), refusal_of, turns)
             try:
                 async for response in stream.run(request_iterator):
                     yield response
@@ -122,6 +127,7 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
         try:
             name = named(wire.identifier)
             office = self._offices.office(name.owner, who)
+            office.has_room()
             if wire.delete and wire.values:
                 raise ZaibeiError(Code.MALFORMED, "a delete carries no values")
             if wire.delete:
@@ -188,6 +194,8 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
             call = _Call(self._offices, self._who(context))
             yield call
         except ZaibeiError as exc:
+            if call is not None and call.met is not None:
+                await held_back(call.met, exc.trouble)
             refusal = refusal_of(exc.trouble, call.met if call is not None else None)
             status = (
                 STATUS.get(exc.code, grpc.StatusCode.FAILED_PRECONDITION) if exc.trouble.definite else grpc.StatusCode.UNKNOWN

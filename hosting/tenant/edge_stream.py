@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from hosting.tenant.desk import Asked, Verdict
 from hosting.tenant.edge_clerk import Clerk
-from hosting.tenant.limits import CHANGES_A_TURN, CHANGES_MAX, OUTCOME_S_MAX, STREAM_CHANGES_MAX
+from hosting.tenant.edge_turns import MS_PER_S, Turn, Turns
+from hosting.tenant.limits import CHANGES_MAX, OUTCOME_S_MAX, STREAM_CHANGES_MAX
 from hosting.tenant.offices import Office
 from hosting.v1 import registration_pb2
 from replica.model.batch import OP_PUT
@@ -39,14 +40,16 @@ class ChangeStream:
     Args:
         take: hands one change to its desk.
         refusal: a trouble as it travels.
+        turns: of the tenant whose stream it is; one for all its streams.
     """
 
     def __init__(
         self,
         take: Callable[[registration_pb2.Change], Awaitable[Taken | NotTaken]],
         refusal: Callable[[Trouble, Office | None], registration_pb2.Refusal],
+        turns: Turns,
     ) -> None:
-        self._take, self._refusal = take, refusal
+        self._take, self._refusal, self._turns = take, refusal, turns
         self._results: list[registration_pb2.Result] = []
         self._open: dict[int, tuple[Clerk, Asked]] = {}  # by place in the stream: taken, without an outcome
         self._unsent = 0  # changes read whose outcome was not handed out
@@ -87,23 +90,44 @@ class ChangeStream:
                 self._room.clear()
                 await self._room.wait()
             first = self._place
-            for place, change in enumerate(request.changes, 1):
-                await self._ask(change)
-                if place % CHANGES_A_TURN == 0:  # a thousand at once would keep answers waiting for a tenth of a second
-                    await asyncio.sleep(0)
+            over = await self._work(request.changes)
             if self._place > first:
                 loop.call_later(OUTCOME_S_MAX, self._expire, first, self._place)
+            await self._tell_late(over)
 
-    async def _ask(self, wire: registration_pb2.Change) -> None:
+    async def _work(self, changes: Iterable[registration_pb2.Change]) -> list[tuple[int, NotTaken]]:
+        """Take the changes of one message; those that were refused over quota, with their numbers."""
+        over = []
+        async with Turn(self._turns) as turn:
+            for change in changes:
+                await turn.go_on()
+                refused = await self._ask(change)
+                if refused is not None:
+                    over.append((change.number, refused))
+        return over
+
+    async def _tell_late(self, over: list[tuple[int, NotTaken]]) -> None:
+        """All of a message at once; meanwhile nothing is read."""
+        waits = [one.office.held_ms(one.trouble) for _, one in over if one.office is not None]
+        if waits:
+            await asyncio.sleep(max(waits) / MS_PER_S)
+        for number, one in over:
+            self._tell(registration_pb2.Result(number=number, refusal=self._refusal(one.trouble, one.office)))
+
+    async def _ask(self, wire: registration_pb2.Change) -> NotTaken | None:
+        """Take a change; what is not taken is told at once, but for one that is over quota."""
         place, self._place = self._place, self._place + 1
         self._unsent += 1
         taken = await self._take(wire)
         if isinstance(taken, NotTaken):
+            if taken.trouble.code is Code.OVER_QUOTA:
+                return taken
             self._tell(registration_pb2.Result(number=wire.number, refusal=self._refusal(taken.trouble, taken.office)))
-            return
+            return None
         office = taken.office
         self._open[place] = (office.clerk, taken.asked)
         taken.answer.add_done_callback(lambda done: self._ended(place, wire.number, office, done))
+        return None
 
     def _ended(self, place: int, number: int, office: Office, done: asyncio.Future[Verdict]) -> None:
         if self._open.pop(place, None) is None or done.cancelled():

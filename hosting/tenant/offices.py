@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from hosting.tenant.admitting import existing_only, over_count, over_rate, put_need
 from hosting.tenant.edge_clerk import Clerk
-from hosting.tenant.limits import LEADERS_MAX, DeskLimits
+from hosting.tenant.limits import HELD_MAX, LEADERS_MAX, DeskLimits
 from hosting.tenant.papers import KINDS_FROM, KINDS_TO, PAPERS_MAX, Papers, Quota, papers_of
 from hosting.tenant.port import HostedGroup
 from hosting.tenant.rates import Bucket
 from hosting.tenant.records import Named
 from hosting.tenant.rights import Caller, Operation, Refusal, may
 from replica.model.batch import OP_DELETE, OP_PUT, Change
-from replica.model.errors import Code, ZaibeiError
+from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.identifier import PrefixTree, prefix_part, prefix_text
 from replica.model.identity import Peer, Pins
 from replica.model.ladder_rules import registrations_refused
@@ -51,6 +51,7 @@ class Office:
         self._papers_ms = -1  # when they were read
         self._bucket: Bucket | None = None
         self._bucket_of = Quota()
+        self.held = 0  # answers held back at this moment
 
     @property
     def source(self) -> str:
@@ -103,11 +104,12 @@ class Office:
         raise ZaibeiError(Code.BUSY, f"documents about {self.source} are being changed: again later", retry=True)
 
     def admitted(self, papers: Papers, caller: Caller, name: Named, change: Change, need: Precondition) -> Precondition:
-        """What must hold for a change to be carried out.
+        """What must hold for a change to be carried out. The rate is asked first, and taken from last: by who may alone.
 
         Raises:
             ZaibeiError: NOT_AUTHORISED, REFUSED, DAMAGED by rights; OVER_QUOTA.
         """
+        self.has_room()
         now_ms = self._now_ms()
         if change.op == OP_DELETE:
             refusal = may(caller, Operation.DELETE, name, papers, now_ms=now_ms)
@@ -126,6 +128,29 @@ class Office:
         refusal = may(caller, operation, prefix, papers, now_ms=self._now_ms())
         if refusal is not None:
             raise refusal.error
+
+    def has_room(self) -> None:
+        """Is there a token? Takes none, so it may be asked for anybody, before anything dear is done for him.
+
+        Raises:
+            ZaibeiError(OVER_QUOTA): for certain: by documents that hold at this moment.
+        """
+        bucket = self._bucket
+        if bucket is None:
+            return
+        refusal = over_rate(bucket.per_s, bucket.wait_ms(self._now_ms()))
+        if refusal is not None and self._papers.quota == self._bucket_of and self._holds():
+            raise refusal.error
+
+    def _holds(self) -> bool:
+        """Are the documents that were read last those of this moment?"""
+        return self.clerk.follow.holds(self.clerk.group.state().position)
+
+    def held_ms(self, trouble: Trouble) -> int:
+        """For how many milliseconds the answer to a change is held back: a client that waits for its answer slows itself."""
+        if trouble.code is not Code.OVER_QUOTA or self._bucket is None or self.held >= HELD_MAX:
+            return 0
+        return self._bucket.refused(self._now_ms())
 
     def _over_rate(self, quota: Quota, now_ms: int) -> Refusal | None:
         if quota.registrations_per_s is None:
@@ -195,6 +220,13 @@ class Offices:
                 Code.NOT_AUTHORISED, f"{who.name} is no registrar of {settings.source}: add it to `registrars` of that source"
             )
         return self._opened(settings)
+
+    def tenant_of(self, who: Peer) -> str:
+        """The first source whose registrar it is; itself where it is none's."""
+        for one in self.settings:
+            if any(peer.fingerprint == who.fingerprint for peer in one.registrars.peers):
+                return one.source
+        return who.fingerprint
 
     def office_of(self, source: str) -> Office:
         """A source's office by name, for the centre itself. Raises ZaibeiError: NOT_FOUND, UNREACHABLE."""

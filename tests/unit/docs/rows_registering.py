@@ -33,6 +33,27 @@ REGISTERING = [
     ),
     Row(
         "2.2",
+        "a rate is asked before the work",
+        "a tenant over its quota slowing the others by what it is refused",
+        "tests/unit/tenant/test_noise.py::test_the_rate_is_asked_before_a_body_is_read_and_asking_takes_nothing_from_it",
+        Plant("hosting.tenant.offices:Office.has_room", "if refusal is not None and", "if False and"),
+    ),
+    Row(
+        "2.2",
+        "a tenant's streams share one turn of the event loop",
+        "a tenant with many streams keeping the others waiting for all of them",
+        "tests/unit/tenant/test_noise.py::test_a_tenant_has_one_turn_a_round_however_many_streams_it_has",
+        Plant("hosting.tenant.edge_turns:Turn.go_on", "while self._turns.over():", "while False:"),
+    ),
+    Row(
+        "2.2",
+        "a refusal over the rate is told late",
+        "a client that asks again at once, for ever",
+        "tests/unit/tenant/test_noise.py::test_refusals_of_a_stream_are_told_late_and_nothing_is_read_meanwhile",
+        Plant("hosting.tenant.rates:Bucket.refused", "return held_ms", "return 0"),
+    ),
+    Row(
+        "2.2",
         "a key is latched until its change ended",
         "a precondition tested against what is about to change",
         f"{CLERK}::test_changes_of_one_key_take_turns",

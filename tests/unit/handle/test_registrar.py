@@ -16,7 +16,7 @@ from hosting.handle.edge_look import Looks
 from hosting.handle.edge_registrar import CHANGES, REGISTERS, Registrar, Sources
 from hosting.tenant.memory import MemoryGroup
 from hosting.tenant.offices import Offices, OfficeSettings
-from hosting.tenant.papers import Right, Tenant, key_of, value_of
+from hosting.tenant.papers import Quota, Right, Tenant, key_of, value_of
 from replica.model.catalog import Catalog, Owner
 from replica.model.errors import Code, Trouble
 from replica.model.handle import admin_bodies, proofs
@@ -337,3 +337,22 @@ async def test_who_guesses_a_key_is_not_heard_for_a_while() -> None:
     assert (await world.send(answer_of(said, octets), "198.51.100.1")).header.response_code == ResponseCode.SUCCESS
     world.now_ms += 60_000
     assert (await world.ask(OpCode.DELETE_HANDLE, HandleRequest(b"88.118.9/New")))[0] == ResponseCode.SUCCESS, "a minute later"
+
+
+async def test_a_tenant_over_its_rate_is_asked_for_no_proof_and_strangers_take_nothing_from_it() -> None:
+    world = World()
+    for ident, paper in (
+        ("region-9", Tenant(title="Region 9")),
+        ("r", Right(who="300:88.118.9/ADMIN", operations=("create",), under=PREFIX)),
+        ("tenant", Quota(registrations_per_s=1.0, burst_s=1.0)),
+    ):
+        world.group.content.records[key_of(paper, ident)] = value_of(paper)
+    for _ in range(3):
+        await world.challenged(
+            OpCode.CREATE_HANDLE, ValuesRequest(b"88.118.9/a", (admin(),))
+        )  # a stranger names it: no token goes
+    assert (await world.ask(OpCode.CREATE_HANDLE, ValuesRequest(b"88.118.9/a", (admin(),))))[0] == ResponseCode.SUCCESS
+    said = await world.send(request(OpCode.CREATE_HANDLE, ValuesRequest(b"88.118.9/b", (admin(),))))
+    assert said.header.response_code == ResponseCode.SERVER_TOO_BUSY
+    world.now_ms += 1_000
+    assert (await world.ask(OpCode.CREATE_HANDLE, ValuesRequest(b"88.118.9/b", (admin(),))))[0] == ResponseCode.SUCCESS

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hosting.tenant.edge_service import RegistrationService, refusal_of
 from hosting.tenant.edge_stream import ChangeStream, NotTaken
+from hosting.tenant.edge_turns import Turns
 from hosting.tenant.memory import MemoryGroup
 from hosting.tenant.offices import Offices, OfficeSettings
 from hosting.v1 import registration_pb2
@@ -58,7 +59,7 @@ def test_every_change_of_a_stream_has_a_definite_outcome(peer: Peer, changes: li
         async def messages() -> object:
             yield registration_pb2.PutManyRequest(changes=changes)
 
-        stream = ChangeStream(lambda change: service._take(change, peer), refusal_of)
+        stream = ChangeStream(lambda change: service._take(change, peer), refusal_of, Turns())
         results = [one async for response in stream.run(messages()) for one in response.results]  # type: ignore[arg-type]
         await stream.close()
         assert sorted(one.number for one in results) == sorted(one.number for one in changes)
