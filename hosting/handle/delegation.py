@@ -55,3 +55,12 @@ def lends(keeper: Keeper, op_code: int, caller: Caller, papers: Papers, prefix: 
     if papers.tenant is not None or papers.damaged:
         return any(granted(caller, operation, prefix, papers, now_ms=now_ms) for operation in asks(op_code))
     return keeper is Keeper.NODE and (own_key or op_code == OpCode.CREATE_HANDLE)
+
+
+def reads_hidden(caller: Caller, papers: Papers, prefix: bytes, *, own_key: bool, now_ms: int) -> bool:
+    """May one whom HS_ADMIN values name read what the public may not?
+
+    Where the tenant has documents, a key that is kept elsewhere needs its right to read, whatever a handle says: whoever keeps
+    it, or the group in which it is named, can put another one there.
+    """
+    return own_key or papers.tenant is None or granted(caller, Operation.READ, prefix, papers, now_ms=now_ms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from hosting.handle.delegation import lends
+from hosting.handle.delegation import asks, lends, reads_hidden
 from hosting.handle.edge_look import Above, Looks, Seen, Values
 from hosting.handle.edits import Denied, Edit, edit_of
 from hosting.handle.permits import Walk, admins
@@ -137,6 +137,7 @@ class Work:
         above, lent = await self._lent(seen.office, name.owner, key, caller, papers, header.op_code, now_ms)
         if not await self._holds(key, 0, (own, lent)):
             return _stranger(key, above.unread)
+        seen.office.may_one(papers, caller, asks(header.op_code), name)
         edit = edit_of(header.op_code, request, own, flags=header.flags, now_s=now_ms // 1_000, is_prefix=name.identifier.route)
         if isinstance(edit, Denied):
             return edit
@@ -169,6 +170,9 @@ class Work:
         above, lent = await self._lent(seen.office, name.owner, key, caller, papers, OpCode.RESOLUTION, now_ms)
         if not await self._holds(key, AdminPermission.READ_VALUE, (seen.values, lent)):
             return _stranger(key, above.unread)
+        own_key = self._looks.keeps(seen.office, key.handle)
+        if not reads_hidden(caller, papers, name.owner, own_key=own_key, now_ms=now_ms):
+            return _stranger(key)
         seen.office.readable(papers, caller, Operation.READ, name.owner)
         if seen.record is None:
             return Denied(ResponseCode.HANDLE_NOT_FOUND, "there is no such handle")
@@ -201,6 +205,7 @@ class Work:
             return Denied(ResponseCode.INVALID_HANDLE, "a list is asked of a prefix, 0.NA/PREFIX")
         prefix = name.identifier.prefix
         office = self._looks.office(prefix)
+        office.holds(prefix)
         papers = await office.documents()
         caller = _caller(key, papers)
         above, lent = await self._lent(office, prefix, key, caller, papers, OpCode.LIST_HANDLES, now_ms)

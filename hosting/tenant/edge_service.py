@@ -149,11 +149,13 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
             if any(call.office(name.owner) is not office for name in names[1:]):
                 raise ZaibeiError(Code.MALFORMED, "the identifiers belong to several sources: ask for each source's alone")
             values, position = await office.clerk.read([office.key(name)[0] for name in names], stale=request.stale)
-            for owner in {name.owner for name in names}:
-                office.readable(await office.documents(), call.caller, Operation.READ, owner)
+            papers = await office.documents()
+            for owner in (owners := {name.owner for name in names}):
+                office.readable(papers, call.caller, Operation.READ, owner)
+            part = {owner for owner in owners if not office.tells_all(papers, call.caller, owner)}
             if sum(len(value) for value in values if value) > PAGE_OCTETS_MAX and len(values) > 1:
                 raise ZaibeiError(Code.MALFORMED, f"the records have over {PAGE_OCTETS_MAX} octets: ask for fewer at once")
-            records = [told(name.text, value) for name, value in zip(names, values, strict=True)]
+            records = [told(one.text, value, public_only=one.owner in part) for one, value in zip(names, values, strict=True)]
         return registration_pb2.GetResponse(records=records, position=position.to_wire())
 
     async def List(self, request: registration_pb2.ListRequest, context: Context) -> registration_pb2.ListResponse:
@@ -163,11 +165,14 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
                 raise ZaibeiError(Code.MALFORMED, f"a page has 1 to {PAGE_RECORDS_MAX} records, not {limit}")
             prefix = prefix_key(request.prefix)
             office = call.office(prefix)
+            office.holds(prefix)
             start, stop = page_range(prefix, request.page_token)
             _, position = await office.clerk.read([], stale=request.stale)
-            office.readable(await office.documents(), call.caller, Operation.LIST, prefix)
+            papers = await office.documents()
+            office.readable(papers, call.caller, Operation.LIST, prefix)
+            part = not office.tells_all(papers, call.caller, prefix)
             rows, more = await page_of(office.clerk, start, stop, limit)
-            records = [listed(key, value, names_only=request.names_only) for key, value in rows if value]
+            records = [listed(key, value, names_only=request.names_only, public_only=part) for key, value in rows if value]
         token = token_after(rows[-1][0]) if more else b""
         return registration_pb2.ListResponse(records=records, next_page_token=token, position=position.to_wire())
 

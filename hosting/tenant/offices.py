@@ -12,7 +12,7 @@ from hosting.tenant.papers import KINDS_FROM, KINDS_TO, PAPERS_MAX, Papers, Quot
 from hosting.tenant.port import HostedGroup
 from hosting.tenant.rates import Bucket
 from hosting.tenant.records import Named
-from hosting.tenant.rights import Caller, Operation, Refusal, may
+from hosting.tenant.rights import Caller, Operation, Refusal, granted, may
 from replica.model.batch import OP_DELETE, OP_PUT, Change
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.identifier import PrefixTree, prefix_part, prefix_text
@@ -72,15 +72,23 @@ class Office:
             ZaibeiError(NOT_OWNER): another source's, by what the group has committed.
         """
         key = name.key(case_sensitive=self.sensitive(name))
-        part = prefix_part(key)
+        if not self._allows(prefix_part(key)):
+            raise ZaibeiError(Code.NOT_OWNER, f"{name.text[:80]!r} belongs to another source than {self.source}")
+        return key, name.spelling(key)
+
+    def holds(self, prefix: bytes) -> None:
+        """Raises ZaibeiError(NOT_OWNER): a prefix, as key part, is another source's by what the group has committed."""
+        self._catch_up()
+        if not self._allows(prefix):
+            raise ZaibeiError(Code.NOT_OWNER, f"{prefix_text(prefix)[:80]} belongs to another source than {self.source}")
+
+    def _allows(self, part: bytes) -> bool:
         allowed = self._allowed.get(part)
         if allowed is None:
             if len(self._allowed) >= PARTS_KEPT_MAX:
                 self._allowed.clear()
             allowed = self._allowed[part] = self.clerk.group.allows(part)
-        if not allowed:
-            raise ZaibeiError(Code.NOT_OWNER, f"{name.text[:80]!r} belongs to another source than {self.source}")
-        return key, name.spelling(key)
+        return allowed
 
     # ------------------------------------------------------------------------------------------------- what the tenant may
     async def documents(self) -> Papers:
@@ -123,6 +131,12 @@ class Office:
             raise refusal.error
         return need
 
+    def may_one(self, papers: Papers, caller: Caller, operations: Sequence[Operation], name: Named) -> None:
+        """Asked before it is told what is there. Raises ZaibeiError as `admitted`: none of these is the caller's to do."""
+        found = [may(caller, operation, name, papers, now_ms=self._now_ms()) for operation in operations]
+        if found and all(found) and found[0] is not None:
+            raise found[0].error
+
     def readable(self, papers: Papers, caller: Caller, operation: Operation, prefix: bytes) -> None:
         """Raises ZaibeiError(NOT_AUTHORISED): not by this caller."""
         refusal = may(caller, operation, prefix, papers, now_ms=self._now_ms())
@@ -151,6 +165,10 @@ class Office:
         if trouble.code is not Code.OVER_QUOTA or self._bucket is None or self.held >= HELD_MAX:
             return 0
         return self._bucket.refused(self._now_ms())
+
+    def tells_all(self, papers: Papers, caller: Caller, prefix: bytes) -> bool:
+        """Is a reader told the values too that the public may not read? That a tenant is public grants nobody those."""
+        return papers.tenant is None or granted(caller, Operation.READ, prefix, papers, now_ms=self._now_ms())
 
     def _over_rate(self, quota: Quota, now_ms: int) -> Refusal | None:
         if quota.registrations_per_s is None:

@@ -24,7 +24,7 @@ from hosting.tenant.enterprise import PrefixState, Step, fault_of
 from replica.model.audit_documents import TENANTS
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.names import fold
-from replica.model.identifier import END, PrefixTree, document_key, prefix_key
+from replica.model.identifier import END, Identifier, PrefixTree, document_key, prefix_key
 
 FORMAT = 1
 PAPERS_MAX = 20_000  # of one tenant
@@ -231,11 +231,14 @@ def is_person(text: str) -> bool:
 
 
 def one_spelling(who: str) -> str:
-    """A person's name under which all spellings of it are one; any other name as it is."""
-    if not is_person(who):
+    """A person's name under which all its spellings are one: letters' case, `0.NA/` left out. Any other name as it is."""
+    index, colon, handle = who.partition(":")
+    if not (colon and index.isascii() and index.isdigit()) or len(index) > 10:
         return who
-    index, _, handle = who.partition(":")
-    return f"{int(index)}:{fold(handle.encode()).decode()}"
+    try:
+        return f"{int(index)}:{Identifier.parse(handle).key().hex()}"
+    except ZaibeiError:
+        return f"{int(index)}:{fold(handle.encode()).decode()}"
 
 
 def is_certificate(text: str) -> bool:

@@ -99,9 +99,12 @@ def _sound(change: Change) -> Change:
     return change
 
 
-def told(text: str, record: bytes | None, *, names_only: bool = False) -> registration_pb2.Record:
+def told(text: str, record: bytes | None, *, names_only: bool = False, public_only: bool = False) -> registration_pb2.Record:
     """What a reader is told of one identifier.
 
+    Args:
+        public_only: the values that the public may read. Where others are kept back there is no hash either: what they say could
+            be guessed by it, and whoever puts a record back without them would take them out.
     Raises:
         ZaibeiError(DAMAGED): the record is quarantined or does not begin like one.
     """
@@ -109,14 +112,19 @@ def told(text: str, record: bytes | None, *, names_only: bool = False) -> regist
         return registration_pb2.Record(identifier=text)
     if not record:
         raise ZaibeiError(Code.DAMAGED, f"the record of {text[:80]!r} is quarantined")
-    values = b"" if names_only else record[_head_octets(record) :]
-    return registration_pb2.Record(identifier=text, found=True, values=values, value_hash=value_hash(record))
+    values, hashed = record[_head_octets(record) :], value_hash(record)
+    if public_only:
+        public = native.filter_values(record, (), (), True)
+        if public != values:
+            values, hashed = public or b"", b""
+    return registration_pb2.Record(identifier=text, found=True, values=b"" if names_only else values, value_hash=hashed)
 
 
-def listed(key: bytes, record: bytes, *, names_only: bool) -> registration_pb2.Record:
+def listed(key: bytes, record: bytes, *, names_only: bool, public_only: bool = False) -> registration_pb2.Record:
     """A record of a page: its name as its owner spelled it."""
     spelled = spelling_of(record)
-    return told(key_text(key) if spelled is None else spelled.decode("utf-8", "replace"), record, names_only=names_only)
+    text = key_text(key) if spelled is None else spelled.decode("utf-8", "replace")
+    return told(text, record, names_only=names_only, public_only=public_only)
 
 
 def _head_octets(record: bytes) -> int:

@@ -233,4 +233,18 @@ REGISTERING = [
         f"{HOSTILE}/test_hostile_guess.py::test_a_session_is_opened_by_a_key_that_everybody_may_read_alone",
         Plant("hosting.handle.edge_judge:Judge.to_open", "or not found.permissions & Permission.PUBLIC_READ", ""),
     ),
+    Row(
+        "2.2",
+        "a key kept elsewhere reads secrets by a right alone",
+        "a parent reading a tenant's secret keys through a group that it keeps",
+        f"{HOSTILE}/test_hostile_again.py::test_a_group_or_key_that_the_parent_keeps_reads_no_secret[group in the prefix record]",
+        Plant("hosting.handle.delegation:reads_hidden", "return own_key or", "return True or"),
+    ),
+    Row(
+        "2.2",
+        "a registrar without the right to read is told no secret",
+        "a registrar signing in as an administrator who has more rights than it",
+        f"{HOSTILE}/test_hostile_grpc.py::test_a_registrar_without_the_right_to_read_is_told_no_secret",
+        Plant("hosting.tenant.offices:Office.tells_all", "return papers.tenant is None or", "return True or"),
+    ),
 ]

@@ -87,6 +87,14 @@ class Place:
         self.groups[prefix].content.records[key_of(paper, ident)] = value_of(paper)
         self.offices._open.pop(NAMES[prefix], None)
 
+    @staticmethod
+    def record(*values: HandleValue) -> bytes:
+        return encode_record(values)
+
+    def hiding(self, prefix: str) -> list[bytes]:
+        """Keys of records with values that the public may not read."""
+        return [Identifier.parse(f"{prefix}/{name}").key() for name in ("ADMIN", "DATA")]
+
     def kept(self, *prefixes: str) -> dict[str, dict[bytes, bytes]]:
         return {prefix: dict(self.groups[prefix].content.records) for prefix in prefixes}
 

@@ -10,13 +10,15 @@ import pytest
 from hosting.tenant.memory import MemoryGroup
 from hosting.tenant.offices import Offices, OfficeSettings
 from hosting.tenant.pages import token_after
+from hosting.tenant.papers import Right, Tenant
 from hosting.v1 import registration_pb2
 from replica.model.edge_identity import ensure_identity
 from replica.model.errors import Code, ZaibeiError
-from replica.model.handle.values import encode_values
+from replica.model.handle.values import decode_values, encode_values
 from replica.model.identifier import Identifier, prefix_key
 from replica.model.identity import Peer, Pins
-from tests.unit.hostile.hostile_world import NAMES, NOW_MS, A, B, C, Calling, Place, Refused, url
+from replica.model.precondition import value_hash
+from tests.unit.hostile.hostile_world import KEYS, NAMES, NOW_MS, SECRETS, A, B, C, Calling, Place, Refused, admin, url
 
 
 @pytest.mark.parametrize("name", [f"{B}/DATA", f"{B}/NONE", f"{C}/DATA", f"{C}/data", f"0.NA/{B}.1", f"0.NA/{C}.1"])
@@ -102,3 +104,40 @@ async def test_a_prefix_is_one_in_any_spelling_and_so_is_its_owner(peers: dict[s
             offices.office(prefix_key(f"{A}.{spelled}"), peers[A])
         assert refused.value.code is Code.NOT_AUTHORISED
     assert offices.office(prefix_key(f"{A}.workshop"), peers[A]).source == "region-a"
+
+
+async def test_a_registrar_without_the_right_to_read_is_told_no_secret(peers: dict[str, Peer]) -> None:
+    """With a secret key it could sign in as an administrator, who has more rights than it."""
+    place, me = Place(peers), Calling(peers[A].certificate_pem)
+    asked = registration_pb2.GetRequest(identifiers=[f"{A}/ADMIN", f"{A}/DATA", f"{A}/OPEN"])
+    listed = registration_pb2.ListRequest(prefix=A)
+    place.put(A, f"{A}/OPEN", url(), admin(KEYS[A]))
+    whole = await place.service.Get(asked, me)  # type: ignore[arg-type]
+    assert SECRETS[A] in whole.records[0].values and all(one.value_hash for one in whole.records), "no documents: all of it"
+    place.say(A, NAMES[A], Tenant(title="A"))
+    place.say(A, "r1", Right(who=peers[A].fingerprint, operations=("create", "list"), under=A))
+    place.say(A, "r2", Right(who=peers[A].fingerprint, operations=("read",), under=f"{A}.7"))
+    told = await place.service.Get(asked, me)  # type: ignore[arg-type]
+    page = await place.service.List(listed, me)  # type: ignore[arg-type]
+    names = await place.service.List(registration_pb2.ListRequest(prefix=A, names_only=True), me)  # type: ignore[arg-type]
+    for answer in (told, page, names):
+        octets = answer.SerializeToString()
+        assert SECRETS[A] not in octets and b"hidden" not in octets
+        assert not any(value_hash(place.groups[A].content.records[key]) in octets for key in place.hiding(A)), "nor its hash"
+    assert decode_values(told.records[1].values) == (url(), admin(KEYS[A])) and told.records[0].found
+    assert told.records[2] == whole.records[2], "where nothing is kept back, all is told"
+    place.say(A, "r3", Right(who=peers[A].fingerprint, operations=("read",), under=A))
+    assert await place.service.Get(asked, me) == whole  # type: ignore[arg-type]
+
+
+async def test_whose_prefix_moved_away_is_told_nothing_of_it(peers: dict[str, Peer]) -> None:
+    place, me = Place(peers), Calling(peers[B].certificate_pem)
+    assert (await place.service.List(registration_pb2.ListRequest(prefix=B), me)).records  # type: ignore[arg-type]
+    place.groups[B].change_state(prefixes=(prefix_key("88.118.91"),), ownership_version=2)
+    for call in (
+        place.service.List(registration_pb2.ListRequest(prefix=B), me),  # type: ignore[arg-type]
+        place.service.Get(registration_pb2.GetRequest(identifiers=[f"{B}/DATA"]), me),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(Refused) as refused:
+            await call
+        assert refused.value.args[0] == "PERMISSION_DENIED"
