@@ -54,7 +54,6 @@ class Turn:
     async def __aenter__(self) -> Turn:
         await self._turns.mine.acquire()
         self._has = True
-        await self.go_on()
         return self
 
     async def __aexit__(self, *_: object) -> None:

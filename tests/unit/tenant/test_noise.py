@@ -205,16 +205,29 @@ async def test_a_turn_that_is_cancelled_between_two_rounds_ends_once() -> None:
             while True:
                 await turn.go_on()
 
-    one, two = (asyncio.create_task(work()) for _ in range(2))
-    for _ in range(20):
-        await asyncio.sleep(0)
+    for rounds in range(20):  # whatever they wait for at that moment
+        one, two = (asyncio.create_task(work()) for _ in range(2))
+        for who in (one, two):
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            who.cancel()
+            await asyncio.gather(who, return_exceptions=True)
+        assert not turns.mine.locked()
+
+
+async def test_a_stream_that_is_cancelled_where_the_round_was_over_before_it_began_leaves_the_turn() -> None:
+    turns = Turns(Clock())
+
+    async def work() -> None:
+        while not turns.over():
+            pass
+        async with Turn(turns) as turn:
+            await turn.go_on()
+
+    one = asyncio.create_task(work())
+    await asyncio.sleep(0)
     one.cancel()
     await asyncio.gather(one, return_exceptions=True)
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert turns.mine.locked()
-    two.cancel()
-    await asyncio.gather(two, return_exceptions=True)
     assert not turns.mine.locked()
 
 
