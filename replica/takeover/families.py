@@ -14,7 +14,7 @@ from replica.model.errors import require
 from replica.model.handle.faults import CodecMisuse, ProtocolFault
 from replica.model.handle.types import ALT_ADDR, HsSite, Protocol, address_octets, decode_site, encode_site
 from replica.model.node import Endpoint
-from replica.takeover.overlay import site_with
+from replica.takeover.overlay import is_site, site_with
 
 MS = 1_000_000
 FAILED_MIN = 3  # looks in a row at which nobody was answered: the address is dead
@@ -224,13 +224,11 @@ def site_without(site: bytes, dead: Iterable[str]) -> bytes:
 
 
 def is_outdated(published: bytes, own_site: bytes, dead: Iterable[str]) -> bool:
-    """Is this a form of our own site, with other addresses than it should have now? A site of another member of ours is not."""
-    if not published or not own_site:
+    """Does what is published lead elsewhere than our own site should now? As where an address died, or answers again, or another
+    member of ours published its own before we led: it may be dead, and we could not judge its addresses."""
+    if not (is_site(published) and is_site(own_site)):
         return False
-    hosts, wanted = hosts_of(published), site_without(own_site, dead)
-    lacking = set(hosts_of(own_site)).difference(hosts)
-    mine = bool(hosts) and _plain(published) == _plain(site_without(own_site, lacking))
-    return mine and _plain(published) != _plain(wanted)
+    return _plain(published) != _plain(site_without(own_site, dead))
 
 
 def _plain(site: bytes) -> bytes:
