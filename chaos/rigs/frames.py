@@ -29,6 +29,7 @@ class FrameRule:
 
     Args:
         ports: TCP and UDP ports, of either end, whose frames it is about; empty: all frames.
+        family: 4 or 6, whose frames alone it is about; 0: both, and all that is neither.
         lost, doubled, late, late_ms, delay_ms, jitter_ms: as in DatagramRule.
         slipped: share of TCP segments with a payload that is damaged past the checksum.
         octets_per_s: rate; 0: no limit. queue_ms: what would wait longer than that for its turn is lost.
@@ -44,6 +45,7 @@ class FrameRule:
     slipped: float = 0
     octets_per_s: int = 0
     queue_ms: float = 100
+    family: int = 0
 
     def datagram(self) -> DatagramRule:
         return DatagramRule(
@@ -101,9 +103,16 @@ def segment_of(frame: bytes) -> Segment | None:
     return Segment(protocol, source, target, at, payload, end)
 
 
-def rule_for(rules: Iterable[FrameRule], segment: Segment | None) -> FrameRule | None:
+def family_of(frame: bytes) -> int:
+    """4, 6, or 0: neither."""
+    return {IPV4: 4, IPV6: 6}.get(int.from_bytes(frame[12:14], "big"), 0)
+
+
+def rule_for(rules: Iterable[FrameRule], segment: Segment | None, family: int = 0) -> FrameRule | None:
     """The first that is about this frame."""
     for rule in rules:
+        if rule.family and rule.family != family:
+            continue
         if not rule.ports or (segment is not None and (segment.source in rule.ports or segment.target in rule.ports)):
             return rule
     return None
@@ -138,7 +147,7 @@ class Wire:
         if not self.rules:
             return [(0, frame)]
         segment = segment_of(frame)
-        rule = rule_for(self.rules, segment)
+        rule = rule_for(self.rules, segment, family_of(frame))
         if rule is None:
             return [(0, frame)]
         waits_ms = self._turn_ms(rule, len(frame), now_ns)

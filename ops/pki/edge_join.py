@@ -114,7 +114,8 @@ def source_text(token: Token, answer: enrol_pb2.EnrolResponse, data: str, inputs
     for member in answer.members:
         lines += ["", "[[member]]", f"name = {json.dumps(member.name)}"]
         if not answer.pull and member.feeds:
-            lines += [f"push = {json.dumps(member.feeds[0])}"]
+            feeds = list(member.feeds)
+            lines += [f"push = {json.dumps(feeds if len(feeds) > 1 else feeds[0])}"]
     for path in inputs:
         lines += ["", "[[input]]", f"path = {json.dumps(path)}"]
     return "\n".join(lines) + "\n"

@@ -4,7 +4,7 @@
 [serve]       listen, metrics: addresses `host:port`, IPv6 as `[::1]:port`, port 0 for any
 [spool]       octets_max, keep_octets
 [[input]]     path, format; record, route, document: mappings (none: the ready-made form); [files] rest_ms
-[[member]]    name, certificate, fingerprint as `zaibei identity show` prints them; push: where to call
+[[member]]    name, certificate, fingerprint as `zaibei identity show` prints them; push: where to call (a list: in turn)
 [pki]         roots, crl: PEM files of a CA whose members may copy us, certificate or not; cluster: of that one alone;
               reach: where certificates are renewed
 [[resolution]] protocol, address, port: where the registry itself answers
@@ -56,7 +56,7 @@ class SourceConfig:
     inputs: tuple[Input, ...]
     rest_s: float
     pins: Pins
-    push: tuple[tuple[str, str], ...]  # member name, address
+    push: tuple[tuple[str, str], ...]  # member name, address; once for each address, those of one member in turn
     log: str = "text"
     trust: TrustFiles | None = None  # None: pinned members alone
     reach: tuple[str, ...] = ()  # where the CA is asked for a new certificate
@@ -235,11 +235,10 @@ def _members(tables: list[Table], *, by_ca: bool) -> tuple[Pins, tuple[tuple[str
         name = table.take("name", str, None, "the member's name")
         certificate = table.take("certificate", str, "" if by_ca else None, "what `zaibei identity show` prints")
         print_ = table.take("fingerprint", str, "", "its fingerprint")
-        address = table.take("push", str, "", "the member's feed address")
-        table.end()
-        if address:
+        for address in _pushed(table):
             _check_address(table, "push", address)
             push.append((name, address))
+        table.end()
         try:
             known = by_ca and not certificate
             peer = Peer(name, b"" if known else _pem(certificate), role="member")
@@ -251,6 +250,14 @@ def _members(tables: list[Table], *, by_ca: bool) -> tuple[Pins, tuple[tuple[str
             table.fault("fingerprint", f"is {print_}, the certificate has {peer.fingerprint}")
         peers.append(peer)
     return Pins(tuple(peers)), tuple(push)
+
+
+def _pushed(table: Table) -> tuple[str, ...]:
+    """One address, or a list: of both IP families of that member."""
+    if isinstance(table.fields.get("push"), list):
+        return table.texts("push", "the member's feed addresses")
+    address = table.take("push", str, "", "the member's feed address, or a list of them")
+    return (address,) if address else ()
 
 
 def _pem(text: str) -> bytes:

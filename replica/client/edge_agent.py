@@ -154,9 +154,12 @@ class Source:
             server = await self._serve()
             stop_metrics = self._serve_metrics()
             tasks.append(asyncio.create_task(self._housekeeping()))
-            for name, address in self.config.push:
+            for name in dict.fromkeys(name for name, _ in self.config.push):
                 peer = next(peer for peer in self.config.pins.peers if peer.name == name)
-                self.pushers.append(Pusher(self.agent, address, self.identity, peer, self.trusts, self.book.met, self._holder))
+                first, *others = [address for member, address in self.config.push if member == name]
+                self.pushers.append(
+                    Pusher(self.agent, first, self.identity, peer, self.trusts, self.book.met, self._holder, others)
+                )
             tasks += [asyncio.create_task(self._push(pusher)) for pusher in self.pushers]
             if self.reader is not None:
                 self._thread = threading.Thread(target=self.reader.run, name="input", daemon=True)
@@ -294,8 +297,13 @@ class Source:
             "offered": self.offered,
             "listen": [str(address) for address in self.addresses],
             "push": [
-                {"member": name, "address": address, "trouble": str(pusher.last_trouble or ""), "connected": pusher.connected}
-                for (name, address), pusher in zip(self.config.push, self.pushers, strict=False)
+                {
+                    "member": pusher.replica,
+                    "address": pusher.address,
+                    "trouble": str(pusher.last_trouble or ""),
+                    "connected": pusher.connected,
+                }
+                for pusher in self.pushers
             ],
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from random import SystemRandom
 
 import grpc
@@ -63,7 +63,8 @@ class Pusher:
     """Publishes a log to one replica as long as it runs; makes outbound connections only.
 
     Args:
-        address: `host:port` of the replica; replica: its pin.
+        address: `host:port` of the replica; replica: its pin. others: further addresses of it, as of its other IP family:
+            the next one is tried when the stream at one ended, or none came about.
         trusts: who may answer where the replica is not pinned; None: pins alone count.
         met: told who answers, before its first word.
         holder: the guard that asks for write-path leases, where there is one by now.
@@ -78,12 +79,24 @@ class Pusher:
         trusts: Trusts | None = None,
         met: Callable[[Peer], None] | None = None,
         holder: Callable[[], LeaseHolder | None] = lambda: None,
+        others: Sequence[str] = (),
     ) -> None:
         self._trusts, self._met, self._holder = trusts, met, holder
-        self._log, self._address, self._identity, self._replica = log, address, identity, replica
+        self._log, self._identity, self._replica = log, identity, replica
+        self._addresses, self._place = (address, *others), 0
         self._random = SystemRandom()
         self.last_trouble: Trouble | None = None
         self._link: PushedLink | None = None
+
+    @property
+    def replica(self) -> str:
+        """Its name."""
+        return self._replica.name
+
+    @property
+    def address(self) -> str:
+        """Where it calls, or is connected to, at present."""
+        return self._addresses[self._place]
 
     @property
     def connected(self) -> bool:
@@ -92,30 +105,33 @@ class Pusher:
 
     async def run(self) -> None:
         """Until cancelled; a replica that is down is normal, the log goes on and waits."""
-        pause_s, silent = PAUSE_S_MIN, False
+        pause_s, silent, tried = PAUSE_S_MIN, False, 0
         loop = asyncio.get_running_loop()
         while True:
             began_s = loop.time()
             self.last_trouble = await self._once()
             self._link = None
             if loop.time() - began_s > LASTED_S:
-                pause_s, silent = PAUSE_S_MIN, False
+                pause_s, silent, tried = PAUSE_S_MIN, False, 0
+            self._place, tried = (self._place + 1) % len(self._addresses), tried + 1
             if not silent:
                 why = str(self.last_trouble) if self.last_trouble else "the replica ended the stream"
                 LOGGER.info("push stream over, connecting again", extra={"replica": self._replica.name, "why": why})
             silent = True
             await asyncio.sleep(pause_s * (0.5 + self._random.random()))
-            pause_s = min(pause_s * 2, PAUSE_S_MAX)
+            if tried % len(self._addresses) == 0:
+                pause_s = min(pause_s * 2, PAUSE_S_MAX)
 
     async def _once(self) -> Trouble | None:
+        address = self.address
         try:
-            replica = await find_peer(self._address, self._replica, self._trusts)
+            replica = await find_peer(address, self._replica, self._trusts)
         except ZaibeiError as exc:
             return exc.trouble
         if self._met is not None:
             self._met(replica)
         still = callee_stands(replica, self._identity, self._trusts)
-        async with open_channel(self._address, self._identity, replica) as channel:
+        async with open_channel(address, self._identity, replica) as channel:
             stub: feed_pb2_grpc.ChangeFeedAsyncStub = feed_pb2_grpc.ChangeFeedStub(channel)
             answering = asyncio.get_running_loop().create_task(self._answer(stub))
             link = self._link = PushedLink(stub, self._replica.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
 from chaos.standin.edge_serve import expiration_s
@@ -13,7 +14,7 @@ from replica.model.handle.stream import Deframer
 PIECE_OCTETS_MAX = 65_536
 
 
-async def serve(at: tuple[str, int], prefix: str) -> asyncio.Server:
+async def serve(hosts: Sequence[str], port: int, prefix: str) -> asyncio.Server:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         deframer = Deframer()
         with suppress(OSError):
@@ -25,4 +26,4 @@ async def serve(at: tuple[str, int], prefix: str) -> asyncio.Server:
                         await writer.drain()
         writer.close()
 
-    return await asyncio.start_server(connected, *at)
+    return await asyncio.start_server(connected, hosts, port)

@@ -75,11 +75,11 @@ class Feeding:
 
     def block(self) -> str:
         """Its part of each member's file."""
-        host, port = self.site()
+        probes = ", ".join(f'{{ protocol = "tcp", address = "{host}", port = {self.dead_port} }}' for host in self.site())
         return (
             f'[[source]]\nname = "{SOURCE}"\nfingerprint = "{self.identity.fingerprint}"\n'
             f"certificate = '''{self.identity.certificate_pem.decode()}'''\nprefixes = [\"{FED_PREFIX}\"]\n"
-            f'takeover = "{self._policy()}"\nprobes = [{{ protocol = "tcp", address = "{host}", port = {port} }}]\n'
+            f'takeover = "{self._policy()}"\nprobes = [{probes}]\n'
         )
 
     def _policy(self) -> str:
@@ -87,23 +87,22 @@ class Feeding:
         zones = any(seat.zone for seat in self._cluster.seats.values())
         return "automatic" if zones or self._cluster.home is not None else "never"
 
-    def site(self) -> tuple[str, int]:
-        """Where the node answers clients itself: where it has a namespace of its own, else nowhere."""
+    def site(self) -> tuple[str, ...]:
+        """Where the node answers clients itself, over both families: where it has a namespace of its own, else nowhere."""
         home = self._cluster.home
-        host = "127.0.0.1" if home is None or self._cluster.lab is None else self._cluster.lab.addresses(home)[0]
-        return host, self.dead_port
+        return ("127.0.0.1",) if home is None or self._cluster.lab is None else self._cluster.lab.addresses(home)
 
     def ports(self) -> tuple[int, ...]:
         """All that passes between the node and members."""
         seats = self._cluster.seats.values()
-        return (self.site()[1], *(seat.ports[name] for seat in seats for name in ("feed", "beats")))
+        return (self.dead_port, *(seat.ports[name] for seat in seats for name in ("feed", "beats")))
 
     def _config(self) -> Any:
         members = [
             {
                 "name": seat.name,
                 "certificate": (seat.data / "identity" / "certificate.pem").read_text(),
-                "push": f"{self._cluster.hosts(number)[0]}:{seat.ports['feed']}",
+                "push": self._pushed(number),
             }
             for number, seat in self._cluster.seats.items()
         ]
@@ -115,14 +114,18 @@ class Feeding:
         }
         return read_config(table, SOURCE, self._cluster.folder)
 
+    def _pushed(self, number: int) -> str | list[str]:
+        """A member's feed: at its first address, or where the node has a line of its own at both families'."""
+        port, (first, *others) = self._cluster.seats[number].ports["feed"], self._cluster.hosts(number)
+        found = [f"{first}:{port}", *(f"[{host}]:{port}" for host in others)]
+        return found if self._cluster.home is not None else found[0]
+
     async def _run(self, work: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*given))
 
     async def start(self) -> None:
         """The node comes up; returns when the cluster has given it a receipt."""
-        if self._cluster.home is not None:
-            self._site = await edge_answering.serve(self.site(), FED_PREFIX)
-        await self._open()
+        await self.come_back()
         publisher = self._publisher
         assert publisher is not None
         receipt = await asyncio.to_thread(self._put_base, publisher)
@@ -191,6 +194,8 @@ class Feeding:
         await self._cluster.until(f"{SOURCE} is taken over", taken_over, DIES_S_MAX)
 
     async def come_back(self) -> None:
+        if self._cluster.home is not None:
+            self._site = await edge_answering.serve(self.site(), self.dead_port, FED_PREFIX)
         await self._open()
 
     async def stop(self) -> None:
@@ -287,12 +292,16 @@ class Feeding:
 
         return work
 
+    def url(self, member: int, host: str, name: str) -> str:
+        """Where a member answers for a name, at one of its addresses."""
+        at = f"[{host}]" if ":" in host else host
+        return f"http://{at}:{self._cluster.seats[member].ports['http']}/api/handles/{name}"
+
     def _ask(self, member: int, key: str) -> tuple[int | None, bool]:
         """(version, called fresh); None: no final answer."""
-        seat = self._cluster.seats.get(member)
-        if seat is None:
+        if member not in self._cluster.seats:
             return None, False
-        url = f"http://{self._cluster.hosts(member)[0]}:{seat.ports['http']}/api/handles/{FED_PREFIX}/{key.upper()}"
+        url = self.url(member, self._cluster.hosts(member)[0], f"{FED_PREFIX}/{key.upper()}")
         try:
             with urllib.request.urlopen(url, timeout=ANSWER_S_MAX) as answer:
                 document = json.loads(answer.read())

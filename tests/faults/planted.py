@@ -81,6 +81,14 @@ def first_come() -> None:
     plant(link_frames, "BATCH_OCTETS_MAX", 1 << 20)
 
 
+def all_published() -> None:
+    """What is published names every address of ours, whoever is answered there."""
+    from replica.takeover import edge_runner, ladder, machine
+
+    for module in (machine, ladder, edge_runner):
+        plant(module, "site_without", lambda site, _dead: site)
+
+
 BENDS_FILE, BENT_EVERY = "bends", 25
 BUGS: dict[str, Callable[[], None]] = {
     "alone": alone,
@@ -90,6 +98,7 @@ BUGS: dict[str, Callable[[], None]] = {
     "sums-unread": sums_unread,
     "bends": bends,
     "first-come": first_come,
+    "all-published": all_published,
 }
 
 

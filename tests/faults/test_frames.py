@@ -53,6 +53,17 @@ def summed(octets: bytes) -> int:
     return checksum(ends + struct.pack("!II", found.end - found.at, found.protocol) + octets[found.at : found.end])
 
 
+def test_a_rule_may_be_about_one_family() -> None:
+    wire = Wire("seed")
+    wire.rules = (FrameRule(lost=1, family=6),)
+    neighbour = mac(2) + mac(1) + b"\x08\x06" + bytes(28)  # ARP, without which IPv4 finds nobody
+    for family, arrives in ((4, True), (6, False)):
+        assert bool(wire.fates(frame(b"hello", family=family), 0)) is arrives
+    wire.rules = (FrameRule(lost=1, family=4),)
+    assert [bool(wire.fates(one, 0)) for one in (frame(b"hello"), frame(b"hello", family=6), neighbour)] == [False, True, True]
+    assert FrameRule.read(FrameRule(lost=1, family=4).document()) == FrameRule(lost=1, family=4)
+
+
 @given(st.binary(min_size=4, max_size=1_400), st.sampled_from([4, 6]), st.integers(0, 9))
 def test_a_slip_changes_the_payload_alone_and_no_checksum_sees_it(payload: bytes, family: int, seed: int) -> None:
     whole = frame(payload, family=family)

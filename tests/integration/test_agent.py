@@ -284,6 +284,28 @@ port = 0
         assert part in str(caught.value), part
 
 
+def test_a_member_is_pushed_to_at_several_addresses_in_turn(tmp_path: Path) -> None:
+    text = """
+[source]
+name = "a"
+prefixes = ["88.118"]
+[pki]
+roots = ["ca.pem"]
+[[member]]
+name = "m1"
+push = ["192.0.2.1:2643", "[2001:db8::1]:2643"]
+[[member]]
+name = "m2"
+push = "192.0.2.2:2643"
+"""
+    config = read_config(tomllib.loads(text), "source.toml", tmp_path)
+    assert config.push == (("m1", "192.0.2.1:2643"), ("m1", "[2001:db8::1]:2643"), ("m2", "192.0.2.2:2643"))
+    with pytest.raises(ZaibeiError, match=r"member\[1\].push"):
+        read_config(tomllib.loads(text.replace('"192.0.2.1:2643"', "7")), "source.toml", tmp_path)
+    with pytest.raises(ZaibeiError, match=r"member\[1\].push"):
+        read_config(tomllib.loads(text.replace("[2001:db8::1]", "2001:db8::1")), "source.toml", tmp_path)
+
+
 def test_a_configuration_that_nobody_could_copy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ZaibeiError, match="nobody could copy"):
         read_config({"source": {"name": "a", "prefixes": ["88.118"]}}, "source.toml", tmp_path)

@@ -25,7 +25,7 @@ async def test_other_members_say_which_of_our_addresses_answer(tmp_path: Path) -
         looks = OutsideLooks(made.life(1).side)
         assert await looks(site) == {}, "a member that cannot be asked says nothing of our addresses"
         await made.start(2)
-        server = await edge_answering.serve((LIVING, port), "88.118.1")
+        server = await edge_answering.serve([LIVING], port, "88.118.1")
         async with asyncio.timeout(30):
             while not (seen := await looks(site)):  # noqa: ASYNC110 - its links come up when they do
                 await asyncio.sleep(0.1)
