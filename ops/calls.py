@@ -142,6 +142,7 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, M
                 *broken,
                 *waiting,
                 *member.refused_callers(),
+                *member.two_senders(),
                 *member.addresses.warnings(boottime_ns()),
                 *([] if member.scrubs is None else member.scrubs.warnings()),
                 *member.warnings.values(),

@@ -25,7 +25,7 @@ from hosting.front.service import FrontService
 from hosting.guard.edge_teller import Teller, places_of
 from hosting.guard.guard import Guard
 from hosting.guard.guesses import Guesses
-from hosting.guard.watch import BAD_CERTIFICATE
+from hosting.guard.watch import BAD_CERTIFICATE, TWO_SENDERS
 from hosting.handle.edge_registrar import Registrar
 from ops.admin.edge_server import AdminServer
 from ops.calls import MemberCalls
@@ -107,6 +107,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
 
         member = Member(member_settings(config, identity, fronts), failed, seat.registry)
         member.refusals.told = lambda reason: teller.note(BAD_CERTIFICATE, b"", 1)
+        member.on_twins = lambda told: teller.note(TWO_SENDERS, b"", 1)
         stack.push_async_callback(member.stop)
         await member.start()
         port.member = member

@@ -11,7 +11,13 @@ SCENARIO = Scenario(
     story="a second top-level node publishes the same registry, from an image of the first; both register on, each its own names",
     steps=(Step(Act.TWO_PUBLISH, for_s=2.0),),
     invariants=(Invariant.NO_LIE, Invariant.RECEIPTS, Invariant.NO_SECOND_WRITER, Invariant.FACTS),
-    facts=("one history is pinned", "the difference is alarmed", "it says where we stand", "the other's names are not answered"),
+    facts=(
+        "one history is pinned",
+        "the difference is alarmed",
+        "it says where we stand",
+        "both senders are told",
+        "the other's names are not answered",
+    ),
     red=Plant.OTHER_CHAIN_ACCEPTED,
     load=Load(every_ms=0, lanes=((Lane.RECURSIVE, 20.0), (Lane.HEDGED, 10.0), (Lane.PORT, 10.0))),  # no time is measured
     budgets=Budgets(return_s=0),

@@ -23,6 +23,7 @@ MINUTE_MS: Final = 60_000
 QUIET_MS: Final = 60_000  # so long unseen is over
 OPEN_MAX: Final = 256
 BAD_CERTIFICATE: Final = "bad_certificate"
+TWO_SENDERS: Final = "two_senders"
 TALLIES_MAX: Final = 16_384  # below their threshold, in one minute
 EVENTS_PER_MINUTE_MAX: Final = 60
 
@@ -44,6 +45,7 @@ RULES: Final = {
     OVER_NAME: Rule(Kind.ATTACK, 1, "more questions for one identifier than are answered"),
     WRONG_PROOF: Rule(Kind.BRUTE_FORCE, 10, "proofs of identity that are wrong"),
     BAD_CERTIFICATE: Rule(Kind.CERTIFICATE, 1, "a caller of the feed whose certificate does not count: zaibei status says why"),
+    TWO_SENDERS: Rule(Kind.CERTIFICATE, 1, "two living processes publish as one source: zaibei status names both"),
     MISSING_NAME: Rule(Kind.SCAN, 10_000, "names that are not there"),
 }
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from chaos.faults.edge_stream_proxy import StreamProxy, Way
 from chaos.faults.fault import Fault
 from chaos.faults.rules import CUT
 from chaos.scenarios.scenario import Act, Step
+from ops.admin.edge_client import AdminClient
 from ops.drills.edge_stage_files import HOST
 from ops.drills.stage import Stage
 from replica.model.position import Position
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from ops.drills.acts import Acts
 
 FIRST, OWN, OTHER = 600_000, 5, 8  # names behind the image: numbers, of the first node, of the second; one commit each
-FOUND = 1
+FOUND, SENDERS = 1, 2
+TOLD_S_MAX, LOOK_S = 20.0, 0.1
 REFUSED = ("FORKED", "HELD")
 
 Acting = Callable[[Step], AbstractAsyncContextManager[None]]
@@ -69,6 +72,7 @@ async def _two_publish(acts: Acts) -> AsyncIterator[None]:
 
     async with Fault("a second node publishes the same registry", begin, heal, acts.log):
         rows = await acts.until(lambda row: row.feed in REFUSED)
+        told = await _two_told(stage, source)
         yield
         rows = await stage.rows()
         row = rows[source]
@@ -80,9 +84,23 @@ async def _two_publish(acts: Acts) -> AsyncIterator[None]:
         acts.fact(
             "one history is pinned", now == ours and not wrong, f"before {ours.short()}, after {now.short()}; lost {wrong[:3]}"
         )
+        acts.fact("both senders are told", told.count("(process ") == SENDERS, told or "nothing")
         names = [f"{prefix}/N-{number}" for number in range(FIRST + OWN, FIRST + OWN + OTHER)]
         answered = [name for name, reply in (await acts.ask_us(names)).items() if reply is not None and reply.code == FOUND]
         acts.fact("the other's names are not answered", not answered, f"{len(answered)} of {len(names)}: {answered[:3]}")
+
+
+async def _two_told(stage: Stage, source: str) -> str:
+    """What the member's status says of two living processes under one identity; empty: nothing, for as long as it has."""
+
+    def look() -> str:
+        with AdminClient(stage.folder / "member" / "admin.sock") as admin:
+            return next((one for one in admin.status().warnings if f"two living processes publish as {source}:" in one), "")
+
+    until_s = time.monotonic() + TOLD_S_MAX
+    while not (told := await asyncio.to_thread(look)) and time.monotonic() < until_s:  # noqa: ASYNC110 - of another process
+        await asyncio.sleep(LOOK_S)
+    return told
 
 
 def _write_twin(stage: Stage, source: str, push: int) -> None:

@@ -27,6 +27,7 @@ from replica.feed.phases import Phase
 from replica.feed.ports import Group, Link, Loader
 from replica.feed.session import ReplicaSession
 from replica.feed.snapshot import check_end
+from replica.feed.twins import Twins
 from replica.model.drained import Drained
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.group_state import GroupState
@@ -91,6 +92,8 @@ class FeedDriver:
         self._metrics, self._report = metrics, report
         self.drained: Drained | None = None  # its newest statement that its writing ended, or goes on
         self.heard_ns = 0  # boot time of the newest message of the source
+        self.twins = Twins(setup.source)
+        self.on_twins: Callable[[str], None] = lambda told: None  # each time a second sender is refused; names both
         self.tap: Tap | None = None  # takes the source's batches in place of the session: edge_history.py
         self._stream: _Stream | None = None
         self._last: _Stream | None = None
@@ -143,11 +146,28 @@ class FeedDriver:
             else:
                 self._metrics.lag(self.lag())
 
-    async def run(self, link: Link, source_key: bytes = b"") -> Trouble | None:
+    def met(self, offer: source_pb2.Offer, where: str) -> None:
+        """Who speaks. Raises ZaibeiError(CONFLICT): another living process publishes under the same identity, and is kept."""
+        self._hear()
+        if told := self.twins.opened(offer.instance, where, now().boot_ns):
+            self.on_twins(told)
+            raise ZaibeiError(Code.CONFLICT, told, retry=True)
+
+    def two_senders(self) -> str:
+        """A sentence that names two living processes that publish as this source; empty: there are not two."""
+        self._hear()
+        return self.twins.told(now().boot_ns)
+
+    def _hear(self) -> None:
+        if self._stream is not None:
+            self.twins.heard(self._stream.instance, self.heard_ns)
+
+    async def run(self, link: Link, source_key: bytes = b"", where: str = "") -> Trouble | None:
         """Drive one stream to its end.
 
         Args:
             source_key: the source's signing key as this stream's certificate has it; empty: as set up.
+            where: the source's address, for people.
         Returns:
             Why it ended; None: the source ended it in order.
         Raises:
@@ -157,7 +177,7 @@ class FeedDriver:
         if source_key:
             self.setup = replace(self.setup, source_key=source_key)
         key = self.setup.random(BEAT_KEY_OCTETS)
-        stream = _Stream(self, link, replace(self.setup, beat_key=key))
+        stream = _Stream(self, link, replace(self.setup, beat_key=key), where)
         self._stream = self._last = stream
         if self._metrics is not None:
             self._metrics.connected(True)
@@ -168,6 +188,7 @@ class FeedDriver:
         finally:
             if self.beats is not None:
                 self.beats.revoke(key)
+            self.twins.heard(stream.instance, now().boot_ns)
             if self.tap is not None:
                 self.tap.broke()
             if self._stream is stream:
@@ -232,8 +253,9 @@ class FeedDriver:
 class _Stream:
     """One stream: a session, its tasks, what it proposed."""
 
-    def __init__(self, driver: FeedDriver, link: Link, setup: Setup) -> None:
-        self.driver, self.link = driver, link
+    def __init__(self, driver: FeedDriver, link: Link, setup: Setup, where: str) -> None:
+        self.driver, self.link, self.where = driver, link, where
+        self.instance = b""  # of the process that speaks
         self.session = ReplicaSession(setup, driver.group, driver.age)
         self.settled = asyncio.Event()  # over, and every proposal has its outcome
         self._ended = asyncio.Event()
@@ -300,7 +322,8 @@ class _Stream:
         while (message := await self.link.receive()) is not None:
             self.driver.heard_ns = now().boot_ns
             if message.HasField("offer"):
-                self.driver.description = message.offer.description
+                self.driver.met(message.offer, self.where)
+                self.instance, self.driver.description = message.offer.instance, message.offer.description
             elif message.HasField("drained"):
                 self.driver.drained = Drained.from_wire(message.drained)
                 continue

@@ -131,7 +131,7 @@ class Puller:
             link = WatchLink(channel, peer.name)
             try:
                 async with standing(still):
-                    return await self._driver.run(link, peer.signing_key)
+                    return await self._driver.run(link, peer.signing_key, address)
             except ZaibeiError as exc:
                 return exc.trouble
             finally:

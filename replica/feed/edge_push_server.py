@@ -12,7 +12,7 @@ import grpc
 from replica.feed.commands import fault
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_source_server import SourceService, add_source_service, read, write
-from replica.feed.edge_tls import Context, caller_stands, identify, standing, status_of
+from replica.feed.edge_tls import Context, caller_of, caller_stands, identify, standing, status_of
 from replica.feed.edge_turn import wait_for_turn
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.identity import Peer, Trusts
@@ -156,7 +156,9 @@ class PushService(feed_pb2_grpc.ChangeFeedServicer):
                 link.said = await wait_for_turn(link, self._turn(peer.name))
                 if not link.said:
                     return
-                trouble = await driver.run(link, peer.signing_key)
+                where = caller_of(context)
+                driver.met(link.said[0].offer, where)  # before it takes the stream from who is kept
+                trouble = await driver.run(link, peer.signing_key, where)
             if trouble is not None:
                 raise ZaibeiError(trouble.code, trouble.message, definite=trouble.definite, retry=trouble.retry)
         except ZaibeiError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -34,6 +35,7 @@ from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.v1 import source_pb2
 
 LOGGER = logging.getLogger("zaibei.feed.source")
+INSTANCE = os.urandom(16)  # of this process (twins.py)
 TICK_S_MAX = 0.1
 OUTBOX_MESSAGES_MAX = 16  # beyond it nothing more of the log is read, and no beat is added, before the network has room
 OUTBOX_MESSAGES_END = 4_096  # answers to a replica that asks and does not read: the stream ends
@@ -67,7 +69,7 @@ class SourceDriver:
         holder: Callable[[], LeaseHolder | None] = lambda: None,
     ) -> None:
         self.log, self.link, self._holder = log, link, holder
-        self.session = SourceSession(log.describe(), log.epoch_wanted(), replica_key)
+        self.session = SourceSession(log.describe(), log.epoch_wanted(), replica_key, INSTANCE)
         self._push_snapshot = push_snapshot
         self._ended = asyncio.Event()
         self._why: Trouble | None = None

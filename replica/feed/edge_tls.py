@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -119,6 +120,12 @@ def chain_of(context: Context) -> list[bytes]:
     """What the other side presented: its certificate, then its issuers."""
     about = context.auth_context()
     return [bytes(pem) for part in ("x509_pem_cert", "x509_pem_cert_chain") for pem in about.get(part, [])]
+
+
+def caller_of(context: Context) -> str:
+    """Address of a caller as gRPC knows it, for people: `192.0.2.1:5000`, `[2001:db8::1]:5000`."""
+    kind, _, place = context.peer().partition(":")
+    return unquote(place) if kind in ("ipv4", "ipv6") else ""
 
 
 def identify(context: Context, trusts: Trusts) -> Peer:

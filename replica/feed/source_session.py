@@ -143,7 +143,7 @@ class SourceSession:
         replica_key: signing key of the replica's member, 32 octets.
     """
 
-    def __init__(self, description: source_pb2.Description, epoch_wanted: str, replica_key: bytes) -> None:
+    def __init__(self, description: source_pb2.Description, epoch_wanted: str, replica_key: bytes, instance: bytes = b"") -> None:
         self.source = description.source
         self.phase = SourcePhase.OFFERED
         self.head = Position.from_wire(description.head)
@@ -153,6 +153,7 @@ class SourceSession:
         self.replica_state = ""
         self.armed: Arm | None = None
         self._description, self._wanted, self._replica_key = description, epoch_wanted, replica_key
+        self._instance = instance
         self._interval_ns = _interval_ms(description.beat_interval_ms) * MS
         self._credit = self._sent = (0, 0)
         self._run = 0
@@ -175,7 +176,7 @@ class SourceSession:
     def start(self, now: Now) -> list[SourceCommand]:
         """The stream is up."""
         self._now, self._certificate_ns = now, now.boot_ns - CERTIFICATE_INTERVAL_NS
-        self._say(source_pb2.SourceMessage(offer=source_pb2.Offer(description=self._description)))
+        self._say(source_pb2.SourceMessage(offer=source_pb2.Offer(description=self._description, instance=self._instance)))
         if self._wanted:
             request = source_pb2.EpochRequest(head=self.head.to_wire(), reason=self._wanted[:1_000])
             self._say(source_pb2.SourceMessage(epoch_request=request))

@@ -62,6 +62,10 @@ class MemberFeeds(MemberReads):
             f"callers of the feed were refused {one.count} times, the last within the hour: {reason}" for reason, one in recent
         ]
 
+    def two_senders(self) -> list[str]:
+        """A sentence for each source under whose identity two living processes publish."""
+        return [told for copy in self.copies.values() if (told := copy.driver.two_senders())]
+
     async def _tell_health(self) -> None:
         """Taking in needs one source with room on its disks; reading back one source in service."""
         if self._feed is not None:

@@ -200,6 +200,7 @@ class Member(MemberFeeds):
         try:
             copy = await asyncio.to_thread(SourceCopy.open, source, around)
             self.copies[source.name] = copy
+            copy.driver.on_twins = lambda told: self.on_twins(told)
             copy.store.subscribe(self._on_state)
             report = await copy.start(first)
             if report.warning:

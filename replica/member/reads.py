@@ -53,6 +53,7 @@ class MemberReads:
         self.warnings: dict[str, str] = {}  # what a source's start found that a person must know; stays until the next start
         self._watching = contextlib.ExitStack()
         self.refusals = Refusals()  # of callers of the feed
+        self.on_twins: Callable[[str], None] = lambda told: None  # a second sender of a source was refused; names both
         self.scrubs: Scrubs | None = None  # from the start on
         self.takeover = TakeoverService()
         self.feed_addresses: tuple[Address, ...] = ()

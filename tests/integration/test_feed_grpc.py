@@ -7,7 +7,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from replica.feed import edge_source_driver
 from replica.feed.desk import Setup
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_metrics import FeedMetrics
@@ -185,6 +186,26 @@ async def test_addresses_are_tried_in_turn_one_stream_at_a_time(party: Party) ->
                 await until(lambda: party.group.store.state().position == party.log.head())
 
 
+async def test_a_pusher_goes_on_at_its_members_other_family(party: Party) -> None:
+    pins = Pins((party.source_pin(),))
+    service = PushService(lambda name: party.driver, lambda: pins)
+
+    def offered(services: grpc.aio.Server) -> None:
+        add_feed_services(services, push=service)
+
+    async with serving("[::1]", party.member, pins, offered) as six:
+        async with AsyncExitStack() as family:
+            four = await family.enter_async_context(serving("127.0.0.1", party.member, pins, offered))
+            pusher = Pusher(party.log, four, party.source, party.member_pin(), others=[six])
+            async with running(pusher.run()):
+                await copies(party)
+                assert pusher.address == four
+                await family.aclose()
+                await until(lambda: pusher.address == six and pusher.connected)
+                party.log.write([put("LATER")])
+                await until(lambda: party.group.store.state().position == party.log.head())
+
+
 async def test_a_source_that_must_not_push_is_told_what_to_change(party: Party) -> None:
     pins = Pins((party.source_pin(),))
 
@@ -225,6 +246,35 @@ async def test_a_newer_stream_replaces_the_older(party: Party) -> None:
                 await until(lambda: told(first.last_trouble))
                 party.log.write([put("LAST")])
                 await until(lambda: party.group.store.state().position == party.log.head())
+
+
+async def test_two_living_processes_under_one_identity_are_told_and_the_later_one_is_refused(
+    party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pins = Pins((party.source_pin(),))
+    service = PushService(lambda name: party.driver, lambda: pins)
+    heard = list[str]()
+    party.driver.on_twins = heard.append
+    async with serving("127.0.0.1", party.member, pins, lambda s: add_feed_services(s, push=service)) as where:
+        first, second = (Pusher(party.log, where, party.source, party.member_pin()) for _ in range(2))
+        process = b"1" * 16
+        speaks = edge_source_driver.SourceSession
+
+        def session(*given: object) -> object:
+            return speaks(*given[:-1], process)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(edge_source_driver, "SourceSession", session)
+        async with running(first.run()):
+            await until(lambda: party.driver.twins.senders == 1)
+            process = b"2" * 16
+            async with running(second.run()):
+                await until(lambda: party.driver.twins.senders == 2)
+                process = b"1" * 16  # whoever calls next is the first again
+                await until(lambda: bool(party.driver.two_senders()))
+                process = b"2" * 16
+                await until(lambda: bool(heard))
+    assert "(process 31313131), which came first and is let in" in heard[0] and "(process 32323232), refused" in heard[0]
+    assert "127.0.0.1:" in heard[0] and heard[0] == party.driver.two_senders()
 
 
 def test_a_call_that_our_own_end_lost_is_no_verdict_of_the_peer() -> None:

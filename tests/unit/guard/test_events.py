@@ -10,7 +10,16 @@ from hosting.guard.clients import client_of
 from hosting.guard.events import FACILITY, Kind, SecurityEvent, Severity, State, as_json, as_syslog
 from hosting.guard.guard import FLOOD, MISSING_NAME, OVER_UDP, REFUSED
 from hosting.guard.guesses import WRONG_PER_MINUTE, WRONG_PROOF, Guesses
-from hosting.guard.watch import BAD_CERTIFICATE, EVENTS_PER_MINUTE_MAX, OPEN_MAX, QUIET_MS, RULES, TALLIES_MAX, Watch
+from hosting.guard.watch import (
+    BAD_CERTIFICATE,
+    EVENTS_PER_MINUTE_MAX,
+    OPEN_MAX,
+    QUIET_MS,
+    RULES,
+    TALLIES_MAX,
+    TWO_SENDERS,
+    Watch,
+)
 
 MAD, OTHER = client_of("192.0.2.7"), client_of("2001:db8::1")
 NOW_MS = 1_700_000_000_000 // 60_000 * 60_000
@@ -49,6 +58,11 @@ def test_something_begins_once_and_is_over_once() -> None:
     [over, last] = one.passed(NOW_MS + 29_000 + QUIET_MS)
     assert (over.state, over.related, over.count) == (State.RECOVERED, begun.ident, 34) and last.related == other.ident
     assert one.noted(OVER_UDP, MAD, 1, NOW_MS + 200_000), "it begins anew"
+
+
+def test_two_senders_of_one_source_are_an_event_at_once() -> None:
+    [begun] = watch().noted(TWO_SENDERS, b"", 1, NOW_MS)
+    assert (begun.kind, begun.severity) == (Kind.CERTIFICATE, Severity.WARNING) and "two living processes" in begun.what
 
 
 def test_a_few_wrong_proofs_are_people_and_many_in_a_minute_are_not() -> None:
