@@ -11,7 +11,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from replica.feed.admission import judge_part
 from replica.feed.commands import Alarm, Close, Command, Compare, DropSnapshot, FetchSnapshot, LoadParts, LookUp, Prove, Send
@@ -24,7 +23,7 @@ from replica.feed.findings import Finding, RpoTarget, Watch, digest_finding, lag
 from replica.feed.freshness import CopyAge, Lag
 from replica.feed.limits import BEAT_KEY_OCTETS
 from replica.feed.phases import Phase
-from replica.feed.ports import Group, Link, Loader
+from replica.feed.ports import BeatGate, Group, Link, Loader, Tap
 from replica.feed.session import ReplicaSession
 from replica.feed.snapshot import check_end
 from replica.feed.twins import Twins
@@ -44,26 +43,6 @@ REPLACED_S_MAX = 10.0
 FLUSH_ROUNDS = 20
 
 _UNKNOWN = Trouble(Code.UNKNOWN, "the outcome of a proposal is not known", definite=False, retry=True)
-
-
-class BeatGate(Protocol):
-    """Takes the key of each stream's datagram beats; a key counts for one stream only."""
-
-    def allow(self, key: bytes) -> None: ...
-
-    def revoke(self, key: bytes) -> None: ...
-
-
-class Tap(Protocol):
-    """Takes some of the source's messages in place of the session."""
-
-    async def took(self, message: source_pb2.SourceMessage) -> bool:
-        """True: it was taken. May wait: the source is then read no further."""
-        ...
-
-    def broke(self) -> None:
-        """The stream is over."""
-        ...
 
 
 class FeedDriver:

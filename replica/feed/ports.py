@@ -111,3 +111,23 @@ class Link(Protocol):
     async def digest(self, request: source_pb2.DigestRequest) -> source_pb2.DigestResponse: ...
 
     def snapshot(self, request: source_pb2.SnapshotRequest) -> AsyncIterator[source_pb2.SnapshotPart]: ...
+
+
+class BeatGate(Protocol):
+    """Takes the key of each stream's datagram beats; a key counts for one stream only."""
+
+    def allow(self, key: bytes) -> None: ...
+
+    def revoke(self, key: bytes) -> None: ...
+
+
+class Tap(Protocol):
+    """Takes some of the source's messages in place of the session."""
+
+    async def took(self, message: source_pb2.SourceMessage) -> bool:
+        """True: it was taken. May wait: the source is then read no further."""
+        ...
+
+    def broke(self) -> None:
+        """The stream is over."""
+        ...
