@@ -67,8 +67,11 @@ class LogTail:
         return ()
 
     def snapshot(self) -> SnapshotMeta | None:
-        """Where a member that needs entries from below the floor begins at the earliest; the transfer says the real place."""
-        index = self._journal.floor
+        """Where a member that needs entries from below the floor begins at the earliest; the transfer says the real place.
+
+        After a start it is known who takes part since the last change that was applied, which may be above the floor.
+        """
+        index = max(self._journal.floor, self._memberships[0][0])
         term = self._journal.term_at(index)
         held = self._held_at(index)
         return SnapshotMeta(index, term, held) if index and term is not None and held is not None else None

@@ -280,3 +280,23 @@ async def test_who_went_while_it_was_fed_counts_as_being_fed_no_longer(world: Ma
     hosted.pinned[behind] = 5
     await leader.group.change(MembershipChange((Step(Act.REMOVE, behind),)))
     assert hosted.pinned == {}
+
+
+async def test_a_leader_that_was_restarted_feeds_who_needs_entries_that_are_gone(world: Made) -> None:
+    """Its journal begins before the last change of who takes part, and of the time before that change it knows no membership."""
+    three = await world(1, 2, 3)
+    leader, behind = await lagging(three)
+    await leader.group.change(MembershipChange((Step(Act.ADD_LEARNER, 4),)))
+    others = [number for number in three.members if number != behind]
+    for word in (b"who takes part", b"is on disk"):
+        await three.write(word)
+        await three.same()
+    for number in others:
+        await three.kill(number)
+    for number in others:
+        await three.start(number)
+    known = (await three.led()).group._tail
+    assert known._memberships[0][0] > known.first_index()
+    await three.start(behind)
+    await three.write(b"after")
+    await three.same()

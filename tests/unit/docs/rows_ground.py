@@ -63,6 +63,17 @@ JOURNALS = [
     ),
     Row(
         "11.1",
+        "a leader feeds from the last change of members it knows, where its log begins before that",
+        "after a restart, members that need entries that are gone are fed nothing for ever, and nobody says so",
+        "tests/unit/consensus/test_transfer_races.py::test_a_leader_that_was_restarted_feeds_who_needs_entries_that_are_gone",
+        Plant(
+            "replica.consensus.log_tail:LogTail.snapshot",
+            "max(self._journal.floor, self._memberships[0][0])",
+            "self._journal.floor",
+        ),
+    ),
+    Row(
+        "11.1",
         "who cannot take an offered state may say so",
         "a link that ends each time, and a member that is fed nothing for as long as the offer is repeated",
         "tests/unit/consensus/test_wire.py::test_the_sound_ones_of_these_tests_are_sound",
