@@ -15,6 +15,7 @@ from replica.consensus.edge_rows import JournalRows
 from replica.consensus.group import GroupLog
 from replica.consensus.group_limits import GroupLimits
 from replica.consensus.journal_ops import Op
+from replica.consensus.log_tail import LogTail
 from replica.consensus.memory import ManualApply, MemoryJournal
 from replica.consensus.port import GroupJournal, HardState
 from replica.consensus.pump import ApplyPump
@@ -220,3 +221,13 @@ def test_a_log_that_begins_anew_on_a_full_disk_waits_for_room_and_stops_nobody(t
     assert journal.failed is None and not FullOnce.full
     assert part.read(101, 1) == entries(101, 1, term=5)
     journal.close()
+
+
+def test_where_the_log_begins_before_the_last_known_change_a_member_is_fed_from_that_change() -> None:
+    """After a start nothing is known of who took part before: a state of a later place does as well."""
+    part = MemoryJournal().attach("g", Ears())
+    part.append(entries(1, 12))
+    part.truncate(8)
+    three = Membership(frozenset({1, 2, 3}))
+    found = LogTail(part, 10, three, lambda _first: None).snapshot()
+    assert found is not None and (found.index, found.membership) == (10, three)

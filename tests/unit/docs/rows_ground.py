@@ -65,7 +65,7 @@ JOURNALS = [
         "11.1",
         "a leader feeds from the last change of members it knows, where its log begins before that",
         "after a restart, members that need entries that are gone are fed nothing for ever, and nobody says so",
-        "tests/unit/consensus/test_transfer_races.py::test_a_leader_that_was_restarted_feeds_who_needs_entries_that_are_gone",
+        "tests/unit/consensus/test_log_reads.py::test_where_the_log_begins_before_the_last_known_change_a_member_is_fed_from_that_change",
         Plant(
             "replica.consensus.log_tail:LogTail.snapshot",
             "max(self._journal.floor, self._memberships[0][0])",
