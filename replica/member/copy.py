@@ -362,7 +362,7 @@ class SourceCopy:
         """After the apply thread stopped."""
         self.store.close()
 
-    # -- datagram beats: a key for each stream of the feed (replica.feed.edge_driver.BeatGate)
+    # -- datagram beats: a key for each stream of the feed (replica.feed.ports.BeatGate)
 
     def allow(self, key: bytes) -> None:
         self._around.beats.allow(key, frozenset({self.settings.name}), lambda _head, at_ns: self.runner.beat(at_ns))

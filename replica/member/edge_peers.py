@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
 
 from replica.consensus.edge_link_tls import open_channel
-from replica.consensus.link_port import MemberTrust, Place
+from replica.consensus.link_port import Answerer, MemberTrust, Place
 from replica.model.errors import Code, ZaibeiError
+
+NEXT_S = 0.5
 
 
 class Peers:
@@ -58,15 +61,28 @@ class Peers:
             await self.drop(member)
 
     async def _open(self, member: int) -> grpc.aio.Channel:
-        """At the first of its addresses where it answers."""
+        """Where it answers first: the next address is tried as well when one before it is silent for NEXT_S, so that an
+        IP family that is dead costs no more than that."""
         place = self._places().get(member)
         addresses: Sequence[str] = place.addresses if place is not None else ()
         trouble = ZaibeiError(Code.UNREACHABLE, f"where member {member} is reached is not known here", retry=True)
-        for address in addresses:
-            try:
-                answerer = await self._trust.answerer(member, address)
-            except ZaibeiError as exc:
-                trouble = exc
-                continue
-            return open_channel(address, self._trust.credentials(), answerer)
-        raise trouble
+        asked: dict[asyncio.Task[Answerer], str] = {}
+        try:
+            for place_in_turn, address in enumerate(addresses, 1):
+                asked[asyncio.create_task(self._trust.answerer(member, address))] = address
+                limit_s = NEXT_S if place_in_turn < len(addresses) else None
+                while waiting := [task for task in asked if not task.done()]:
+                    done, _ = await asyncio.wait(waiting, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        if (failed := task.exception()) is None:
+                            return open_channel(asked[task], self._trust.credentials(), task.result())
+                        if not isinstance(failed, ZaibeiError):
+                            raise failed
+                        trouble = failed
+                    if not done:
+                        break
+            raise trouble
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
