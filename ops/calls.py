@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from hosting.tenant.edge_denials import DenialBook
 from hosting.tenant.offices import Offices
 from ops.admin.values import (
     Approval,
@@ -98,7 +99,9 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, M
         bound: Callable[[], Bound],
         sampler: Sampler | None = None,
         offices: Offices | None = None,
+        denials: DenialBook | None = None,
     ) -> None:
+        self._denials = denials
         self._offices = offices or Offices((), member.hosted, _now_ms)
         self._sampler = sampler or Sampler(lambda: member.copies)
         self._config, self._member, self._seat, self._bound = config, member, seat, bound

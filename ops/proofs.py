@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hosting.tenant.denials import GROUP as DENIALS
+from hosting.tenant.edge_denials import DenialBook
 from ops.mirror import Sampler
 from replica.cluster.state import CONTROL_NAME
 from replica.feed.difference import KeyDifference
@@ -40,6 +42,7 @@ class MemberProofs:
 
     _member: Member
     _sampler: Sampler
+    _denials: DenialBook | None
 
     def _copy_of(self, source: str) -> SourceCopy:
         copy = self._member.copies.get(source)
@@ -94,6 +97,8 @@ class MemberProofs:
     # -- audit
 
     def _audit(self, group: str, after: int, limit: int) -> AuditPage:
+        if group == DENIALS and self._denials is not None and group not in self._member.copies:
+            return AuditPage(*self._denials.page(after, limit))
         if group != CONTROL_NAME:
             return self._copy_of(group).store.audit_page(after, limit)
         if self._member.life is None:

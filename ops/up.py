@@ -11,6 +11,7 @@ import contextlib
 import logging
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
@@ -27,6 +28,7 @@ from hosting.guard.guard import Guard
 from hosting.guard.guesses import Guesses
 from hosting.guard.watch import BAD_CERTIFICATE, TWO_SENDERS
 from hosting.handle.edge_registrar import Registrar
+from hosting.tenant.edge_denials import DenialBook
 from ops.admin.edge_server import AdminServer
 from ops.calls import MemberCalls
 from ops.cluster.desk import ClusterDesk
@@ -115,6 +117,9 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         bound["feed"] = [Address(*address) for address in member.feed_addresses]
         bound["beats"] = [Address(*address) for address in member.beat_addresses]
         registration = registration_port(config.sources, member, identity)
+        denials = DenialBook(config.member.data, registration.offices.denials, lambda: time.time_ns() // 1_000_000)
+        denials.start()
+        stack.push_async_callback(denials.stop)
         stack.push_async_callback(registration.stop)
         await registration.start(_pairs(config.listen.registration))
         guesses = Guesses(note=teller.note)
@@ -141,7 +146,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         sampler = Sampler(lambda: member.copies)
         admin = AdminServer(
             config.member.admin_socket,
-            MemberCalls(config, member, seat, lambda: bound, sampler, registration.offices),
+            MemberCalls(config, member, seat, lambda: bound, sampler, registration.offices, denials),
             None if running is None else ClusterDesk(running, LateInviter(config, lambda: bound.get("enrol", ()))),
             None if member.life is None else OtherMembers(member.life, config.member.name),
         )

@@ -14,6 +14,8 @@ from hosting.guard.guesses import Guesses
 from hosting.handle.certified import Certified, same_public
 from hosting.handle.edge_look import Looks
 from hosting.handle.edits import Denied
+from hosting.tenant.denials import NOT_HEARD
+from hosting.tenant.denials import NOT_PROVED as UNPROVED
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.admin_bodies import HS_PUBKEY, HS_SECKEY, VerifyRequest
 from replica.model.handle.codes import ResponseCode
@@ -59,7 +61,7 @@ class Judge:
         if known is None:
             return Denied(ResponseCode.AUTHENTICATION_FAILED, "keys are HS_SECKEY or HS_PUBKEY here")
         judge, nobodys = known
-        if not self.guesses.hears(client, self._now_ms() // 1_000):
+        if not self._hears(client, key):
             return GUESSES
         if self._waiting >= JUDGED_WAITING_MAX:
             return Denied(ResponseCode.SERVER_TOO_BUSY, "too many proofs wait to be judged: again later")
@@ -72,43 +74,54 @@ class Judge:
                 good = await asyncio.to_thread(_good, judge, found or nobodys, nonce, digest, proof)
         finally:
             self._waiting -= 1
-        return None if good and found else self._wrong(client)
+        return None if good and found else self._wrong(client, key)
 
     async def secret(self, key: Reference, given: bytes, client: str) -> Denied | None:
         """Is this the secret key itself? None: it is. Raises ZaibeiError: it cannot be told."""
-        if not self.guesses.hears(client, self._now_ms() // 1_000):
+        if not self._hears(client, key):
             return GUESSES
         found = await self.key(HS_SECKEY, key)
         good = hmac.compare_digest(found or NOBODYS_SECRET, given)
-        return None if good and found else self._wrong(client)
+        return None if good and found else self._wrong(client, key)
 
     async def certified(self, shown: Certified, client: str) -> Denied | None:
         """Is what was shown over TLS the key it names? None: it is. Raises ZaibeiError: it cannot be told."""
-        if not self.guesses.hears(client, self._now_ms() // 1_000):
+        if not self._hears(client, shown.key):
             return GUESSES
         found = await self.key(HS_PUBKEY, shown.key)
         try:
             good = same_public(public_key_of(found or NOBODYS_PUBLIC), shown.public)
         except ProtocolFault:  # what stands there is no key: whoever is not its owner must not know
             good = False
-        return None if good and found else self._wrong(client)
+        return None if good and found else self._wrong(client, shown.key)
 
     async def to_open(self, key: Reference, client: str) -> bytes | Denied:
         """Data of a public key by which anybody may open a session; one that the public may not read is nobody's here.
 
         Raises ZaibeiError: it cannot be told.
         """
-        if not self.guesses.hears(client, self._now_ms() // 1_000):
+        if not self._hears(client, key):
             return GUESSES
         found = await self._value(HS_PUBKEY, key)
         if found is None or not found.permissions & Permission.PUBLIC_READ:
-            self._wrong(client)
+            self._wrong(client, key)
             return NO_KEY_TO_OPEN
         return found.data
 
-    def _wrong(self, client: str) -> Denied:
+    def _wrong(self, client: str, key: Reference) -> Denied:
         self.guesses.wrong(client, self._now_ms() // 1_000)
+        self._note(UNPROVED, client, key)
         return NOT_PROVED
+
+    def _hears(self, client: str, key: Reference) -> bool:
+        if self.guesses.hears(client, self._now_ms() // 1_000):
+            return True
+        self._note(NOT_HEARD, client, key)
+        return False
+
+    def _note(self, why: str, client: str, key: Reference) -> None:
+        who = f"{key.index}:{key.handle.decode('utf-8', 'replace')}"
+        self._looks.denials.note(why, "", who, self._now_ms(), client)
 
     async def valid(self, kind: bytes, wanted: VerifyRequest, client: str) -> bool:
         """Was this proved by the key? A key that is not there proves nothing, and no more is said of it.

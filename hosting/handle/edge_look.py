@@ -8,6 +8,7 @@ from hosting.answer.port import AnswerPort
 from hosting.answer.standing import FOUND, NO_SUCH_NAME, row_of
 from hosting.handle.delegation import Keeper
 from hosting.handle.permits import folded, kept
+from hosting.tenant.denials import Denials
 from hosting.tenant.offices import Office, Offices
 from hosting.tenant.records import Named, named
 from replica.model.errors import Code, ZaibeiError
@@ -95,6 +96,14 @@ class Looks:
             return Above(await self.values(handle), keeper)
         except ZaibeiError as exc:
             return Above(None, keeper, exc)
+
+    @property
+    def denials(self) -> Denials:
+        return self._offices.denials
+
+    def source_at(self, handle: bytes) -> str:
+        """The source that lives here and keeps a handle's record; empty: none does."""
+        return self._source(handle) or ""
 
     def keeps(self, office: Office, handle: bytes) -> bool:
         """Is the record of a handle kept by this office's own tenant?"""

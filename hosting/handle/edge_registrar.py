@@ -133,7 +133,7 @@ class Registrar:
             return [self._refused(message, octets, ResponseCode.OPERATION_NOT_SUPPORTED, b"not offered here")]
         request = decode_request(message)  # malformed ones are told so, and not kept
         if not message.envelope.session_id:
-            full = self.work.full(request) if op in CHANGES and op != OpCode.LIST_HANDLES else None
+            full = self.work.full(request, self._sources.now_ms()) if op in CHANGES and op != OpCode.LIST_HANDLES else None
             if full is not None:  # nothing would be done after the proof: so it is not asked for, and its key not looked up
                 return [self._refused(message, octets, code_of(full), text_of(full))]
             return [self._challenged(message, octets, client, None)]

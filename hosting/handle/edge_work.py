@@ -6,13 +6,15 @@ apply. Who was overtaken looks and is judged anew. Handle messages and the JSON 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from hosting.handle.delegation import asks, lends, reads_hidden
 from hosting.handle.edge_look import Above, Looks, Seen, Values
 from hosting.handle.edits import Denied, Edit, edit_of
 from hosting.handle.permits import Walk, admins
+from hosting.tenant.denials import NOBODY
 from hosting.tenant.edge_service import page_of
 from hosting.tenant.edge_turns import held_back
 from hosting.tenant.offices import Office
@@ -37,6 +39,7 @@ LIST_COUNTED_MAX = 200_000  # handles that are read to answer one list
 LIST_PAGE_NAMES = 1_000
 MINTED_OCTETS = 16  # of chance in a suffix we make
 
+T = TypeVar("T")
 Named = (HandleRequest, ValuesRequest, IndexesRequest)
 
 
@@ -77,12 +80,16 @@ class Work:
         Raises:
             ZaibeiError: nothing was done, or (not definite) it is not known.
         """
+        handle = getattr(request, "handle", b"")
+        return await self._watched(handle, key, now_ms, self._do(request, header, key, now_ms))
+
+    async def _do(self, request: Request, header: Header, key: Reference, now_ms: int) -> Done | Denied:
         if isinstance(request, ResolutionRequest):
             return await self._read(request, key, now_ms)
         if not isinstance(request, Named):
             return Denied(ResponseCode.OPERATION_NOT_SUPPORTED, "not offered here")
         if header.op_code == OpCode.LIST_HANDLES:
-            listed = await self.names(request.handle, key, now_ms, count_max=LIST_NAMES_MAX)
+            listed = await self._names(request.handle, key, now_ms, 0, LIST_NAMES_MAX, LIST_NAMES_MAX)
             return listed if isinstance(listed, Denied) else Done(tuple(one.encode() for one in list_batches(listed.names)))
         minted = header.op_code == OpCode.CREATE_HANDLE and bool(header.flags & OpFlag.MINT)
         if minted:
@@ -100,15 +107,34 @@ class Work:
                 return found
         return Denied(ResponseCode.SERVER_TOO_BUSY, "others keep changing this handle: again later; nothing was changed")
 
-    def full(self, request: Request) -> Trouble | None:
+    def full(self, request: Request, now_ms: int) -> Trouble | None:
         """Why a change would be refused now, whoever asked for it: its tenant's rate is used up. Asking takes nothing from it."""
         if not isinstance(request, Named):
             return None
         try:
             self._looks.office(named(_text(request.handle)).owner).has_room()
         except ZaibeiError as exc:
-            return exc.trouble if exc.code is Code.OVER_QUOTA else None
+            if exc.code is not Code.OVER_QUOTA:
+                return None
+            self._looks.denials.refused(exc.code, self._looks.source_at(request.handle), NOBODY, now_ms)
+            return exc.trouble
         return None
+
+    async def _watched(self, handle: bytes, key: Reference, now_ms: int, work: Awaitable[T]) -> T:
+        """What is refused to a proved key is counted for the audit (hosting/tenant/denials.py)."""
+        code = None
+        try:
+            found = await work
+            if isinstance(found, Denied) and found.code is ResponseCode.INSUFFICIENT_PERMISSIONS:
+                code = Code.NOT_AUTHORISED
+            return found
+        except ZaibeiError as exc:
+            code = exc.code
+            raise
+        finally:
+            if code is not None:
+                who = f"{key.index}:{key.handle.decode('utf-8', 'replace')}"
+                self._looks.denials.refused(code, self._looks.source_at(handle), who, now_ms)
 
     async def _once(
         self, request: HandleRequest | ValuesRequest | IndexesRequest, header: Header, key: Reference, now_ms: int
@@ -200,6 +226,9 @@ class Work:
         Raises:
             ZaibeiError: they cannot be read.
         """
+        return await self._watched(handle, key, now_ms, self._names(handle, key, now_ms, first, most, count_max))
+
+    async def _names(self, handle: bytes, key: Reference, now_ms: int, first: int, most: int, count_max: int) -> Listed | Denied:
         name = named(_text(handle))
         if not name.identifier.route:
             return Denied(ResponseCode.INVALID_HANDLE, "a list is asked of a prefix, 0.NA/PREFIX")

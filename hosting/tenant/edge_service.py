@@ -69,9 +69,11 @@ class _Call:
     def __init__(self, offices: Offices, who: Peer) -> None:
         self._offices, self.who, self.caller = offices, who, caller_of(who)
         self.met: Office | None = None
+        self.at = ""  # the source that was asked for last
 
     def office(self, prefix: bytes) -> Office:
         """The office that decides about a prefix. Raises ZaibeiError."""
+        self.at = self._offices.source_at(prefix)
         self.met = self._offices.office(prefix, self.who)
         return self.met
 
@@ -123,9 +125,10 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
 
     async def _take(self, wire: registration_pb2.Change, who: Peer) -> Taken | NotTaken:
         """One change of a stream."""
-        office = None
+        office, at = None, ""
         try:
             name = named(wire.identifier)
+            at = self._offices.source_at(name.owner)
             office = self._offices.office(name.owner, who)
             office.has_room()
             if wire.delete and wire.values:
@@ -136,6 +139,7 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
                 change, need = put_change(office, name, wire.values, wire.precondition)
             need = office.admitted(await office.documents(), caller_of(who), name, change, need)
         except ZaibeiError as exc:
+            self._offices.denied(exc.code, at, who.fingerprint)
             return NotTaken(exc.trouble, office)
         return Taken(office, *office.clerk.ask(change, need))
 
@@ -199,6 +203,10 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
             call = _Call(self._offices, self._who(context))
             yield call
         except ZaibeiError as exc:
+            if call is None:
+                self._offices.denied(exc.code, "", "a certificate that is no registrar's")
+            else:
+                self._offices.denied(exc.code, call.at, call.who.fingerprint)
             if call is not None and call.met is not None:
                 await held_back(call.met, exc.trouble)
             refusal = refusal_of(exc.trouble, call.met if call is not None else None)

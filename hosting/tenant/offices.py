@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hosting.tenant.admitting import existing_only, over_count, over_rate, put_need
+from hosting.tenant.denials import Denials
 from hosting.tenant.edge_clerk import Clerk
 from hosting.tenant.limits import HELD_MAX, LEADERS_MAX, DeskLimits
 from hosting.tenant.papers import KINDS_FROM, KINDS_TO, PAPERS_MAX, Papers, Quota, papers_of
@@ -212,6 +213,7 @@ class Offices:
     ) -> None:
         self.settings = tuple(settings)
         self._find, self._now_ms, self._limits = find, now_ms, limits
+        self.denials = Denials()
         self._owners: PrefixTree[OfficeSettings] = PrefixTree()
         for one in settings:
             for prefix in one.prefixes:
@@ -238,6 +240,15 @@ class Offices:
                 Code.NOT_AUTHORISED, f"{who.name} is no registrar of {settings.source}: add it to `registrars` of that source"
             )
         return self._opened(settings)
+
+    def denied(self, code: Code, source: str, who: str) -> None:
+        """A registration or a list was refused (denials.py)."""
+        self.denials.refused(code, source, who, self._now_ms())
+
+    def source_at(self, prefix: bytes) -> str:
+        """The hosted source of a prefix; empty: none's."""
+        owned = self._owners.longest(prefix)
+        return "" if owned is None else owned[1].source
 
     def tenant_of(self, who: Peer) -> str:
         """The first source whose registrar it is; itself where it is none's."""

@@ -27,18 +27,21 @@ def audit() -> None:
     """Every decision of a source's group, and of the group of the cluster itself (`control`), in a chain of hashes.
 
     A record is made from the committed entry, so every member has the same chain: compare its head at several of them.
+    `denials` is another chain, each member's own: registrations and sign-ins that it refused, counted by identity, reason and
+    minute.
 
     \b
     Examples:
       zaibei audit list node-a
       zaibei audit list node-a --kind grant --text li.wei
+      zaibei audit list denials --text 300:88.118.9/li
       zaibei audit export node-a --out node-a.audit
       zaibei audit verify node-a.audit --trust member-1.pem
     """
 
 
 @audit.command("list")
-@click.argument("group", metavar="SOURCE|control")
+@click.argument("group", metavar="SOURCE|control|denials")
 @click.option("--kind", default="", help="Of this kind alone, e.g. grant, decision, authority, overlay, mark, ladder, control.")
 @click.option("--text", default="", help="Whose line holds this text: an operator, an act, a position.")
 @click.option("--since", default="", metavar="DATE", help="Not older: 2027-01-31, or 2027-01-31T08:00 (UTC).")
@@ -73,7 +76,7 @@ def list_(console: Console, group: str, kind: str, text: str, since: str, last: 
 
 
 @audit.command()
-@click.argument("group", metavar="SOURCE|control")
+@click.argument("group", metavar="SOURCE|control|denials")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A file that is not there yet.")
 @target_options
 @styled

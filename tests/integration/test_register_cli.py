@@ -60,6 +60,11 @@ class Up:
         self.told = json.loads(line)["addresses"]
         self.addresses = self.told["registration"]
 
+    def stop(self) -> None:
+        """As an operator stops it; to its end."""
+        self.process.terminate()
+        assert self.process.wait(60) == 0
+
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)

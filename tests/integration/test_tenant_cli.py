@@ -90,3 +90,21 @@ def test_a_tenants_year(folder: Path, ups: list[Up]) -> None:
     code, audit = run("audit", "list", "region-9", "--kind", "registration", *config)
     acts = [(one["who"], one["why"]) for one in audit["records"] if "tenant/region-9" in one["what"]]
     assert acts == [(["li.wei"], "contract 17"), (["li.wei"], "unpaid"), (["li.wei"], "contract 17")]
+    check_refusals(folder, ups, lambda: run("register", "delete", "88.118.9/a", "--server", ups[-1].addresses[0], *client[2:])[0])
+
+
+def check_refusals(folder: Path, ups: list[Up], refused: Callable[[], int]) -> None:
+    """What a member refused is in an audit of its own, after it was stopped and started too."""
+    config = ["--config", str(folder / "zaibei.toml")]
+    assert run("audit", "list", "denials", *config)[0] == 0
+    assert [refused() for _ in range(3)] == [3, 3, 3]
+    ups[-1].stop()
+    ups.append(Up(folder))
+    code, audit = run("audit", "list", "denials", "--text", "region-9", *config)
+    assert code == 0 and audit["records"][-1]["who"][0].startswith("sha256:") and audit["records"][-1]["why"] == "no right"
+    assert sum(one["evidence"]["count"] for one in audit["records"]) >= 3
+    out = folder / "denials.audit"
+    assert run("audit", "export", "denials", "--out", str(out), *config)[0] == 0
+    certificate = folder / "zaibei-data" / "identity" / "certificate.pem"
+    code, verdict = run("audit", "verify", str(out), "--trust", str(certificate), "--head", audit["head"])
+    assert code == 0 and verdict["records"] == len(audit["records"])
