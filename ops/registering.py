@@ -5,11 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 from hosting.answer.port import AnswerPort
 from hosting.guard.guesses import Guesses
 from hosting.handle.edge_look import Looks
 from hosting.handle.edge_registrar import Registrar, Sources
+from hosting.tenant.edge_denials import DenialBook
 from hosting.tenant.edge_port import RegistrationPort
 from hosting.tenant.offices import Offices, OfficeSettings
 from ops.config.values import Source
@@ -36,6 +39,14 @@ def registrar_of(
     if not offices.settings:
         return None
     return Registrar(Looks(offices, port), Sources(_now_ms, secrets.token_bytes), guesses, basic_in_clear=basic_in_clear)
+
+
+def book_of_refusals(folder: Path, offices: Offices, stack: AsyncExitStack) -> DenialBook:
+    """The audit of what is refused here, in this folder; written from now on, and to its end when the stack closes."""
+    book = DenialBook(folder, offices.denials, _now_ms)
+    book.start()
+    stack.push_async_callback(book.stop)
+    return book
 
 
 def _now_ms() -> int:

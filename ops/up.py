@@ -11,7 +11,6 @@ import contextlib
 import logging
 import socket
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
@@ -28,7 +27,6 @@ from hosting.guard.guard import Guard
 from hosting.guard.guesses import Guesses
 from hosting.guard.watch import BAD_CERTIFICATE, TWO_SENDERS
 from hosting.handle.edge_registrar import Registrar
-from hosting.tenant.edge_denials import DenialBook
 from ops.admin.edge_server import AdminServer
 from ops.calls import MemberCalls
 from ops.cluster.desk import ClusterDesk
@@ -44,7 +42,7 @@ from ops.metrics import MetricsServer, watch_loop
 from ops.mirror import Sampler
 from ops.pki.edge_own import ALONE, ca_of, trust_files
 from ops.publishing import publishers_of
-from ops.registering import registrar_of, registration_port
+from ops.registering import book_of_refusals, registrar_of, registration_port
 from ops.seat import Seat
 from replica.cluster.edge_card import read_card
 from replica.enrol.port import Centre
@@ -113,13 +111,10 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         stack.push_async_callback(member.stop)
         await member.start()
         port.member = member
-        bound = dict(fronts)
-        bound["feed"] = [Address(*address) for address in member.feed_addresses]
-        bound["beats"] = [Address(*address) for address in member.beat_addresses]
+        links = {"feed": member.feed_addresses, "beats": member.beat_addresses}
+        bound = {**fronts, **{name: [Address(*address) for address in found] for name, found in links.items()}}
         registration = registration_port(config.sources, member, identity)
-        denials = DenialBook(config.member.data, registration.offices.denials, lambda: time.time_ns() // 1_000_000)
-        denials.start()
-        stack.push_async_callback(denials.stop)
+        denials = book_of_refusals(config.member.data, registration.offices, stack)
         stack.push_async_callback(registration.stop)
         await registration.start(_pairs(config.listen.registration))
         guesses = Guesses(note=teller.note)
