@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -125,11 +126,13 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
 
     async def _take(self, wire: registration_pb2.Change, who: Peer) -> Taken | NotTaken:
         """One change of a stream."""
-        office, at = None, ""
+        office, at, below = None, "", ""
         try:
             name = named(wire.identifier)
             at = self._offices.source_at(name.owner)
             office = self._offices.office(name.owner, who)
+            if not name.identifier.route and "/" in wire.identifier:
+                below = wire.identifier[: wire.identifier.index("/") + 1]
             office.has_room()
             if wire.delete and wire.values:
                 raise ZaibeiError(Code.MALFORMED, "a delete carries no values")
@@ -139,8 +142,9 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
                 change, need = put_change(office, name, wire.values, wire.precondition)
             need = office.admitted(await office.documents(), caller_of(who), name, change, need)
         except ZaibeiError as exc:
-            self._offices.denied(exc.code, at, who.fingerprint)
-            return NotTaken(exc.trouble, office)
+            again = partial(self._offices.denied, exc.code, at, who.fingerprint)
+            again()
+            return NotTaken(exc.trouble, office, below, again)
         return Taken(office, *office.clerk.ask(change, need))
 
     # ------------------------------------------------------------------------------------------------- reads

@@ -157,6 +157,13 @@ class Office:
         if refusal is not None and self._papers.quota == self._bucket_of and self._holds():
             raise refusal.error
 
+    def full(self) -> bool:
+        """Would `has_room` raise? For who only needs to know."""
+        bucket = self._bucket
+        if bucket is None or bucket.wait_ms(self._now_ms()) == 0:
+            return False
+        return self._papers.quota == self._bucket_of and self._holds()
+
     def _holds(self) -> bool:
         """Are the documents that were read last those of this moment?"""
         return self.clerk.follow.holds(self.clerk.group.state().position)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hosting.tenant.edge_service import RegistrationService, refusal_of
 from hosting.tenant.edge_stream import ChangeStream, NotTaken, Taken
 from hosting.tenant.edge_turns import Turn, Turns, held_back
-from hosting.tenant.limits import HELD_MAX
+from hosting.tenant.limits import HELD_MAX, TURN_S_MAX
 from hosting.tenant.memory import MemoryGroup
 from hosting.tenant.offices import Office, Offices, OfficeSettings
 from hosting.tenant.papers import AnyPaper, Quota, Right, Tenant, key_of, value_of
@@ -159,14 +159,39 @@ async def test_refusals_of_a_stream_are_told_late_and_nothing_is_read_meanwhile(
     assert min(one.told_s, second_s) - first_s >= 0.3, "7 of the 8 wait for 50 ms each"
 
 
+async def test_names_below_one_prefix_are_refused_together_until_there_is_room_again(peer: Peer) -> None:
+    port, looked = Port(peer), list[str]()
+    await port.begun(Quota(registrations_per_s=100.0, burst_s=0.01))
+
+    async def take(change: registration_pb2.Change) -> Taken | NotTaken:
+        looked.append(change.identifier)
+        return await port.service._take(change, port.peer)
+
+    async def messages() -> object:
+        names = [f"{PREFIX}/{number}" for number in range(50)]
+        changes = [registration_pb2.Change(number=number, identifier=name, values=GOOD) for number, name in enumerate(names)]
+        yield registration_pb2.PutManyRequest(changes=[*changes, registration_pb2.Change(number=50, identifier="88.1180/x")])
+        port.now_ms += 10
+        yield registration_pb2.PutManyRequest(changes=[registration_pb2.Change(number=51, identifier=f"{PREFIX}/z", values=GOOD)])
+
+    stream, told = ChangeStream(take, refusal_of, Turns()), dict[int, str]()
+    async with asyncio.timeout(WAIT_S):
+        async for response in stream.run(messages()):  # type: ignore[arg-type]
+            told |= {one.number: one.refusal.code for one in response.results}
+    await stream.close()
+    assert told == {0: "", **dict.fromkeys(range(1, 50), "over_quota"), 50: "not_owner", 51: ""}
+    assert port.offices.denials.total == 49, "each is counted, however it was refused"
+    assert looked == [f"{PREFIX}/0", f"{PREFIX}/1", "88.1180/x", f"{PREFIX}/z"]
+
+
 class Clock:
-    """Goes on by a millisecond whenever somebody looks."""
+    """Goes on by half a turn whenever somebody looks."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
 
     def __call__(self) -> float:
-        self.now_s += 0.001
+        self.now_s += TURN_S_MAX / 2
         return self.now_s
 
 
