@@ -25,6 +25,14 @@ def pick(folder: Path, pattern: str, chance: Random) -> Path:
     return chance.choice(found)
 
 
+def largest(folder: Path, pattern: str) -> Path:
+    """The largest matching file: mostly content, where a small one is mostly what describes it. Raises ZaibeiError(NOT_FOUND)."""
+    found = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    if not found:
+        raise ZaibeiError(Code.NOT_FOUND, f"no file {pattern} below {folder}")
+    return max(found, key=lambda path: path.stat().st_size)
+
+
 def flip(path: Path, share: float, octets: int = FLIPPED_OCTETS) -> int:
     """Turn all bits of some octets at a share (0..1) of the file; returns the offset."""
     size = path.stat().st_size

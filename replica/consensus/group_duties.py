@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from replica.consensus.group_base import CHANGING, SAVE_ANEW
@@ -16,8 +17,10 @@ from replica.consensus.port import (
 )
 from replica.consensus.raft.core import RaftCore
 from replica.consensus.raft.values import CoreConfig, CoreStart, Duties, Message, Role
-from replica.model.errors import Code, ZaibeiError
+from replica.model.errors import Code, InvariantBroken, ZaibeiError
 from replica.model.outcome import EntryKind, LogEntry
+
+log = logging.getLogger("zaibei.consensus")
 
 
 class GroupDuties(GroupKeep):
@@ -52,6 +55,15 @@ class GroupDuties(GroupKeep):
             self._loop.call_soon(self._work)
 
     def _work(self) -> None:
+        try:
+            self._work_off()
+        except InvariantBroken:
+            raise  # the process stops
+        except Exception as exc:  # a bug: what the core asked for is half done, and this group must not go on
+            log.exception("work of a group failed", extra={"fields": {"group": self._group}})
+            self._out_of_service(ZaibeiError(Code.DAMAGED, f"a fault of this program in the work of {self._group}: {exc!r}"))
+
+    def _work_off(self) -> None:
         self._touched = False
         core = self._core
         if core is None or self._phase not in CHANGING:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -244,7 +244,7 @@ class SourceCopy:
         else:
             self.placed.started()
             self._begin_staging(self.placed)
-            self._follower = asyncio.get_running_loop().create_task(self._follow_role(), name=f"role of {self.settings.name}")
+            self._follower = self._kept_up(self._follow_role(), f"role of {self.settings.name}")
         if self.settings.peer is not None:  # else it has no node that could die, or that it could leave for
             await self.runner.start()
             self.failback.start()
@@ -268,7 +268,18 @@ class SourceCopy:
             lambda entry: propose_at(placed.ident, entry),
             lambda: side.host.hungry(placed.ident),
         )
-        self._staging = asyncio.get_running_loop().create_task(staging.run(), name=f"staging {self.settings.name}")
+        self._staging = self._kept_up(staging.run(), f"staging {self.settings.name}")
+
+    def _kept_up(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """A task that runs as long as this copy does: the process stops with whatever ends it otherwise."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        task.add_done_callback(self._on_ended)
+        return task
+
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.critical("a fault of this program", exc_info=exc, extra={"fields": {"where": task.get_name()}})
+            self._around.on_broken(exc)
 
     async def _begin_to_lead(self) -> None:
         """Commit what the group lacks: that it is hosted, what it owns."""

@@ -308,22 +308,31 @@ class Damage:
     Args:
         kind: which file: "wal", "table" or "manifest" as the system calls them, or a shell pattern; how: "flip", "truncate" or
         "remove"; share: where in it, 0..1.
+        read: the largest file is hit, and its copies are read through afterwards, as for any disk under suspicion; that must find
+            it. In a block that nobody asks for it would come to light when another member is hit: two are no minority of three.
     """
 
     who: Target
     kind: str
     how: str
     share: float
+    read: bool = False
 
     @asynccontextmanager
     async def on(self, stage: Stage) -> AsyncIterator[None]:
         [member] = await self.who.choose(stage)
         async with Kill(Chosen((member,))).on(stage):
             pattern = stage.system.patterns.get(self.kind, self.kind)
-            path = edge_damage.pick(stage.system.seats[member].data, pattern, stage.chance)
+            data = stage.system.seats[member].data
+            path = edge_damage.largest(data, pattern) if self.read else edge_damage.pick(data, pattern, stage.chance)
             stage.facts[f"{self.how} {self.kind}"] = path.name
             async with edge_damage.damaged([path], self.how, self.share, put_back=False, log=stage.system.log):
                 yield
+        if self.read:
+            found = await stage.system.read_through(member)
+            stage.facts[f"read through {member}"] = ", ".join(f"{source} {finding}" for source, finding in found.items())
+            if found and set(found.values()) == {"sound"}:
+                stage.unmet.append(f"{path.name} of member {member} is damaged, and reading its copies through did not find it")
 
 
 @dataclass(frozen=True, slots=True)

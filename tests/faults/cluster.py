@@ -28,6 +28,7 @@ from replica.model.errors import Code, ZaibeiError
 from tests.acceptance.world import stable_port
 from tests.faults.clients import HOSTED, PREFIX, ClusterRegister, registrar_line
 from tests.faults.feeding import Feeding
+from tests.faults.reading import damaged, read_copy
 from tests.faults.scenario import Load
 from tests.faults.system import PYTHON, Register, Seat, System
 from tests.faults.workload import History
@@ -287,6 +288,21 @@ class Cluster(System):
             await self.feeding.come_back()
         return True
 
+    async def read_through(self, member: int) -> dict[str, str]:
+        seat, found = self.seats[member], dict[str, str]()
+        for source in (HOSTED, *([self.feeding.name] if self.feeding.started else [])):
+            found[source] = await asyncio.to_thread(read_copy, seat, source)
+            if damaged(found[source]):
+                await self._reseed(seat.name, source)
+        return found
+
+    async def _reseed(self, member: str, group: str) -> None:
+        def reseed(client: AdminClient) -> None:
+            plan = client.cluster_plan("reseed", member, group)
+            client.cluster_run("reseed", member, group, token=plan.token)
+
+        await self.somewhere(reseed)
+
     async def mend(self, member: int) -> str:
         """A copy that stays out of service is fed anew, as the status says; what forgot is healed by itself."""
         told = await self._row(member)
@@ -303,15 +319,9 @@ class Cluster(System):
             first_s = first_s if now_s - last_s < LOOKED_S else now_s  # otherwise it is another trouble of that copy
             self._troubled[place] = (first_s, now_s)
             if now_s - first_s > STAYS_S:
-                name = group.group
                 del self._troubled[place]
-
-                def reseed(client: AdminClient, name: str = name) -> None:
-                    plan = client.cluster_plan("reseed", row.name, name)
-                    client.cluster_run("reseed", row.name, name, token=plan.token)
-
-                await self.somewhere(reseed)
-                return f"{name}: {why[:80]}"
+                await self._reseed(row.name, group.group)
+                return f"{group.group}: {why[:80]}"
         return ""
 
     async def grow(self) -> Awaitable[None]:

@@ -166,6 +166,11 @@ class System:
         """What an operator does for a member that refuses to start, as its own message says; False: nothing can be done."""
         return False
 
+    async def read_through(self, member: int) -> dict[str, str]:
+        """What an operator does whose disk is under suspicion: have all copies there read through, and fed anew what is
+        not sound. Returns what was found of each source; nothing of a system that cannot do it."""
+        return {}
+
     async def mend(self, member: int) -> str:
         """What an operator does for a member that runs and says that it needs a hand; "": nothing is to be done."""
         return ""

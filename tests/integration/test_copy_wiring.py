@@ -74,3 +74,24 @@ async def test_a_copy_answers_only_where_its_host_lets_it(tmp_path: Path, monkey
             await until(lambda: copy.answers.view().ready)
             monkeypatch.setattr(copy.placed.side.host, "answers", lambda _ident: False)
             assert not copy.answers.view().ready
+
+
+async def test_what_keeps_a_copy_up_ends_the_process_when_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy whose role nobody follows any more looks alive, and never feeds again."""
+    async with cluster(tmp_path, zones=("a",)) as one:
+        node = Node(tmp_path, "node-a", "88.118", one.identities[1])
+        async with node.serving():
+            one.sources = (node.settings(),)
+            await one.start(1)
+            await until(lambda: "node-a" in one.worlds[1].member.copies)
+            copy, failures = one.copy(1, "node-a"), one.worlds[1].failures
+
+            async def fails(_leading: bool) -> None:
+                raise KeyError("planted")
+
+            await until(copy.led.is_set)
+            monkeypatch.setattr(copy, "_tell_lead", fails)
+            copy.led.clear()
+            copy._role_moved.set()
+            await until(lambda: failures)
+            assert isinstance(failures[0], KeyError)

@@ -9,7 +9,7 @@ SCENARIO = Scenario(
     (
         Step(Damage(Follower(spare_keeper=True), "wal", "truncate", 0.6), for_s=0.5),
         Step(Damage(Follower(spare_keeper=True), "wal", "flip", 0.5), for_s=0.5),
-        Step(Damage(Follower(spare_keeper=True), "table", "flip", 0.5), for_s=0.5),
+        Step(Damage(Follower(spare_keeper=True), "table", "flip", 0.3, read=True), for_s=0.5),
         Step(Damage(Follower(spare_keeper=True), "manifest", "flip", 0.3), for_s=0.5),
     ),
 )

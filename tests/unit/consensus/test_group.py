@@ -428,3 +428,19 @@ async def test_a_machine_that_skips_is_a_broken_invariant() -> None:
     await rig.started()
     with pytest.raises(InvariantBroken):
         rig.group._on_applied(LogEntry(5, 1, b""), [], 0)
+
+
+async def test_a_fault_of_ours_in_the_work_of_a_group_takes_it_out_of_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the core asked for is half done: a group that went on would answer from a log nobody can vouch for."""
+    rig = Rig()
+    await rig.started()
+
+    def fails(_duties: object) -> None:
+        raise KeyError("planted")
+
+    monkeypatch.setattr(rig.group, "_carry_out", fails)
+    proposal = rig.group.propose(NO_OP)
+    await rig.settle()
+    assert [group for group, _ in rig.out] == ["g"]
+    assert rig.group.failure is not None and "planted" in str(rig.group.failure)
+    assert (await asyncio.wait_for(proposal.applied, 30)).kind is OutcomeKind.UNKNOWN
