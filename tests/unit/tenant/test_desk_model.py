@@ -139,8 +139,9 @@ class DeskMachine(RuleBasedStateMachine):
     def somebody_else(self, number: int, delete: bool) -> None:
         """An entry of an earlier leader comes first: what is in flight does not follow any more."""
         change = Change(OP_DELETE, key(number)) if delete else Change(OP_PUT, key(number), value("else"))
-        batch = cut_batch(SOURCE, self.content.position, columns_of([change]), 1, 1)
-        self.content.apply(entry_of(Cut(0, batch, (Asked(change, NOTHING),))))
+        mark = Change(OP_PUT, key(9), value("else"))  # nobody asks for it: else it might be the very batch that is in flight
+        batch = cut_batch(SOURCE, self.content.position, columns_of([change, mark]), 2, 1)
+        self.content.apply(entry_of(Cut(0, batch, (Asked(change, NOTHING), Asked(mark, NOTHING)))))
 
     @rule()
     def doubts(self) -> None:
