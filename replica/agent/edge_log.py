@@ -277,8 +277,7 @@ class AgentLog:
         """Block a worker thread until the spool has room. False when the time is over or the log was closed."""
         until = time.monotonic() + timeout_s
         while self.full() and not self._closed:
-            left = until - time.monotonic()
-            if left <= 0:
+            if (left := until - time.monotonic()) <= 0:
                 return False
             with self._room:
                 self._room.wait(min(left, ROOM_POLL_S))
@@ -298,8 +297,7 @@ class AgentLog:
         with self._turn:
             if self._closed:
                 return
-            receipted = self.receipted
-            if receipted is not None and str(receipted) != self.content.noted("receipt"):
+            if (receipted := self.receipted) is not None and str(receipted) != self.content.noted("receipt"):
                 self.content.note("receipt", str(receipted))
             self._release()
         with self._room:
@@ -355,6 +353,8 @@ class AgentLog:
 
     async def wait(self, after: Position, timeout_s: float) -> None:
         await self._waiters.wait(lambda: self._closed or self.head() != after, timeout_s)
+        if self._closed:  # who asks again and again would never let anybody else have a turn
+            raise ZaibeiError(Code.STOPPING, "the log is closed")
 
     def certificate(self, position: Position) -> position_pb2.Certificate | None:
         digest = self.content.certified(position)

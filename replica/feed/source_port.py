@@ -50,7 +50,10 @@ class SourceLog(Protocol):
         ...
 
     async def wait(self, after: Position, timeout_s: float) -> None:
-        """Return when the head has moved beyond `after`, or the log wants something said, or the time is over."""
+        """Return when the head has moved beyond `after`, or the log wants something said, or the time is over.
+
+        Raises ZaibeiError(STOPPING): it was closed.
+        """
         ...
 
     def certificate(self, position: Position) -> position_pb2.Certificate | None:

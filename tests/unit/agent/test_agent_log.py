@@ -358,6 +358,15 @@ async def test_waiting_ends_with_a_new_head(tmp_path: Path) -> None:
     log.close()
 
 
+async def test_nobody_waits_for_a_closed_log(tmp_path: Path) -> None:
+    """Its head can be read still: a stream that went on asking it would hold up everything else on its loop for ever."""
+    log = opened(tmp_path)
+    log.close()
+    with pytest.raises(ZaibeiError) as caught:
+        await log.wait(log.head(), 30.0)
+    assert caught.value.code is Code.STOPPING
+
+
 def test_a_failed_store_of_content_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = opened(tmp_path)
     commit(log, put("A"))
