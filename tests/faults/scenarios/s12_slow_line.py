@@ -18,4 +18,5 @@ SCENARIO = Scenario(
     lab=True,
     wires=True,
     planted="silence",
+    unmended="a living source on such a line was taken over once in five runs; why is not found (ops/docs/faults.md)",
 )
