@@ -189,7 +189,8 @@ class GroupHost:
             self._cry(hosted)
         elif recall.standing is Standing.ASKING:
             self._ask_to_be_reminded(hosted)
-        hosted.amnesiac = hosted.amnesiac if hosted.log.leader else set()  # of an earlier time in office
+        if hosted.amnesiac and not hosted.log.leader:
+            hosted.amnesiac.clear()  # of an earlier time in office
         if hosted.hungry:
             self._say(hosted, Wire.KIND_HUNGRY, index=hosted.log.applied)
 

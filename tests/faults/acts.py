@@ -20,6 +20,7 @@ from chaos.faults.fault import Fault
 from chaos.rigs.edge_memory import MemoryLimit
 from chaos.rigs.edge_power import PowerDisk
 from replica.model.errors import require
+from tests.faults.reading import found_it
 from tests.faults.system import System
 from tests.faults.workload import History
 
@@ -331,8 +332,9 @@ class Damage:
         if self.read:
             found = await stage.system.read_through(member)
             stage.facts[f"read through {member}"] = ", ".join(f"{source} {finding}" for source, finding in found.items())
-            if found and set(found.values()) == {"sound"}:
-                stage.unmet.append(f"{path.name} of member {member} is damaged, and reading its copies through did not find it")
+            text = f"{path.name} of member {member} is damaged, and reading its copies through did not find it"
+            if found and not (looked := found_it(found.values())):
+                (stage.unsure if looked is None else stage.unmet).append(f"{text}: {found}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 from ops.admin.edge_client import AdminClient
 from ops.cli.copy import DAMAGED_WORDS
@@ -31,6 +32,13 @@ def read_copy(seat: Seat, source: str) -> str:
             return "not read"
         time.sleep(LOOK_EVERY_S)
     return "not running"
+
+
+def found_it(findings: Collection[str]) -> bool | None:
+    """Did reading through find damage that is there? None: it could not look everywhere, so nobody knows."""
+    if any(damaged(one) or one in ("out of service", "not running") for one in findings):
+        return True
+    return False if findings and set(findings) == {"sound"} else None
 
 
 def damaged(finding: str) -> bool:

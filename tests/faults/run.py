@@ -427,7 +427,7 @@ def main(
         return
     layer = Layer.ROOT if root else Layer.LOOPBACK
     chosen = [one for one in all_scenarios() if one.layer is layer and (not only or one.number in only)]
-    if not only:
+    if not only and not red:  # against its planted bug it must fail all the same
         for one in chosen:
             if one.unmended:
                 print(f"left out      {one.number:2} {one.story}: {one.unmended}", flush=True)

@@ -26,6 +26,7 @@ from chaos.rigs.capability import Capability
 from tests.faults import run, standin_system
 from tests.faults.acts import Follower, Kill, Leader, OldImage, Part, Stage
 from tests.faults.planted import BUGS
+from tests.faults.reading import found_it
 from tests.faults.run import all_scenarios, run_all, run_one, turned
 from tests.faults.scenario import Budgets, Invariant, Layer, Load, Scenario, Step
 from tests.faults.system import ROOT
@@ -44,6 +45,7 @@ def test_every_scenario_is_there_and_most_have_a_planted_fault() -> None:
     assert {one.number for one in found if one.layer is Layer.ROOT} == {3, 7, 8, 10, 12, 13, 14, 19, 24, 58}
     assert {one.number for one in found if not one.reds()} <= {4, 17, 19, 22, 46}
     assert {one.planted for one in found} - {""} <= set(BUGS)
+    assert {one.number for one in found if one.unmended} == {12}, "whole runs leave these out"
     assert {one.number for one in found if Invariant.LINEARIZABLE not in one.invariants} == set()
 
 
@@ -102,6 +104,22 @@ def test_a_rule_that_is_turned_off_is_found(tmp_path: Path, monkeypatch: pytest.
     outcome = run_one(cut, "standin:obliging", tmp_path / "run", 1)
     assert outcome.verdict is Verdict.FAIL and any("linearizable" in why for why in outcome.why), outcome.line()
     assert len(list((tmp_path / "run").glob("system-*"))) == 1  # a failure is never played again
+
+
+@pytest.mark.parametrize(
+    ("findings", "found"),
+    [
+        (["sound", "unreadable"], True),
+        (["out of service", "not read"], True),
+        (["not running"], True),
+        (["sound", "sound"], False),
+        (["sound", "not read"], None),
+        (["sound", "unknown"], None),
+        ([], None),
+    ],
+)
+def test_reading_through_that_could_not_look_found_nothing_and_missed_nothing(findings: list[str], found: bool | None) -> None:
+    assert found_it(findings) is found
 
 
 @needs_compiler
