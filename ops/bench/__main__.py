@@ -23,8 +23,10 @@ from ops.bench.edge_answers import end_to_end, resolution, under_changes
 from ops.bench.edge_guarded import guarded
 from ops.bench.edge_ingest import ingest, load, updates, use_member_threading
 from ops.bench.edge_many import core, groups
+from ops.bench.edge_registrations import registrations
 from ops.bench.edge_repair import catch_up, memory, transfer
 from ops.bench.edge_replicated import failover, replicated
+from ops.bench.edge_rpo import rpo
 from ops.bench.edge_steps import steps
 from ops.bench.edge_takeovers import TAKEOVERS
 from ops.bench.table import HEADINGS, Row, as_dict, cells, replaced
@@ -40,6 +42,7 @@ MAIN: dict[str, Stage] = {
     "load": load,
     "resolution": resolution,
     "changes": under_changes,
+    "rpo": rpo,
     "guard": guarded,
 }
 CLUSTER: dict[str, Stage] = {
@@ -51,9 +54,10 @@ CLUSTER: dict[str, Stage] = {
     "groups": groups,
     "core": core,
 }
-PARTS = {"main": MAIN, "cluster": CLUSTER, "takeover": TAKEOVERS}
+ACTS: dict[str, Stage] = {"registrations": registrations}
+PARTS = {"main": MAIN, "cluster": CLUSTER, "takeover": TAKEOVERS, "registration": ACTS}
 UNASKED = ("main", "cluster")  # the others take the better part of an hour each
-STAGES = MAIN | CLUSTER | TAKEOVERS
+STAGES = MAIN | CLUSTER | TAKEOVERS | ACTS
 
 
 def machine() -> str:

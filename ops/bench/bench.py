@@ -26,6 +26,7 @@ class Scale:
         kills: of a leader. behind: batches a member misses; behind_far: so many that it gets files.
         transfer_mb: of a state that is sent to a member; groups: of each member; flood_s: full-speed intake with a dead follower.
         seeds: of the simulator. deaths: of nodes, of each kind.
+        turns: registrations are taken over and given back.
     """
 
     runs: int
@@ -42,15 +43,16 @@ class Scale:
     flood_s: float
     seeds: int
     deaths: int
+    turns: int
 
 
 FULL = Scale(
     runs=3, seconds=3.0, records=1_000_000, cold_records=2_000_000, ingest=600, updates=260, kills=20, behind=600,
-    behind_far=1_200, transfer_mb=1_000, groups=1_000, flood_s=60.0, seeds=100, deaths=200,
+    behind_far=1_200, transfer_mb=1_000, groups=1_000, flood_s=60.0, seeds=100, deaths=200, turns=50,
 )  # fmt: skip
 QUICK = Scale(
     runs=1, seconds=1.0, records=100_000, cold_records=200_000, ingest=60, updates=30, kills=2, behind=60,
-    behind_far=500, transfer_mb=100, groups=100, flood_s=10.0, seeds=10, deaths=6,
+    behind_far=500, transfer_mb=100, groups=100, flood_s=10.0, seeds=10, deaths=6, turns=2,
 )  # fmt: skip
 LONG_KILLS, LONG_FLOOD_S = 100, 600.0
 

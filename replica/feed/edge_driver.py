@@ -67,7 +67,8 @@ class FeedDriver:
         self.target = target
         self._watches = (Watch(), Watch())
         self.age = CopyAge()
-        self.description: source_pb2.Description | None = None  # what the source last said of itself
+        self.description: source_pb2.Description | None = None  # what the source last said of itself, and the epoch it said it in
+        self.described_in: Position | None = None
         self._metrics, self._report = metrics, report
         self.drained: Drained | None = None  # its newest statement that its writing ended, or goes on
         self.heard_ns = 0  # boot time of the newest message of the source
@@ -124,6 +125,10 @@ class FeedDriver:
                 self._metrics.observe(self._stream.session, self.group.state().feed, self.lag())
             else:
                 self._metrics.lag(self.lag())
+
+    def described(self, description: source_pb2.Description) -> None:
+        """The source says what it is."""
+        self.description, self.described_in = description, self.group.state().granted
 
     def met(self, offer: source_pb2.Offer, where: str) -> None:
         """Who speaks. Raises ZaibeiError(CONFLICT): another living process publishes under the same identity, and is kept."""
@@ -302,7 +307,8 @@ class _Stream:
             self.driver.heard_ns = now().boot_ns
             if message.HasField("offer"):
                 self.driver.met(message.offer, self.where)
-                self.instance, self.driver.description = message.offer.instance, message.offer.description
+                self.instance = message.offer.instance
+                self.driver.described(message.offer.description)
             elif message.HasField("drained"):
                 self.driver.drained = Drained.from_wire(message.drained)
                 continue

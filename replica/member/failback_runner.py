@@ -21,6 +21,7 @@ LOOK_S = 0.05
 AGAIN_S = 1.0  # after something failed
 HEARD_NS_MAX = 5_000_000_000  # beats come every 50 to 500 ms
 DESCRIBED_S = 2.0  # a source that has not said where its own history ends is asked again
+TOLD_AGAIN_S = 10.0  # an alarm whose text changes, as one with positions does, fills no log
 
 log = logging.getLogger("zaibei.member")
 
@@ -53,6 +54,7 @@ class FailbackRunner:
         self._subscribe, self._commit = subscribe, commit
         self._unsubscribe: Callable[[], None] = lambda: None
         self.alarms: dict[str, str] = {}
+        self._told: dict[str, tuple[float, str]] = {}  # each alarm as it was logged last, and when
         self.trouble = ""  # of the newest step that failed
         self._digest: ContentDigest | None = None
         self._asked_s = 0.0
@@ -88,12 +90,11 @@ class FailbackRunner:
         heard = driver.heard_ns and self._boot() - driver.heard_ns <= HEARD_NS_MAX
         if head is None or not heard:
             return Node(False, why="its feed is not connected")
-        description = driver.description
-        own = None
-        if description is not None and description.HasField("own_end"):
-            own = Position.from_wire(description.own_end)
         state, digest = self._state(), self._digest
-        granted = state.granted
+        description, granted, own = driver.description, state.granted, None
+        # What it said in an earlier epoch is of an earlier return: streams outlast both.
+        if description is not None and driver.described_in == granted and description.HasField("own_end"):
+            own = Position.from_wire(description.own_end)
         follows = head if granted is not None and (head.lineage, head.epoch) == (granted.lineage, granted.epoch) else None
         if digest is not None and digest.position == state.position:
             follows = digest.position  # it said so since its newest beat
@@ -174,7 +175,10 @@ class FailbackRunner:
             self._driver.meet_again("say where your own history ends")
 
     def _tell(self, alarms: list[Alarm]) -> None:
+        now_s = self._boot() / 1e9
         for alarm in alarms:
-            if self.alarms.get(alarm.code) != alarm.text:
+            told = self._told.get(alarm.code) if alarm.code in self.alarms else None
+            if told is None or (told[1] != alarm.text and now_s - told[0] >= TOLD_AGAIN_S):
+                self._told[alarm.code] = now_s, alarm.text
                 log.warning(alarm.text, extra={"fields": {"source": self.failback.source, "alarm": alarm.code}})
         self.alarms = {alarm.code: alarm.text for alarm in alarms}

@@ -216,6 +216,34 @@ async def test_conflicts_wait_for_a_person_and_the_member_may_restart_meanwhile(
             assert {line.by for line in lines_of(copy) if line.key in held} == {"person:an"}
 
 
+async def test_a_second_return_over_the_same_stream_asks_anew_where_the_nodes_own_history_ends(
+    tmp_path: Path, me: Identity
+) -> None:
+    node = Node(tmp_path, "node-a", "88.118", me)
+    async with node.serving():
+        await diverged(tmp_path, me, node, [put("88.118/own-1")], [put("88.118/ours-1")])
+        async with running(settings_of(tmp_path, me, [node.settings()])) as world:
+            copy = world.copy("node-a")
+            async with following(node, world):
+                await run_failback(world)
+                await until(lambda: stage_of(copy) is Stage.NORMAL)
+            await world.equal(node)
+            stated, began = copy.driver.description, copy.store.state().granted
+            assert stated is not None and stated.HasField("own_end"), "the stream of the first return is still the one it has"
+            await take_over(copy)
+            await node.write(put("88.118/own-2"))
+            await register(copy, put("88.118/ours-2"))
+            assert copy.failback.node().own is None, "what was said in the first return is not of the second"
+            async with following(node, world):
+                await run_failback(world)
+                await until(lambda: stage_of(copy) is Stage.NORMAL)
+                await world.equal(node)
+            granted = copy.store.state().granted
+            assert began is not None and granted is not None and granted.epoch == began.epoch + 2
+            wanted = [key(f"88.118/{whose}-{turn}") for whose in ("own", "ours") for turn in (1, 2)]
+            assert sorted(node.log.content.values_of(wanted)) == sorted(wanted)
+
+
 async def test_a_node_that_lost_everything_is_restored_by_the_same_protocol(tmp_path: Path, me: Identity) -> None:
     first = Node(tmp_path, "node-a", "88.118", me)
     async with first.serving():
