@@ -9,6 +9,7 @@ from tests.unit.docs.rule_rows import Row
 LEDGER = "tests/unit/takeover/test_ledger.py"
 LINES = "tests/unit/store/test_ledger_apply.py"
 FOLLOW = "tests/unit/agent/test_follow.py"
+SECOND = "tests/integration/test_failback.py"
 RETURN = "tests/simulation/test_failback.py"
 
 FAILBACK = [
@@ -74,6 +75,13 @@ FAILBACK = [
         "two writers between the ledger and the hand-back",
         f"{FOLLOW}::test_its_own_writing_ends_for_good_until_it_is_handed_an_epoch",
         Plant("replica.agent.edge_log:AgentLog.append", "if self.own_end is not None:", "if False:"),
+    ),
+    Row(
+        "8",
+        "where its own history ended is asked in each return",
+        "a second return with the end of the first: a ledger that lacks writes, and a return that never ends",
+        f"{SECOND}::test_a_second_return_over_the_same_stream_asks_anew_where_the_nodes_own_history_ends",
+        Plant("replica.member.failback_runner:FailbackRunner.node", "driver.described_in == granted and ", ""),
     ),
     Row(
         "8",
