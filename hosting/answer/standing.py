@@ -11,6 +11,7 @@ code that makes standard resolvers go on (100, 3, 5, 7 and 301 are final for the
 | the source | expired | 2 | 2 | no | no |
 | we, resolution | any: a takeover stops the horizon | 1 | 2 | no | yes |
 | we, registration | any | 1 | 100, and 2 below a gap, HELD or quarantine | yes | no |
+| another provider: TRANSFERRED | any | 1 | 2 | no | yes |
 
 Over every row: a copy that is not ready, or whose last certificate compared unequal, answers 2. A member that has not heard its
 group's leader for 2 s is never authoritative, its missing names are 2, and an expired view is 2 whoever answers. A quarantined

@@ -87,7 +87,7 @@ class SourceAnswers:
         age_ms = self._age.age_ms(self._boottime_ns())
         silent_ms = self._leader_silent_ms()
         vouching = Vouching(
-            authority=state.authority,
+            authority=state.answers_as,
             leader_silent_ms=silent_ms,
             probes_alive=self._probes_alive(),
             horizon_ms=self._horizon_ms,
@@ -99,7 +99,7 @@ class SourceAnswers:
             position=position,
             age_ms=age_ms,
             freshness=freshness_of(age_ms, vouching),
-            authority=state.authority,
+            authority=state.answers_as,
             feed=state.feed,
             leader_silent=silent_ms > LEADER_SILENCE_MS_MAX,
             verified=state.verified,

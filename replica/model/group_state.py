@@ -107,6 +107,12 @@ class GroupState:
         return self.ladder.closed or self.lives_here
 
     @property
+    def answers_as(self) -> Authority:
+        """Whose word our answers are. Of what another provider holds now we know what was registered here and no more, as of a
+        source whose resolution alone we took over."""
+        return Authority.RESOLUTION if self.ladder.stage is Stage.TRANSFERRED else self.authority
+
+    @property
     def home(self) -> Stage:
         """Where a return that fails before the hand-back leads."""
         return Stage.NORMAL if self.lives_here else Stage.SERVING

@@ -9,13 +9,14 @@ import pytest
 
 from hosting.answer.question import Question
 from hosting.answer.resolve import answer_record
-from hosting.answer.standing import standing_of
+from hosting.answer.standing import FOUND, NO_SUCH_NAME, TRY_ANOTHER, row_of, standing_of
 from replica.feed.freshness import CopyAge
 from replica.member.answers import SourceAnswers, catalog_mark, catalog_of
 from replica.model.blocks import Blocked, BlockOrder
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import Identifier, prefix_key
+from replica.model.ladder import Ladder, Stage
 from replica.model.position import Position
 from replica.model.states import Authority, FeedState, Freshness
 
@@ -68,6 +69,18 @@ def test_a_name_missing_in_a_copy_with_a_gap_is_never_said_not_to_exist() -> Non
     values, view = answers(store).read([NAME.key()])
     assert (values, view.generation, view.position) == ([b"value"], 2, NEW)
     assert store.reads == 2
+
+
+def test_what_another_provider_registers_now_is_never_said_not_to_exist_here() -> None:
+    """We were its authority; since it was transferred, names come to be that we never hear of."""
+    ours = replace(WHOLE, authority=Authority.REGISTRATION, authority_act="act", ladder=Ladder(Stage.SERVING))
+    store = Store(ours)
+    _, view = answers(store).read([NAME.key()])
+    assert (row_of(view).missing, row_of(view).authoritative) == (NO_SUCH_NAME, True)
+    store.now = replace(ours, ladder=Ladder(Stage.TRANSFERRED))
+    _, view = answers(store).read([NAME.key()])
+    row = row_of(view)
+    assert (row.found, row.missing, row.authoritative, row.degraded) == (FOUND, TRY_ANOTHER, False, True)
 
 
 def test_generations_that_change_all_the_time_answer_nothing() -> None:
