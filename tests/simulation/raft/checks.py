@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from replica.consensus.raft.membership import Membership
-from replica.model.outcome import LogEntry
+from replica.model.outcome import EntryKind, LogEntry
 
 if TYPE_CHECKING:
     from tests.simulation.raft.seat import Seat
@@ -56,6 +56,7 @@ class GroupTruth:
         self.top_term = 0
         self.votes: dict[tuple[int, int], int] = {}
         self.written: dict[tuple[int, int], tuple[LogEntry, int]] = {}
+        self.changes: list[LogEntry] = []  # of the membership, that ever stood in a log
         self.floor = 0  # highest index that was acknowledged to a client or shown to one
         self.acknowledged: dict[int, bytes] = {}
 
@@ -87,6 +88,8 @@ class GroupTruth:
         known = self.written.get(key)
         if known is None:
             self.written[key] = (entry, before)
+            if entry.kind is EntryKind.MEMBERSHIP:
+                self.changes.append(entry)
         elif known[1] != before or (known[0] is not entry and known[0] != entry):
             raise self.wrong("log matching", f"member {member} holds another entry {entry.index} of term {entry.term}")
         if entry.index <= len(self.seen_in) and entry.term > self.seen_in[entry.index - 1]:
@@ -120,6 +123,14 @@ class GroupTruth:
     def stands(self, member: int, index: int, digest: int) -> None:
         if self.digests[index] != digest:
             raise self.wrong("state-machine safety", f"member {member} stands at another digest at {index}")
+
+    def may_change(self) -> bool:
+        """A change of the membership that nobody has applied may come into force: it is committed, or may yet be."""
+        applied = max(self.memberships, default=0)
+        return any(
+            change.index > len(self.entries) or (change.index > applied and self.entries[change.index - 1] == change)
+            for change in self.changes
+        )
 
     def changed(self, member: int, index: int, membership: Membership) -> None:
         """A committed change was taken."""

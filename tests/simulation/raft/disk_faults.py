@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from replica.consensus.hello import Memory as PromiseMemory
 from replica.consensus.hello import Promise, Saved, judge, others_that_must_know
 from replica.consensus.raft.membership import Membership
-from replica.model.outcome import EntryKind
 from tests.simulation.raft.checks import GroupTruth
 from tests.simulation.raft.disk import Boot, Found, Hole, Image, Save, View
 from tests.simulation.raft.member import Member
@@ -103,11 +102,10 @@ class DiskFaults:
         disks = [member.disk.found() for member in self.members.values() if member.number != number]
         for group in self.groups:
             truth = self.truths[group]
+            if truth.may_change():
+                return False
             memberships = {truth.membership}
             for member, found in zip([m for m in self.members.values() if m.number != number], disks, strict=True):
-                rows = member.seats[group].log.rows if member.alive else found.views[group].entries
-                if any(row.kind is EntryKind.MEMBERSHIP and row.index > len(truth.entries) for row in rows):
-                    return False
                 if member.number in truth.membership.members:
                     memberships.add(self._after_restart(truth, found, group))
             halves = [half for membership in memberships for half in (membership.voters, membership.outgoing) if half]

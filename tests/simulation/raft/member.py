@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from replica.consensus.hello import Promise, Standing
+from replica.consensus.hello import Promise, Standing, judge
 from replica.consensus.raft.membership import Membership
 from replica.consensus.raft.values import Duties, Kind, Message, Role
 from tests.simulation.raft.disk import Boot, Disk, Image, Keep, Op, Save
@@ -45,6 +45,7 @@ class Member:
         self.unheard: set[int] = set()  # a message came from a life whose Hello did not
         self.backlog: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self.made: dict[int, tuple[int, int]] = {}  # group -> highest promise that left this member, over all lives
+        self.boot_told = 0  # highest boot that left this member, over all lives
 
     # -- lives
 
@@ -87,6 +88,14 @@ class Member:
         place = (term, index)
         if place > self.made.get(group, (0, 0)):
             self.made[group] = place
+
+    def keeps_its_word(self) -> bool:
+        """Sound in every group, and the disk shows all that ever left this member: nobody will find more was promised."""
+        return self.alive and all(
+            seat.recall.standing is Standing.SOUND
+            and not judge(Promise(self.boot_told, *self.made.get(group, (0, 0))), seat.disk_shows.shown(self.boot))
+            for group, seat in self.seats.items()
+        )
 
     # -- the journal
 
@@ -230,6 +239,7 @@ class Member:
     # -- Hello
 
     def say_hello(self, to: list[int], *, answer: bool) -> None:
+        self.boot_told = max(self.boot_told, self.boot)
         rows: HelloRows = {group: seat.recall.memory.rows() for group, seat in self.seats.items()}
         for number in to:
             if number != self.number:

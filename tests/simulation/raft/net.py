@@ -71,9 +71,16 @@ class Net:
             self.world.later(self.rng.random(), row[0].deliver, *row[2:])
 
     def tell(self, source: Member, to: int, call: Callable[..., None], *args: Any) -> None:
-        """Send what is no message of a core."""
+        """Send what is no message of a core to the life that `to` lives, or if it is down begins next: no later one hears it."""
+        target = self.world.members[to]
+        meant = target.life if target.alive else target.life + 1
         for delay in self._ways(source.number, to):
-            self.world.later(delay, call, *args)
+            self.world.later(delay, self._hear, target, meant, call, args)
+
+    @staticmethod
+    def _hear(target: Member, life: int, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        if target.life == life:
+            call(*args)
 
     def _ways(self, source: int, to: int) -> tuple[float, ...]:
         """After how long copies arrive; none when it is lost."""

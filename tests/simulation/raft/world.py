@@ -150,11 +150,14 @@ class World(Faults):
         raise Violation("liveness", f"{ticks:.0f} ticks after the last fault: {'; '.join(faults)}")
 
     def _catch_up_ticks(self) -> float:
-        """A round trip and a flush for each entry, where one message at a time takes one entry."""
+        """A round trip and a flush for each entry in any log, committed or not, where one message at a time takes one entry."""
         setting = self.setting
         if setting.append_octets > 1 or setting.inflight_messages > 1:
             return 0.0
-        entries = sum(len(truth.entries) for truth in self.truths.values())
+        entries = sum(
+            max(len(truth.entries), *(member.seats[group].log.last_index() for member in self.members.values()))
+            for group, truth in self.truths.items()
+        )
         return entries * 2 * (setting.flush_spread + ROUND_TRIP_TICKS)
 
     def _unlike(self, group: int, last: Operation) -> str:
@@ -286,8 +289,6 @@ class World(Faults):
             )
 
     def check_damage(self) -> None:
-        """A disk that went back is good again once its member is sound everywhere."""
-        if self.damaged is not None:
-            machine = self.members[self.damaged]
-            if machine.alive and all(seat.recall.standing is Standing.SOUND for seat in machine.seats.values()):
-                self.damaged = None
+        """A disk that went back is good again once its member is sound everywhere and will stay so, whoever speaks to it yet."""
+        if self.damaged is not None and self.members[self.damaged].keeps_its_word():
+            self.damaged = None
