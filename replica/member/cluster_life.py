@@ -19,6 +19,7 @@ from replica.member.outside import answer_of_site
 from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import Outcome, OutcomeKind
 from replica.model.view import SourceView
+from replica.takeover.edge_runner import boottime_ns
 from replica.v1 import entry_pb2, peer_pb2
 
 log = logging.getLogger("zaibei.cluster")
@@ -134,8 +135,9 @@ class ClusterLife:
         """Our observers' findings for whoever leads the sources."""
         while True:
             await asyncio.sleep(OBSERVE_S)
+            now_ns = boottime_ns()
             found = {
-                name: copy.runner.detector.observation()
+                name: copy.runner.detector.observation(now_ns)
                 for name, copy in self._sources.copies.items()
                 if copy.settings.peer is not None
             }

@@ -41,6 +41,7 @@ from replica.v1 import peer_pb2
 from replica.v1.transfer_pb2_grpc import add_TransferServicer_to_server
 
 log = logging.getLogger("zaibei.cluster")
+NS_PER_MS = 1_000_000
 OBSERVED_NS_MAX = 1_000_000_000  # what another observer said longer ago is no evidence
 
 
@@ -274,20 +275,24 @@ class ClusterSide:
         """Tell all others what our observer finds of each source."""
         table = peer_pb2.ProbeTable(observer=self.settings.name, machine=self.settings.machine)
         for source, seen in observations.items():
-            table.findings.add(source=source, look=seen.look.value, pair=seen.pair, alone=seen.alone)
+            table.findings.add(source=source, look=seen.look.value, pair=seen.pair, alone=seen.alone, heard_ms=seen.heard_ms)
         if table.findings:
             for member in self.links.connected:
                 self.links.send_table(member, table)
 
     def observations(self, source: str) -> list[Observation]:
-        """What the observers of other members find of a source now."""
+        """What the observers of other members find of a source now.
+
+        Their last sign of life is counted on as if the table had taken no time: it is called younger than it is, never older.
+        """
         found, now_ns = [], boottime_ns()
         for at_ns, table in self.observed.values():
             if now_ns - at_ns > OBSERVED_NS_MAX:
                 continue
             for one in table.findings:
                 if one.source == source and one.look in set(Look):
-                    found.append(Observation(table.observer, table.machine, Look(one.look), one.pair, one.alone))
+                    heard_ms = one.heard_ms + (now_ns - at_ns) // NS_PER_MS if one.HasField("heard_ms") else None
+                    found.append(Observation(table.observer, table.machine, Look(one.look), one.pair, one.alone, heard_ms))
         return found
 
     async def _answer(self, member: int, question: peer_pb2.MemberQuestion) -> peer_pb2.MemberAnswer:

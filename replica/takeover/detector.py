@@ -2,6 +2,10 @@
 
 Pure: boottime nanoseconds come in, numbers of probes to start go out. Silence only starts probes; failed probes decide, and any
 sign of life (a beat, an answered probe) clears the window. A detector that was itself late knows nothing and starts anew.
+
+Beats reach one observer, the one whose stream they belong to; all others live on probes alone. On a line that suddenly becomes
+slow their probes fail before the first answer can come, all at the same time and for the same reason, so that only the beats tell
+that the host lives. One lost beat must not take that word away: what was heard lately, by whomever, outvotes failed probes.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from enum import StrEnum
 from replica.model.errors import require
 
 MS = 1_000_000
+PAIR_SILENCE_MS = 300  # a flap of 240 ms and one beat fit below it
 
 
 class Look(StrEnum):
@@ -60,7 +65,7 @@ class DetectorLimits:
     armed: bool = True
     silent_beats: int = 2
     pair_probes_failed: int = 2
-    pair_silence_ns: int = 300 * MS
+    pair_silence_ns: int = PAIR_SILENCE_MS * MS
     alone_probes_failed: int = 3
     alone_window_ns: int = 500 * MS
     late_ns_max: int = 100 * MS
@@ -76,12 +81,13 @@ class DetectorLimits:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One observer's evidence, comparable between machines because it holds no times.
+    """One observer's evidence, comparable between machines because it holds no times but an age.
 
     Args:
         observer: member name; machine: observers count as two only when this differs.
         look: what it sees.
         pair: its share of a decision by two is complete; alone: it could decide if it were the only one.
+        heard_ms: since it last had a sign of life; None: never since it began, or it does not say.
     """
 
     observer: str
@@ -89,11 +95,15 @@ class Observation:
     look: Look
     pair: bool
     alone: bool
+    heard_ms: int | None = None
 
 
-def decide(observations: Iterable[Observation]) -> tuple[Verdict, str]:
+def decide(observations: Iterable[Observation], heard_ms_max: int = PAIR_SILENCE_MS) -> tuple[Verdict, str]:
     """Join the evidence of all observers that report at present.
 
+    Args:
+        heard_ms_max: a sign of life that is younger outvotes all, whoever had it: failed probes count from "the last beat"
+            of the host, and not from the last that this observer or that one had.
     Returns:
         The verdict and one sentence for evidence and status.
     Source: SEMANTICS 6. An observer that sees life outvotes all others: the fault is then between them and the source.
@@ -101,7 +111,7 @@ def decide(observations: Iterable[Observation]) -> tuple[Verdict, str]:
     seen = list(observations)
     if not seen:
         return Verdict.SUSPECT, "nobody observes this source"
-    alive = [one.observer for one in seen if one.look is Look.WATCHING]
+    alive = [one.observer for one in seen if one.look is Look.WATCHING or _lately(one, heard_ms_max)]
     if alive:
         return Verdict.ALIVE, f"signs of life at {', '.join(alive)}"
     agreed = sorted({one.machine for one in seen if one.pair})
@@ -113,6 +123,10 @@ def decide(observations: Iterable[Observation]) -> tuple[Verdict, str]:
     return Verdict.SUSPECT, "silent, but not enough failed probes"
 
 
+def _lately(one: Observation, heard_ms_max: int) -> bool:
+    return one.heard_ms is not None and one.heard_ms < heard_ms_max
+
+
 class Detector:
     """One observer of one source host."""
 
@@ -120,6 +134,7 @@ class Detector:
         "_alive_ns",
         "_failed",
         "_failed_start_ns",
+        "_heard_ns",
         "_limits",
         "_machine",
         "_observer",
@@ -138,6 +153,7 @@ class Detector:
         """The start counts as a sign of life: a new detector has to gather its whole evidence itself."""
         self._observer, self._machine, self._limits = observer, machine, limits
         self._alive_ns = now_ns
+        self._heard_ns: int | None = None  # a true sign of life; `_alive_ns` also begins anew when a window is discarded
         self._tick_last_ns = now_ns
         self._probe_last_ns: int | None = None
         self._probe_next = 1
@@ -153,7 +169,7 @@ class Detector:
     def beat(self, now_ns: int) -> None:
         """An authenticated, new beat arrived."""
         self.beats += 1
-        self._alive(now_ns)
+        self._heard(now_ns)
 
     def tick(self, now_ns: int, *, idle_interval_ns: int | None = None, can_probe: bool = True) -> list[int]:
         """Look at the clock; call it every `tick_ns`.
@@ -184,7 +200,7 @@ class Detector:
         if alive:
             self.probe_answered_ns = now_ns
             self.probe_failures_running = 0
-            self._alive(now_ns)
+            self._heard(now_ns)
             return
         self.probe_failures_running += 1
         # In peace a failed probe is readiness' business; started before the last sign of life it proves nothing.
@@ -197,10 +213,11 @@ class Detector:
         if self.look is Look.FAILING and (self._pair() or self._alone()):
             self._move(Look.DEAD)
 
-    def observation(self) -> Observation:
+    def observation(self, now_ns: int) -> Observation:
         """Evidence at this moment, for `decide` and for other members."""
-        armed = self._limits.armed
-        return Observation(self._observer, self._machine, self.look, armed and self._pair(), armed and self._alone())
+        armed, heard_ns = self._limits.armed, self._heard_ns
+        heard_ms = None if heard_ns is None else max(0, now_ns - heard_ns) // MS
+        return Observation(self._observer, self._machine, self.look, armed and self._pair(), armed and self._alone(), heard_ms)
 
     def silence_ns(self, now_ns: int) -> int:
         """Time since the last sign of life."""
@@ -230,6 +247,10 @@ class Detector:
             self._alive_ns + limits.beat_interval_ns + limits.alone_window_ns,
         )
         return any(last < moment <= now_ns for moment in moments)
+
+    def _heard(self, now_ns: int) -> None:
+        self._heard_ns = max(self._heard_ns or 0, now_ns)
+        self._alive(now_ns)
 
     def _alive(self, now_ns: int) -> None:
         self._alive_ns = max(self._alive_ns, now_ns)

@@ -177,7 +177,7 @@ class TakeoverRunner:
     def world(self, now_ns: int) -> World:
         """The present; also what plans are made of."""
         state = self._source.state()
-        verdict, why = decide((self.detector.observation(), *self._source.observations()))
+        verdict, why = decide((self.detector.observation(now_ns), *self._source.observations()))
         return World(
             state=state,
             verdict=verdict,

@@ -65,8 +65,8 @@ class Feeding:
         self.started = False
         self._publisher: Publisher | None = None
         self._version = 0
-        self.without_receipt = self.most_without_receipt = 0  # commits that returned
-        self.begun = 0
+        self.begun = 0  # commits
+        self.returned_s: list[float] = []  # when each returned that did
         self._refusals: dict[int, str] = {}  # member -> why it gave no answer last
         # Threads of its own: clients that wait for a member that is cut off must not hold up those who ask another one.
         self._threads = ThreadPoolExecutor(THREADS_MAX, "feeding")
@@ -238,15 +238,11 @@ class Feeding:
         try:
             publisher.put(f"{FED_PREFIX}/{key.upper()}", {"URL": f"https://example.cn/{version}"})
             receipt = await asyncio.get_running_loop().run_in_executor(self._commits, publisher.commit)
-            self.without_receipt += 1
-            self.most_without_receipt = max(self.most_without_receipt, self.without_receipt)
-            try:
-                for _ in range(int(RECEIPT_S_MAX / LOOK_EVERY_S)):
-                    if done := receipt.done:
-                        break
-                    await asyncio.sleep(LOOK_EVERY_S)
-            finally:
-                self.without_receipt -= 1
+            self.returned_s.append(time.monotonic())
+            for _ in range(int(RECEIPT_S_MAX / LOOK_EVERY_S)):
+                if done := receipt.done:
+                    break
+                await asyncio.sleep(LOOK_EVERY_S)
         except (ZaibeiError, RuntimeError):
             done = False  # the node died meanwhile
         finally:

@@ -83,7 +83,6 @@ class Scenario:
         needs: capabilities of the machine and the system.
         red: rule of the stand-in that, turned off, must make this scenario fail; "": no such rule.
         planted: bug of planted.py that, in all members of a real cluster, must make it fail; "": none.
-        unmended: a fault of the product that makes it fail now and then: whole runs say so and leave it out, `--only` plays it.
     """
 
     number: int
@@ -102,7 +101,6 @@ class Scenario:
     memory: bool = False  # each member in a group whose memory can be limited
     red: str = ""
     planted: str = ""
-    unmended: str = ""
 
     def reds(self) -> tuple[str, ...]:
         """Systems against which it must fail."""

@@ -18,5 +18,4 @@ SCENARIO = Scenario(
     lab=True,
     wires=True,
     planted="silence",
-    unmended="a living source on such a line was taken over once in five runs; why is not found (ops/docs/faults.md)",
 )

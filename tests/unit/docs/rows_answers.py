@@ -127,6 +127,17 @@ TAKEOVER = [
             "{one.observer for one in seen if one.pair}",
         ),
     ),
+    Row(
+        "6",
+        "the last beat is the last that anybody had",
+        "a takeover of a living source whose line became slow",
+        "tests/simulation/test_takeover_late_line.py::test_a_living_source_is_not_taken_over_when_its_line_becomes_late_and_lossy",
+        Plant(
+            "replica.takeover.detector:_lately",
+            "one.heard_ms < heard_ms_max",
+            "False",
+        ),
+    ),
     needed(
         "7",
         "our site first",

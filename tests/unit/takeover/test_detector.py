@@ -35,7 +35,7 @@ class Rig:
 
     @property
     def seen(self) -> Observation:
-        return self.detector.observation()
+        return self.detector.observation(self.now * MS)
 
 
 def test_beats_keep_it_watching_and_peace_probes_are_rare() -> None:
@@ -61,7 +61,7 @@ def test_where_nothing_can_be_probed_silence_stays_silence() -> None:
     for now in range(10, 5_000, 10):
         assert detector.tick(now * MS, can_probe=False) == []
     assert detector.look is Look.SILENT
-    assert decide([detector.observation()])[0] is Verdict.SUSPECT
+    assert decide([detector.observation(now * MS)])[0] is Verdict.SUSPECT
     assert detector.tick(5_000 * MS) != []  # an address became known
 
 
@@ -172,6 +172,19 @@ def test_a_punctual_detector_keeps_its_window() -> None:
     assert rig.detector.discarded == 0
 
 
+def test_it_says_how_old_its_last_sign_of_life_is() -> None:
+    rig = Rig()
+    assert rig.seen.heard_ms is None, "its own start is no sign of life"
+    rig.run(1_000, beats=True)
+    rig.run(1_240)
+    assert rig.seen.heard_ms == 240
+    rig.detector.probe_ended(rig.started and len(rig.started), True, 1_250 * MS)
+    assert rig.detector.observation(1_260 * MS).heard_ms == 10
+    rig.detector.tick(2_000 * MS)
+    assert rig.detector.discarded == 1
+    assert rig.detector.observation(2_000 * MS).heard_ms == 750, "nor is a window that it discarded"
+
+
 def test_unarmed_never_votes() -> None:
     rig = Rig(DetectorLimits(armed=False))
     rig.run(5_000)
@@ -180,8 +193,10 @@ def test_unarmed_never_votes() -> None:
     assert decide([rig.seen])[0] is Verdict.SUSPECT
 
 
-def see(observer: str, machine: str, look: Look = Look.DEAD, *, pair: bool = True, alone: bool = False) -> Observation:
-    return Observation(observer, machine, look, pair, alone)
+def see(
+    observer: str, machine: str, look: Look = Look.DEAD, *, pair: bool = True, alone: bool = False, heard_ms: int | None = None
+) -> Observation:
+    return Observation(observer, machine, look, pair, alone, heard_ms)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +212,11 @@ def see(observer: str, machine: str, look: Look = Look.DEAD, *, pair: bool = Tru
         ([see("a", "m1", alone=True), see("b", "m2", Look.WATCHING, pair=False)], Verdict.ALIVE),
         ([see("a", "m1"), see("b", "m2"), see("c", "m3", Look.WATCHING, pair=False)], Verdict.ALIVE),
         ([see("a", "m1", Look.SILENT, pair=False)], Verdict.SUSPECT),
+        # beats reach c alone, and one was lost: the others' probes fail because the line is slow
+        ([see("a", "m1"), see("b", "m2"), see("c", "m3", Look.SILENT, pair=False, heard_ms=299)], Verdict.ALIVE),
+        ([see("a", "m1"), see("b", "m2"), see("c", "m3", Look.SILENT, pair=False, heard_ms=300)], Verdict.DEAD),
+        ([see("a", "m1", heard_ms=800), see("b", "m2", heard_ms=900), see("c", "m3", Look.SILENT, pair=False)], Verdict.DEAD),
+        ([see("a", "m1", alone=True, heard_ms=700), see("b", "m1", Look.FAILING, pair=False, heard_ms=150)], Verdict.ALIVE),
     ],
 )
 def test_decision_table(seen: list[Observation], verdict: Verdict) -> None:
