@@ -42,6 +42,8 @@ REFUSALS = frozenset(
     }
 )
 
+WAITING = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
+
 
 def boottime_ns() -> int:
     """Goes on while the machine sleeps: what is as old as a stamp of it is never older than that."""
@@ -243,6 +245,7 @@ class MemberCall:
                 answerer = await self._trust.answerer(self.member, address)
                 self._keys = self._trust.credentials()
                 channel = open_channel(address, self._keys, answerer)
+                await _connect(channel)
                 call: Call = channel.stream_stream(LINK_PATH)()
                 self._chain = (answerer.certificate_pem + answerer.issuers_pem,)
                 certified = self._trust.member_of(self._chain)
@@ -319,6 +322,16 @@ class MemberCall:
             raise Refused(Reason.UNEXPECTED, f"an answer to beat {beat.serial}, which we did not send")
         if self._watch.round_trips_ms:
             self._book.metrics.round_trip(self.member, self._watch.round_trips_ms[-1])
+
+
+async def _connect(channel: grpc.aio.Channel) -> None:
+    """Until the channel stands or cannot; the call then tells why.
+
+    Our Hello is made behind it, never before: what was known before the connection may reach a process that was started
+    meanwhile, without the promises that its last life made to us, and would make it sound (RAFT rule 6).
+    """
+    while (state := channel.get_state(try_to_connect=True)) in WAITING:
+        await channel.wait_for_state_change(state)
 
 
 async def _read(call: Call) -> bytes:

@@ -216,6 +216,51 @@ async def test_who_is_cut_off_without_a_word_is_lost_and_met_again(world: World,
             await wall.stop()
 
 
+class LateWall(Wall):
+    """It lets nobody connect but the first, who looks at the certificate, until it opens."""
+
+    def __init__(self, to: str) -> None:
+        super().__init__(to)
+        self.open.clear()
+        self.waits = asyncio.Event()
+        self.looked = False
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.looked:
+            self.waits.set()
+            await self.open.wait()
+            await super()._take(reader, writer)
+            return
+        self.looked = True
+        there_reader, there_writer = await asyncio.open_connection(self.host, self.port)
+        self.writers += [writer, there_writer]
+        loop = asyncio.get_running_loop()
+        self.tasks += [loop.create_task(_copy(reader, there_writer)), loop.create_task(_copy(there_reader, writer))]
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while octets := await reader.read(65_536):
+        writer.write(octets)
+
+
+async def test_a_hello_is_no_older_than_its_connection(world: World) -> None:
+    """What a process is told was known after it began: it may be another one than that which the call was made to."""
+    one, two = await world.add(1), await world.add(2)
+    wall = LateWall(two.place.addresses[0])
+    try:
+        two.links.start()
+        one.links.set_places({2: Place((await wall.start(),))})
+        one.links.start()
+        await wall.waits.wait()
+        await asyncio.sleep(0.1)  # a Hello that does not wait would be made in it
+        one.hello.groups.add(group=7, term=9, last=4)
+        wall.open.set()
+        await until(lambda: two.heard.hellos)
+        assert two.heard.hellos[1][0].groups == one.hello.groups
+    finally:
+        await wall.stop()
+
+
 @pytest.mark.parametrize("listen", [[("::1", 0)], [("127.0.0.1", 0), ("::1", 0)]])
 async def test_both_address_families(world: World, listen: Sequence[tuple[str, int]]) -> None:
     one, two = await world.add(1, listen=listen), await world.add(2, listen=listen)
