@@ -191,14 +191,15 @@ class Turns(RegisteringStage):
                 await asyncio.sleep(LOOK_S)
 
     async def lacking(self, names: dict[str, str]) -> int:
-        """How many are not answered with their text at our address, once the copy is level again. Raises TimeoutError."""
-        async with asyncio.timeout(REACHED_S_MAX):
-            while True:
-                row = (await self.rows())[self.source]
-                if row.ready and row.freshness == "fresh":
-                    break
-                await asyncio.sleep(LOOK_S)
-        server, turns, lacking = Server("tcp", HOST, self.ports["handle"]), asyncio.Semaphore(ASKED_AT_ONCE), list[str]()
+        """How many are not answered with their text at our address, however long the copy is given to be level."""
+        until = time.monotonic() + REACHED_S_MAX
+        while (wrong := await self._wrong(names)) and time.monotonic() < until:
+            names = {name: names[name] for name in wrong}
+            await asyncio.sleep(LOOK_S)
+        return len(wrong)
+
+    async def _wrong(self, names: dict[str, str]) -> list[str]:
+        server, turns, wrong = Server("tcp", HOST, self.ports["handle"]), asyncio.Semaphore(ASKED_AT_ONCE), list[str]()
         async with HandleClient(ClientConfig((server,))) as client:
 
             async def one(name: str, text: str) -> None:
@@ -207,10 +208,10 @@ class Turns(RegisteringStage):
                         reply = await client.ask(server, Question(name))
                         if [value.data for value in reply.values] == [url_of(name, text).encode()]:
                             return
-                lacking.append(name)
+                wrong.append(name)
 
             await asyncio.gather(*(one(name, text) for name, text in names.items()))
-        return len(lacking)
+        return wrong
 
 
 async def _reached(reached: Callable[[], bool], lacking: str) -> None:

@@ -55,7 +55,9 @@ class DetectorLimits:
         silent_beats: missed beats before probes start.
         pair_probes_failed, pair_silence_ns: each of two observers needs so many failed probes, the last one started so long after
             the last sign of life (a 240 ms flap and one beat fit below 300 ms).
-        alone_probes_failed, alone_window_ns: the same for a single observer, counted from the first missed beat.
+        alone_probes_failed, alone_window_ns: a single observer needs so many, one of them started pair_silence_ns after the last
+            sign of life, and one that failed so long after the first missed beat. Counted to where it failed: a refused probe
+            fails where it starts, one that hangs has lasted meanwhile.
         late_ns_max: a detector later than this discards its window.
         probe_interval_ns: between probes while silent; `idle_interval_ns`: in peace, for readiness.
         probes_in_flight_max: bound on open probes, reached only when they time out.
@@ -133,6 +135,7 @@ class Detector:
     __slots__ = (
         "_alive_ns",
         "_failed",
+        "_failed_end_ns",
         "_failed_start_ns",
         "_heard_ns",
         "_limits",
@@ -160,6 +163,7 @@ class Detector:
         self._started: dict[int, int] = {}
         self._failed = 0  # probes since the last sign of life
         self._failed_start_ns = 0  # when the latest-started of them was started
+        self._failed_end_ns = 0  # when the newest of them was known to have failed
         self.look = Look.WATCHING
         self.beats = 0
         self.discarded = 0
@@ -208,6 +212,7 @@ class Detector:
             return
         self._failed += 1
         self._failed_start_ns = max(self._failed_start_ns, started)
+        self._failed_end_ns = now_ns
         if self.look is Look.SILENT:
             self._move(Look.FAILING)
         if self.look is Look.FAILING and (self._pair() or self._alone()):
@@ -230,7 +235,9 @@ class Detector:
     def _alone(self) -> bool:
         limits = self._limits
         first_missed_ns = self._alive_ns + limits.beat_interval_ns
-        return self._failed >= limits.alone_probes_failed and self._failed_start_ns - first_missed_ns >= limits.alone_window_ns
+        lasted = self._failed_end_ns - first_missed_ns >= limits.alone_window_ns
+        begun_late = self._failed_start_ns - self._alive_ns >= limits.pair_silence_ns
+        return self._failed >= limits.alone_probes_failed and lasted and begun_late
 
     def _probe_due(self, now_ns: int, idle_interval_ns: int) -> bool:
         limits, last = self._limits, self._probe_last_ns
@@ -254,7 +261,7 @@ class Detector:
 
     def _alive(self, now_ns: int) -> None:
         self._alive_ns = max(self._alive_ns, now_ns)
-        self._failed = self._failed_start_ns = 0
+        self._failed = self._failed_start_ns = self._failed_end_ns = 0
         self._move(Look.WATCHING)
 
     def _discard_if_late(self, now_ns: int) -> None:

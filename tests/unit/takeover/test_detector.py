@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from replica.model.errors import InvariantBroken
@@ -98,6 +100,28 @@ def test_one_observer_needs_three_failed_over_500_ms_from_the_first_missed_beat(
     assert rig.seen.alone
     assert rig.detector.look is Look.DEAD
     assert decide([rig.seen])[0] is Verdict.DEAD
+
+
+def test_probes_that_hang_have_lasted_meanwhile() -> None:
+    """Started 100, 200 and 300 ms after the last beat, failed at 350, 450 and 550: as soon as refused ones decide."""
+    rig = Rig()
+    rig.takes_ms = 250
+    rig.run(1_000, beats=True)
+    rig.run(1_540)
+    assert not rig.seen.alone
+    rig.run(1_560)
+    assert rig.seen.alone
+
+
+def test_probes_that_began_early_and_failed_late_say_nothing_of_now() -> None:
+    rig = Rig(replace(LIMITS, probe_interval_ns=50 * MS))
+    rig.takes_ms = 600
+    rig.run(1_000, beats=True)
+    rig.run(1_890)
+    assert rig.detector._failed >= 3
+    assert not rig.seen.alone, "each of them began less than 300 ms after the last beat"
+    rig.run(1_920)
+    assert rig.seen.alone
 
 
 def test_number_of_failed_probes_counts_too() -> None:
