@@ -94,6 +94,13 @@ JOURNALS = [
         Plant("replica.consensus.hello:Recall.raised", "if boot > self.told.boot:", "if True:"),
     ),
     Row(
+        "11.1",
+        "a Hello is made once its connection stands",
+        "a process made sound by what was known before the last promises of its former life",
+        "tests/integration/test_links.py::test_a_hello_is_no_older_than_its_connection",
+        Plant("replica.consensus.edge_link_call:MemberCall._once", "await _connect(channel)", "pass"),
+    ),
+    Row(
         "11.2",
         "truncated only behind what was applied before a flush that returned",
         "entries gone from the journal and not yet in the store",
