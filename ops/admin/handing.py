@@ -69,6 +69,8 @@ class Handing:
         match way_of(name):
             case Way.LEADER:
                 return await self._at_leader(name, params)
+            case Way.PLAN:
+                return await self._plan(name, params)
             case Way.ROWS:
                 return await self._rows(name, params)
             case Way.TOKEN:
@@ -191,6 +193,12 @@ class Handing:
                 Code.NOT_FOUND, f"{told.trouble.message}. Not asked, since not reached: {missing}", retry=True
             ) from told
         raise told
+
+    async def _plan(self, name: str, params: Params) -> Any:
+        """The leader's; the same state makes the same token at the others. Who sees another state, or is not reached, does without."""
+        row = await self._at_leader(name, params)
+        await self._everywhere(name, params, LOOK_S_MAX)
+        return row
 
     async def _mass_plan(self, name: str, params: Params) -> Any:
         row = await self._serve(name, params)

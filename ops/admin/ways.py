@@ -22,6 +22,7 @@ class Way(StrEnum):
     HERE = "here"
     LEADER = "leader"  # of the source that the call names
     ROWS = "rows"  # of all sources: each row from the leader of its source, ours where that one is not reached
+    PLAN = "plan"  # the leader's answer; the other members are told, so that signatures outlive a change of leader
     TOKEN = "token"  # whoever remembers the plan
     MASS_PLAN = "mass_plan"  # here; and the other members are told, so that they remember it
     MASS_RUN = "mass_run"  # every member that remembers the plan; its sources' outcomes are joined
@@ -29,7 +30,7 @@ class Way(StrEnum):
 
 _LEADER = (
     "takeover_plan", "takeover_run", "takeover_rehearse",
-    "registration_plan", "switchover_plan", "registration_run", "registration_abort", "registration_order",
+    "registration_run", "registration_abort", "registration_order",
     "registration_review_text", "registration_review",
     "failback_plan", "failback_run", "failback_lines", "failback_decision", "failback_decide",
     "grant_plan", "grant_run", "hold_show", "hold_plan", "difference",
@@ -38,6 +39,7 @@ _LEADER = (
 WAYS: Mapping[str, Way] = MappingProxyType(
     {
         **dict.fromkeys(_LEADER, Way.LEADER),
+        **dict.fromkeys(("registration_plan", "switchover_plan"), Way.PLAN),
         **dict.fromkeys(("takeover_status", "failback_status", "holds"), Way.ROWS),
         **dict.fromkeys(
             ("registration_plan_of", "registration_sign", "hold_plan_of", "hold_sign", "hold_run", "block_plan_of", "block_run"),
@@ -56,7 +58,7 @@ def way_of(call: str) -> Way:
 
 
 def source_of(call: str, params: Mapping[str, Any]) -> str:
-    """The source that a call of Way.LEADER or Way.ROWS is about; empty: all, or none that could be read."""
+    """The source that a call of Way.LEADER, Way.PLAN or Way.ROWS is about; empty: all, or none that could be read."""
     if call == "registration_order":
         try:
             return parse(bytes.fromhex(params["order"])).source

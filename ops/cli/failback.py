@@ -244,7 +244,7 @@ def conflicts(console: Console, source: str, everything: bool, kinds: tuple[str,
         for one in rows
     ]
     columns = ["line", "identifier", "class", "verdict", "decided by", "the source's", "ours"]
-    next_step = f"Next: zaibei failback decide {source} LINE... --accept|--keep --key FILE"
+    next_step = f"Next: zaibei failback decide {source} LINE... --accept|--keep --reason TEXT --key FILE"
     hint = next_step if waits else "No write waits for a person."
     console.answer({"source": source, "waiting": waits, "lines": [dict(one) for one in rows]}, table(columns, body), hint)
     return Exit.WOULD_LOSE_DATA if waits else Exit.DONE

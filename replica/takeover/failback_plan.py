@@ -157,7 +157,8 @@ def _refusal(wish: Wish, state: GroupState) -> tuple[str, bool]:
         case Wish.TRANSFER if stage is Stage.SERVING:
             why = unsettled(state.ledger, state.ladder.closed_at)
             return (f"{why}: hand over what the source wrote by itself first, by a failback to it", True) if why else ("", False)
-    return f"the registrations of {source} are not taken over ({stage.name}): there is nothing to give back", False
+    why = f"the registrations of {source} are not taken over ({stage.name}): there is nothing to give back, or it was given back"
+    return f"{why}. Next: zaibei failback status {source}", False
 
 
 def node_view(node: Node) -> dict[str, object]:

@@ -154,7 +154,7 @@ def _position(age_ms: int | None) -> Check:
 
 def _beats(peace: Peace) -> Check:
     if not peace.armed:
-        return Check("beats", Result.FAIL, "automatic takeover is not armed for this host")
+        return Check("beats", Result.FAIL, 'automatic takeover is off: takeover = "automatic" in its [[source]], and not armed = false')
     if peace.beat_age_ms is None:
         return Check("beats", Result.UNKNOWN, "no datagram beat has arrived: is our beat port reachable from the node?")
     if peace.beat_age_ms > BEAT_AGE_MS_MAX:
@@ -164,7 +164,7 @@ def _beats(peace: Peace) -> Check:
 
 def _probes(peace: Peace) -> Check:
     if not peace.endpoints:
-        return Check("probes", Result.FAIL, "the source names no resolution endpoint to probe")
+        return Check("probes", Result.FAIL, "the source names no resolution endpoint to probe: [[resolution]] in its source.toml")
     if peace.probe_age_ms is None:
         word = Result.FAIL if peace.probe_failures else Result.UNKNOWN
         return Check("probes", word, f"never answered, {peace.probe_failures} failed")

@@ -65,7 +65,7 @@ class Place:
                 raise ZaibeiError(Code.NOT_LEADER, "another member leads it by now", retry=True)
             case "registration_plan":
                 self.plans.add("token-of-" + params["source"])
-            case "registration_plan_of" if params["token"] not in self.plans:
+            case "registration_plan_of" | "registration_run" if params["token"] not in self.plans:
                 raise ZaibeiError(Code.NOT_FOUND, "no plan is known")
             case "takeover_run" if self._village.leads.get(params["source"]) != self.name:
                 raise ZaibeiError(Code.REFUSED, "this member does not lead it", retry=True)
@@ -154,9 +154,23 @@ async def test_an_act_whose_answer_was_lost_is_unknown(village: Village) -> None
 
 async def test_a_plan_is_found_wherever_it_was_made(village: Village) -> None:
     await village["three"].handing.call("registration_plan", PLAN)
-    assert village["two"].plans == {"token-of-a"}
-    for member in village.members.values():
-        assert await member.handing.call("registration_plan_of", {"token": "token-of-a"}) == {"by": "two"}
+    assert all(member.plans == {"token-of-a"} for member in village.members.values())
+    village["one"].plans.clear()  # it was not reached when the plan was made
+    assert await village["one"].handing.call("registration_plan_of", {"token": "token-of-a"}) == {"by": "three"}
+
+
+async def test_a_plan_outlives_a_change_of_leader(village: Village) -> None:
+    """Two people have signed: whoever leads when it is run must know what they signed."""
+    assert await village["three"].handing.call("registration_plan", PLAN) == {"by": "two"}
+    village.leads["a"] = "one"
+    run = {"source": "a", "token": "token-of-a", "reason": "r"}
+    assert await village["three"].handing.call("registration_run", run) == {"by": "one"}
+
+
+async def test_a_plan_is_made_without_a_member_that_is_not_reached(village: Village) -> None:
+    village.down.add("one")
+    assert await village["three"].handing.call("registration_plan", PLAN) == {"by": "two"}
+    assert village["three"].plans == {"token-of-a"} and not village["one"].plans
 
 
 async def test_a_plan_nobody_knows_names_who_was_not_asked(village: Village) -> None:
