@@ -195,7 +195,7 @@ class Handing:
         raise told
 
     async def _plan(self, name: str, params: Params) -> Any:
-        """The leader's; the same state makes the same token at the others. Who sees another state, or is not reached, does without."""
+        """The leader's. The same state makes the same token elsewhere; who sees another state or is not reached does without."""
         row = await self._at_leader(name, params)
         await self._everywhere(name, params, LOOK_S_MAX)
         return row

@@ -22,6 +22,10 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.position import Position
 
 LOOK_S = 0.5
+RESOLVER_OFF = (
+    "Keep this node's own resolver off until the export is in place of its files: "
+    "clients are sent back to it as soon as it answers after the hand-back, from old files too."
+)
 LINGER_S = 3.0  # the feed carries our acceptance of the epoch before the process ends
 
 
@@ -47,8 +51,8 @@ def follow(console: Console, config_path: Path, members: tuple[str, ...], export
     """End this registry's own writing, copy what was registered at the centre, and wait until it is given back.
 
     Its files are not read meanwhile. What it wrote by itself goes to the centre's ledger first; nothing here is overwritten
-    before that. Interrupting it is harmless: run it again. With [[input]] files, put the export in their place before
-    `zaibei source serve`.
+    before that. Interrupting it is harmless: run it again. With [[input]] files, keep the node's own resolver off, and put the
+    export in their place (JSON lines: name it .jsonl) before `zaibei source serve`; then start the resolver.
 
     \b
     Example:
@@ -65,6 +69,8 @@ def follow(console: Console, config_path: Path, members: tuple[str, ...], export
         if not equals:
             raise ZaibeiError(Code.MALFORMED, f"{one!r}: write NAME=ADDRESS")
         given.append((name, address))
+    if export_path is not None:
+        console.say(RESOLVER_OFF)
     set_up_logging("json" if console.as_json else config.log, "info")
     return asyncio.run(_follow(console, config, given, export_path))
 
@@ -109,8 +115,9 @@ def _say_end(console: Console, position: Position, export_path: Path | None, rec
     text = f"handed back: epoch {position.epoch} is this registry's, from {position.seq} on."
     if export_path is not None:
         document["export"] = str(export_path)
-        text += f" {records} records in {export_path}: put it in place of the [[input]] files."
-    console.answer(document, f"{text} Next: zaibei source serve")
+        text += f" {records} records in {export_path}: make it the only path of [[input]]."
+        text += " Next: zaibei source serve, then the node's own resolver"
+    console.answer(document, text if export_path is not None else f"{text} Next: zaibei source serve")
 
 
 def _export(opened: Source, path: Path) -> int:

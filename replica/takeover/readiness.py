@@ -154,7 +154,7 @@ def _position(age_ms: int | None) -> Check:
 
 def _beats(peace: Peace) -> Check:
     if not peace.armed:
-        return Check("beats", Result.FAIL, 'automatic takeover is off: takeover = "automatic" in its [[source]], and not armed = false')
+        return Check("beats", Result.FAIL, 'automatic takeover is off: its [[source]] needs takeover = "automatic"')
     if peace.beat_age_ms is None:
         return Check("beats", Result.UNKNOWN, "no datagram beat has arrived: is our beat port reachable from the node?")
     if peace.beat_age_ms > BEAT_AGE_MS_MAX:

@@ -13,7 +13,8 @@ from replica.model.errors import Code, ZaibeiError
 def test_every_listed_call_exists_and_names_what_its_way_needs() -> None:
     for name, way in WAYS.items():
         names = set(CALLS[name].parameters)
-        needed = {Way.LEADER: {"source", "hold", "order"}, Way.ROWS: {"source"}}.get(way, {"token", "approval", "names"})
+        of_a_source = {Way.LEADER: {"source", "hold", "order"}, Way.ROWS: {"source"}, Way.PLAN: {"source"}}
+        needed = of_a_source.get(way, {"token", "approval", "names"})
         assert names & needed, name
 
 
