@@ -17,11 +17,11 @@ from hosting.guard.guard import Guard
 from hosting.handle.edge_json import JsonSaid
 from hosting.handle.edge_registrar import Registrar
 from hosting.handle.json_asks import JsonAsked
+from hosting.tenant.limits import REGISTRATIONS_MAX
 from replica.model.errors import ZaibeiError
 from replica.model.handle.codes import EXPIRATION_S
 
 VIEW_CALLS_MAX: Final = 64
-REGISTRATIONS_MAX: Final = 512  # messages under way; more are dropped, the client asks again
 
 
 class ViewSink(Protocol):

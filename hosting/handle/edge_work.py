@@ -6,9 +6,9 @@ apply. Who was overtaken looks and is judged anew. Handle messages and the JSON 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hosting.handle.delegation import asks, lends, reads_hidden
 from hosting.handle.edge_look import Above, Looks, Seen, Values
@@ -17,8 +17,10 @@ from hosting.handle.permits import Walk, admins
 from hosting.tenant.denials import NOBODY
 from hosting.tenant.edge_service import page_of
 from hosting.tenant.edge_turns import held_back
+from hosting.tenant.limits import REGISTRATIONS_MAX
 from hosting.tenant.offices import Office
 from hosting.tenant.papers import Papers
+from hosting.tenant.places import Places
 from hosting.tenant.records import Named as NamedHandle
 from hosting.tenant.records import delete_of, named, put_of
 from hosting.tenant.rights import Caller, Operation
@@ -71,6 +73,7 @@ class Work:
 
     def __init__(self, looks: Looks, random: Callable[[int], bytes]) -> None:
         self._looks, self._random = looks, random
+        self.places = Places(REGISTRATIONS_MAX)
 
     async def do(self, request: Request, header: Header, key: Reference, now_ms: int) -> Done | Denied:
         """Carry a request out.
@@ -120,11 +123,12 @@ class Work:
             return exc.trouble
         return None
 
-    async def _watched(self, handle: bytes, key: Reference, now_ms: int, work: Awaitable[T]) -> T:
-        """What is refused to a proved key is counted for the audit (hosting/tenant/denials.py)."""
-        code = None
+    async def _watched(self, handle: bytes, key: Reference, now_ms: int, work: Coroutine[Any, Any, T]) -> T:
+        """In one of the tenant's places. What is refused to a proved key is counted for the audit (hosting/tenant/denials.py)."""
+        code, source = None, self._looks.source_at(handle)
         try:
-            found = await work
+            with self.places.one(source):
+                found = await work
             if isinstance(found, Denied) and found.code is ResponseCode.INSUFFICIENT_PERMISSIONS:
                 code = Code.NOT_AUTHORISED
             return found
@@ -132,9 +136,10 @@ class Work:
             code = exc.code
             raise
         finally:
+            work.close()  # it was never begun where there was no place
             if code is not None:
                 who = f"{key.index}:{key.handle.decode('utf-8', 'replace')}"
-                self._looks.denials.refused(code, self._looks.source_at(handle), who, now_ms)
+                self._looks.denials.refused(code, source, who, now_ms)
 
     async def _once(
         self, request: HandleRequest | ValuesRequest | IndexesRequest, header: Header, key: Reference, now_ms: int

@@ -121,9 +121,9 @@ class ChangeStream:
 
     async def _tell_late(self, over: list[tuple[int, NotTaken]]) -> None:
         """All of a message at once; meanwhile nothing is read."""
-        waits = [one.office.held_ms(one.trouble) for _, one in over if one.office is not None]
+        waits = [(one.office.held_ms(one.trouble), one.office) for _, one in over if one.office is not None]
         if waits:
-            await asyncio.sleep(max(waits) / MS_PER_S)
+            await _held(max(ms for ms, _ in waits), {office for _, office in waits})
         told: NotTaken | None = None
         for number, one in over:
             if one is not told:
@@ -176,6 +176,17 @@ class ChangeStream:
         for clerk, asked in self._open.values():
             clerk.withdraw(asked)
         self._open.clear()
+
+
+async def _held(held_ms: int, offices: set[Office]) -> None:
+    """One answer that is held back, of each tenant whose changes it refuses."""
+    for office in offices:
+        office.held += 1
+    try:
+        await asyncio.sleep(held_ms / MS_PER_S)
+    finally:
+        for office in offices:
+            office.held -= 1
 
 
 def _alike(change: registration_pb2.Change, refused: NotTaken) -> bool:

@@ -54,6 +54,22 @@ REGISTERING = [
     ),
     Row(
         "2.2",
+        "a tenant takes no more places than are free besides",
+        "two noisy tenants whose answers are held back, and nobody else let in",
+        "tests/unit/tenant/test_places.py::test_two_noisy_tenants_leave_places_for_a_third",
+        Plant(
+            "hosting.tenant.places:Places.one", "if self.of(tenant) >= self.total - self.taken:", "if self.taken >= self.total:"
+        ),
+    ),
+    Row(
+        "2.2",
+        "what a stream holds back counts to its tenant",
+        "answers held back beyond any limit",
+        "tests/unit/tenant/test_noise.py::test_what_a_stream_holds_back_counts_to_its_tenants_answers",
+        Plant("hosting.tenant.edge_stream:_held", "office.held += 1", "pass"),
+    ),
+    Row(
+        "2.2",
         "a key is latched until its change ended",
         "a precondition tested against what is about to change",
         f"{CLERK}::test_changes_of_one_key_take_turns",

@@ -159,6 +159,22 @@ async def test_refusals_of_a_stream_are_told_late_and_nothing_is_read_meanwhile(
     assert min(one.told_s, second_s) - first_s >= 0.3, "7 of the 8 wait for 50 ms each"
 
 
+async def test_what_a_stream_holds_back_counts_to_its_tenants_answers(peer: Peer) -> None:
+    port = Port(peer)
+    await port.begun(Quota(registrations_per_s=0.0))
+    assert await port.put("x") is Code.OVER_QUOTA
+    one = Stream(port.office)
+    reading = asyncio.create_task(one.stream._read(one.messages([f"{PREFIX}/b"] * 8)))  # type: ignore[arg-type]
+    async with asyncio.timeout(WAIT_S):
+        while not one.stream._unsent:  # noqa: ASYNC110 - of the stream under test
+            await asyncio.sleep(0)
+        assert port.office.held == 1, "one message, one answer"
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    assert port.office.held == 0
+    await one.stream.close()
+
+
 async def test_names_below_one_prefix_are_refused_together_until_there_is_room_again(peer: Peer) -> None:
     port, looked = Port(peer), list[str]()
     await port.begun(Quota(registrations_per_s=100.0, burst_s=0.01))
