@@ -311,6 +311,7 @@ class Failback:
             self._well_since_ns = None
             if world.now_ns - self._since_ns >= SILENT_MS * MS:
                 text = f"{self.source} has its epoch and is not seen to work in it: its feed or its service does not answer"
+                text = f"{text}. Start both there; if it stays silent, that is a new takeover"
                 return (Alarm("accepted_silent", f"{text}. Next: zaibei takeover plan {self.source}"),)
             return ()
         if self._well_since_ns is None:
