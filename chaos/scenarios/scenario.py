@@ -30,6 +30,7 @@ class Act(StrEnum):
     TOP_DIES = "the top-level node dies"  # its own host alone; secondary nodes live on
     TOP_AND_NODES_DIE = "the top-level node and secondary nodes die in one moment"  # those that are not said to live on
     FLOODED = "10 times what the member can answer, while the nodes die and come back"
+    TENANT_NOISY = "a tenant registers at 100 times its quota"  # by turns at us and at a mere sink
     PROBES_BLOCKED = "probes of a healthy node blocked"  # ours and the top-level node's, with a standing order in force
     SNAPSHOT_INTERRUPTED = "a snapshot is interrupted at every chunk"  # by cut links, and SIGKILLs of either side
     INCIDENT_DURING_DRILL = "nodes die while a drill runs beside them"  # the drill's own stage is not theirs
@@ -82,6 +83,7 @@ class Plant(StrEnum):
     INCIDENT_UNSEEN = "a drill does not look at what is real beside it"
     OTHER_CHAIN_ACCEPTED = "another chain at our position is loaded over as if it were a gap"
     HANDED_UNCOMPARED = "an epoch is handed over wherever the other side stands, and nothing is compared"
+    TENANTS_UNMETERED = "no tenant's rate is asked, and its turn of the event loop does not end"
     DRAIN_UNASKED = "a switchover closes the epoch where we stand, without the source's word"
 
 
@@ -152,6 +154,7 @@ class Scenario:
         top_level: the top-level node is a source too, and recursive nodes know us beside it.
         lanes_judged: whose wrong answers count (a node that lost its own names lies to its clients; that is not ours).
         facts: what acts look up and say, by name (ops/drills/acts.py).
+        tenants: live at the member beside the nodes' sources; the first is the loud one.
         limits, guard: lines of these sections of the member's file.
         red: the planted bug that must turn it red.
         touches, clients_notice, how_to_stop, minutes_max: said before it begins.
@@ -173,6 +176,7 @@ class Scenario:
     top_level: bool = False
     lanes_judged: tuple[Lane, ...] = (Lane.RECURSIVE, Lane.HEDGED, Lane.PORT)
     facts: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     guard: tuple[str, ...] = ()
     needs: frozenset[Capability] = frozenset()
@@ -184,5 +188,10 @@ class Scenario:
 
     @property
     def timed(self) -> bool:
-        """Is a time measured in it? Then it is played alone on its machine."""
+        """Do the outside clients measure a time in it?"""
         return bool(MEASURED.intersection(self.invariants)) or any(step.act in DEATHS for step in self.steps)
+
+    @property
+    def alone(self) -> bool:
+        """Is it played alone on its machine? Where a time is measured, be it by an act of its own."""
+        return self.timed or bool(self.tenants)

@@ -157,7 +157,7 @@ def run(
     if not yes:
         click.confirm("Begin?", abort=True, err=True)
     counts, done = dict.fromkeys(Verdict, 0), list[dict[str, Any]]()
-    together = [one for one in chosen if not one.timed] if beside > 1 else []
+    together = [one for one in chosen if not one.alone] if beside > 1 else []
     words = ["--evidence", str(desk.folder), "--data", str(effective().config.member.data), "--seed", str(seed)]
     words += [*(["--red"] if red else []), *(["--quick"] if quick else []), *(["--keep", str(keep.absolute())] if keep else [])]
     desk.evidence.signer()  # the key is made once, before several want it

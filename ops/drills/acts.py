@@ -24,7 +24,19 @@ from chaos.standin.tally import last_answer_ns
 from hosting.client.edge_resolver import ClientConfig, HandleClient
 from hosting.client.lookup import Question, Reply, Server
 from ops.admin.values import SourceStatus
-from ops.drills import deceiving, flooding, forging, incident, loading, returning, switching, top_level, twin, withdrawing
+from ops.drills import (
+    crowding,
+    deceiving,
+    flooding,
+    forging,
+    incident,
+    loading,
+    returning,
+    switching,
+    top_level,
+    twin,
+    withdrawing,
+)
 from ops.drills.cluster_stage import ClusterStage
 from ops.drills.edge_stage_files import HOST
 from ops.drills.stage import Stage
@@ -59,6 +71,7 @@ class Acts:
             Act.OUR_OLD_DISK: self._our_old_disk,
             Act.MASS_DELETE: self._mass_delete,
             Act.MAJORITY_AND_NODES_DIE: self._majority_and_nodes_die,
+            **crowding.acts_of(self),
             **deceiving.acts_of(self),
             **forging.acts_of(self),
             **incident.acts_of(self),

@@ -200,6 +200,16 @@ def all_answered() -> None:
     plant(Guard, "datagrams", lambda _, received, second: (received, []))
 
 
+def tenants_unmetered() -> None:
+    from hosting.tenant.edge_turns import Turns
+    from hosting.tenant.offices import Office
+
+    plant(Office, "has_room", lambda _: None)
+    plant(Office, "full", lambda _: False)
+    plant(Office, "_over_rate", lambda *_: None)
+    plant(Turns, "over", lambda _: False)
+
+
 PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.TAKES_OVER_ON_SILENCE: silence_is_death,
     Plant.NO_BRAKE: no_brake,
@@ -219,6 +229,7 @@ PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.OTHER_CHAIN_ACCEPTED: other_chain_accepted,
     Plant.DRAIN_UNASKED: drain_unasked,
     Plant.ALL_ANSWERED: all_answered,
+    Plant.TENANTS_UNMETERED: tenants_unmetered,
     Plant.HANDED_UNCOMPARED: handed_uncompared,
 }
 BY_CONFIGURATION = (Plant.NEVER_TAKES_OVER,)  # a rule that the member's own file turns off

@@ -30,6 +30,7 @@ from ops.drills.edge_stage_files import MEMBER
 from ops.drills.registering_cluster import RegisteringCluster
 from ops.drills.registering_stage import RegisteringStage
 from ops.drills.stage import Stage
+from ops.drills.tenants_stage import TenantsStage
 from ops.drills.top_stage import TopStage
 from ops.drills.transfer_stage import TransferStage
 from replica.model.errors import ZaibeiError
@@ -171,6 +172,8 @@ class Drill:
 
 def stage_of(scenario: Scenario) -> type[Stage]:
     """What a scenario is played on."""
+    if scenario.tenants:
+        return TenantsStage
     if scenario.members > 1:
         return ClusterStage if scenario.fence is None else RegisteringCluster
     if scenario.fence is not None and scenario.by_ca:
