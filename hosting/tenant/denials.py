@@ -54,15 +54,15 @@ class Denials:
         self._rows: dict[tuple[str, str, str], Denial] = {}
         self._over: list[Denial] = []
 
-    def refused(self, code: Code, source: str, who: str, now_ms: int) -> None:
+    def refused(self, code: Code, source: str, who: str, now_ms: int, count: int = 1) -> None:
         """Something was refused with this code; nothing is noted where that is no denial."""
         why = REASONS.get(code)
         if why is not None:
-            self.note(why, source, who, now_ms)
+            self.note(why, source, who, now_ms, count=count)
 
-    def note(self, why: str, source: str, who: str, now_ms: int, client: str = "") -> None:
-        """One refusal. Cheap, and never fails."""
-        self.total += 1
+    def note(self, why: str, source: str, who: str, now_ms: int, client: str = "", count: int = 1) -> None:
+        """So many refusals. Cheap, and never fails."""
+        self.total += count
         self._turn(now_ms)
         key = (source, _shown(who), why)
         row = self._rows.get(key)
@@ -70,9 +70,9 @@ class Denials:
             key, client = ("", OTHERS, why), ""
             row = self._rows.get(key)
         if row is None:
-            self._rows[key] = Denial(*key, client[:NAME_CHARS_MAX], 1, now_ms, now_ms)
+            self._rows[key] = Denial(*key, client[:NAME_CHARS_MAX], count, now_ms, now_ms)
             return
-        row.count += 1
+        row.count += count
         row.last_ms = now_ms
 
     def over(self, now_ms: int) -> list[Denial]:

@@ -143,7 +143,7 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
             need = office.admitted(await office.documents(), caller_of(who), name, change, need)
         except ZaibeiError as exc:
             again = partial(self._offices.denied, exc.code, at, who.fingerprint)
-            again()
+            again(1)
             return NotTaken(exc.trouble, office, below, again)
         return Taken(office, *office.clerk.ask(change, need))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from hosting.tenant.desk import Asked, Verdict
 from hosting.tenant.edge_clerk import Clerk
 from hosting.tenant.edge_turns import MS_PER_S, Turn, Turns
-from hosting.tenant.limits import CHANGES_MAX, OUTCOME_S_MAX, STREAM_CHANGES_MAX
+from hosting.tenant.limits import ALIKE_MAX, CHANGES_MAX, OUTCOME_S_MAX, STREAM_CHANGES_MAX
 from hosting.tenant.offices import Office
 from hosting.v1 import registration_pb2
 from replica.model.batch import OP_PUT
@@ -32,13 +33,13 @@ class NotTaken:
 
     Args:
         below: its prefix as written, where all names that begin so are this office's.
-        again: counts one more that is refused like it.
+        again: counts so many more that are refused like it.
     """
 
     trouble: Trouble
     office: Office | None
     below: str = ""
-    again: Callable[[], None] = lambda: None
+    again: Callable[[int], None] = lambda _: None
 
 
 class ChangeStream:
@@ -102,33 +103,36 @@ class ChangeStream:
                 loop.call_later(OUTCOME_S_MAX, self._expire, first, self._place)
             await self._tell_late(over)
 
-    async def _work(self, changes: Iterable[registration_pb2.Change]) -> list[tuple[int, NotTaken]]:
-        """Take the changes of one message; those that were refused over quota, with their numbers."""
-        over: list[tuple[int, NotTaken]] = []
+    async def _work(self, changes: Sequence[registration_pb2.Change]) -> list[tuple[list[int], NotTaken]]:
+        """Take the changes of one message; those that were refused over quota, by their numbers."""
+        over: list[tuple[list[int], NotTaken]] = []
         refused: NotTaken | None = None
+        at = 0
         async with Turn(self._turns) as turn:
-            for change in changes:
+            while at < len(changes):
                 await turn.go_on()
-                if refused is None or not _alike(change, refused):
-                    refused = await self._ask(change)
-                else:  # for the price of a look at the rate: a noise is many of these
-                    self._place += 1
-                    self._unsent += 1
-                    refused.again()
+                if refused is not None and (alike := _alike(changes[at : at + ALIKE_MAX], refused)):
+                    self._place += len(alike)
+                    self._unsent += len(alike)
+                    refused.again(len(alike))
+                    over[-1][0].extend(alike)
+                    at += len(alike)
+                    continue
+                refused = await self._ask(changes[at])
                 if refused is not None:
-                    over.append((change.number, refused))
+                    over.append(([changes[at].number], refused))
+                at += 1
         return over
 
-    async def _tell_late(self, over: list[tuple[int, NotTaken]]) -> None:
+    async def _tell_late(self, over: list[tuple[list[int], NotTaken]]) -> None:
         """All of a message at once; meanwhile nothing is read."""
-        waits = [(one.office.held_ms(one.trouble), one.office) for _, one in over if one.office is not None]
+        waits = [(one.office.held_ms(one.trouble, len(numbers)), one.office) for numbers, one in over if one.office is not None]
         if waits:
             await _held(max(ms for ms, _ in waits), {office for _, office in waits})
-        told: NotTaken | None = None
-        for number, one in over:
-            if one is not told:
-                told, refusal = one, self._refusal(one.trouble, one.office)
-            self._tell(registration_pb2.Result(number=number, refusal=refusal))
+        for numbers, one in over:
+            refusal = self._refusal(one.trouble, one.office)
+            self._results += [registration_pb2.Result(number=number, refusal=refusal) for number in numbers]
+        self._news.set()
 
     async def _ask(self, wire: registration_pb2.Change) -> NotTaken | None:
         """Take a change; what is not taken is told at once, but for one that is over quota."""
@@ -189,7 +193,11 @@ async def _held(held_ms: int, offices: set[Office]) -> None:
             office.held -= 1
 
 
-def _alike(change: registration_pb2.Change, refused: NotTaken) -> bool:
-    """Is this change refused for the same reason as the one before it: its tenant's rate?"""
+def _alike(changes: Sequence[registration_pb2.Change], refused: NotTaken) -> list[int]:
+    """Numbers of the first of these that are refused for the same reason as the one before them: their tenant's rate. One look
+    at it counts for all, since a noise is many of these."""
     below, office = refused.below, refused.office
-    return bool(below) and office is not None and change.identifier.startswith(below) and office.full()
+    if not below or office is None or not office.full():
+        return []
+    same = takewhile(lambda change: change.identifier.startswith(below), changes)
+    return [change.number for change in same]

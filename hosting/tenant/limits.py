@@ -12,6 +12,7 @@ RESPONSE_OCTETS_MAX = 16 * 1024 * 1024
 IDENTIFIERS_MAX = 1_000  # of one Get
 CHANGES_MAX = 1_000  # of one PutMany message
 TURN_S_MAX = 0.001  # of one tenant's streams in one turn of the event loop; 50 to 200 µs a change
+ALIKE_MAX = 100  # changes of one message that are refused for one look at the rate
 HELD_MAX = 256  # answers of one tenant held back at once; more are told without delay
 REGISTRATIONS_MAX = 512  # Handle and JSON messages under way; more are dropped, the client asks again; shared as places.py says
 PAGE_RECORDS_MAX = 1_000

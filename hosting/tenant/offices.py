@@ -168,11 +168,11 @@ class Office:
         """Are the documents that were read last those of this moment?"""
         return self.clerk.follow.holds(self.clerk.group.state().position)
 
-    def held_ms(self, trouble: Trouble) -> int:
-        """For how many milliseconds the answer to a change is held back: a client that waits for its answer slows itself."""
+    def held_ms(self, trouble: Trouble, count: int = 1) -> int:
+        """For how many milliseconds the answer to so many changes is held back: a client that waits for it slows itself."""
         if trouble.code is not Code.OVER_QUOTA or self._bucket is None or self.held >= HELD_MAX:
             return 0
-        return self._bucket.refused(self._now_ms())
+        return self._bucket.refused(self._now_ms(), count)
 
     def tells_all(self, papers: Papers, caller: Caller, prefix: bytes) -> bool:
         """Is a reader told the values too that the public may not read? That a tenant is public grants nobody those."""
@@ -248,9 +248,9 @@ class Offices:
             )
         return self._opened(settings)
 
-    def denied(self, code: Code, source: str, who: str) -> None:
-        """A registration or a list was refused (denials.py)."""
-        self.denials.refused(code, source, who, self._now_ms())
+    def denied(self, code: Code, source: str, who: str, count: int = 1) -> None:
+        """So many registrations, or a list, were refused (denials.py)."""
+        self.denials.refused(code, source, who, self._now_ms(), count)
 
     def source_at(self, prefix: bytes) -> str:
         """The hosted source of a prefix; empty: none's."""

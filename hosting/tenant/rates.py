@@ -45,11 +45,13 @@ class Bucket:
         self._refused = max(0.0, self._refused - back)
         return 0 if self._left >= 1 else max(1, ceil(min(WAIT_MS_MAX, (1 - self._left) * 1_000 / self.per_s)))
 
-    def refused(self, now_ms: int) -> int:
-        """One that was refused: for how many milliseconds its answer is held back."""
+    def refused(self, now_ms: int, count: int = 1) -> int:
+        """So many were refused: for how many milliseconds the answer to the last of them is held back."""
         wait_ms = self.wait_ms(now_ms)
         if wait_ms is None:
             return HELD_MS_MAX
-        held_ms = int(min(HELD_MS_MAX, wait_ms + self._refused * 1_000 / self.per_s))
-        self._refused = min(self._refused + 1, self.per_s * HELD_MS_MAX / 1_000)
+        most = self.per_s * HELD_MS_MAX / 1_000
+        before = min(self._refused + count - 1, most)
+        held_ms = int(min(HELD_MS_MAX, wait_ms + before * 1_000 / self.per_s))
+        self._refused = min(before + 1, most)
         return held_ms

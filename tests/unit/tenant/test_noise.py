@@ -98,6 +98,14 @@ def test_whoever_is_refused_again_and_again_is_told_later_and_later() -> None:
     assert Bucket(0.0, 1.0, 0).refused(0) == HELD_MS_MAX
 
 
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 400])
+def test_many_that_are_refused_at_once_wait_as_the_last_of_them_would(count: int) -> None:
+    single, many = Bucket(10.0, 0.1, 0), Bucket(10.0, 0.1, 0)
+    assert single.take(0) == many.take(0) == 0
+    assert many.refused(0, count) == [single.refused(0) for _ in range(count)][-1]
+    assert many.refused(50) == single.refused(50)
+
+
 @given(st.lists(st.integers(0, 300), max_size=50), st.floats(0.0, 500), st.floats(0.01, 5))
 def test_no_refusal_is_held_back_beyond_its_limit_and_none_takes_a_token(gaps: list[int], per_s: float, burst_s: float) -> None:
     noisy, calm, now_ms = Bucket(per_s, burst_s, 0), Bucket(per_s, burst_s, 0), 0
