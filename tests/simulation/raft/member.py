@@ -38,6 +38,7 @@ class Member:
         self.full = False
         self.apply_stands = False
         self.flushing = False
+        self.flushes = 0  # how many were begun or ended early: what a later one counts, an earlier one does not
         self.fsync_fails = False
         self.seats: dict[int, Seat] = {}
         self.heard: dict[int, int] = {}
@@ -105,9 +106,10 @@ class Member:
             self._flush()
 
     def write_now(self, op: Op) -> None:
-        """A write that is awaited, behind all others."""
+        """A write that is awaited, behind all others: the flush under way ends with it, and counts nothing that comes later."""
         self.disk.flushed += [*self.disk.pending, op]
         done, self.disk.pending = self.disk.pending, []
+        self.flushes, self.flushing = self.flushes + 1, False
         for earlier in done:
             if isinstance(earlier, Save) and earlier.seat is not None:
                 self.world.later(0.0, self._saved_late, self.life, earlier)
@@ -119,10 +121,11 @@ class Member:
     def _flush(self) -> None:
         if self.disk.pending and not self.full:
             self.flushing = True
-            self.world.later(self.world.flush_ticks(), self.flushed, self.life, len(self.disk.pending))
+            self.flushes += 1
+            self.world.later(self.world.flush_ticks(), self.flushed, self.life, self.flushes, len(self.disk.pending))
 
-    def flushed(self, life: int, count: int) -> None:
-        if life != self.life or self._wait(self.flushed, life, count):
+    def flushed(self, life: int, flush: int, count: int) -> None:
+        if life != self.life or self._wait(self.flushed, life, flush, count) or flush != self.flushes:
             return
         if self.fsync_fails and self._stops_when_fsync_fails(count):
             return

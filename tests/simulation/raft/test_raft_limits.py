@@ -8,8 +8,10 @@ import pytest
 
 from replica.consensus.hello import Standing
 from replica.consensus.raft.membership import Act, Membership, MembershipChange, Step
+from replica.consensus.raft.values import Duties
 from replica.model.outcome import EntryKind, LogEntry
 from tests.simulation.raft.checks import GroupTruth
+from tests.simulation.raft.disk import Save
 from tests.simulation.raft.net import CALM
 from tests.simulation.raft.setting import PLAIN
 from tests.simulation.raft.world import World
@@ -114,3 +116,27 @@ def test_catching_up_counts_entries_that_are_not_committed_yet() -> None:
     accepted = leader.seats[1].log.last_index() - len(world.truths[1].entries)
     assert accepted > 20
     assert world._catch_up_ticks() >= before + accepted * 2
+
+
+def test_a_write_that_is_awaited_ends_the_flush_under_way_and_saves_end_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = running()
+    member = world.members[1]
+    seat = member.seats[1]
+    ended: list[int] = []
+    monkeypatch.setattr(member, "_saved", lambda op: ended.append(op.duties.number))
+
+    def save(number: int) -> Save:
+        return Save(1, Duties(number), seat, seat.life)
+
+    for group in world.members.values():
+        group.clock_stands = True  # nothing else is written meanwhile
+    world.run_until(world.now + 10.0)
+    ended.clear()
+    member.write(save(101))
+    under_way = member.flushes
+    member.write_now(save(102))
+    member.write(save(103))
+    member.flushed(member.life, under_way, 1)  # as after a freeze: the flush of before ends late
+    assert ended == []
+    world.run_until(world.now + 10.0)
+    assert ended == [101, 103]  # who awaited 102 does not wait to be told
