@@ -42,10 +42,16 @@ def test_every_act_is_played_and_every_act_is_in_a_scenario() -> None:
     assert {step.act for one in SCENARIOS for step in one.steps} | {Act.NODES_HANG} == set(Act)
 
 
-def test_who_takes_over_registrations_has_a_stage_for_it() -> None:
+def test_who_registers_here_has_a_stage_for_it() -> None:
     # Only a fenced source is taken over by itself, or switched over.
     fenced = {Act.PROBES_BLOCKED, Act.SWITCHED_OVER, Act.WITHDRAWS_FOR_GOOD}
-    needing = {Act.RETURNS_WITH_WRITES, Act.RETURN_INTERRUPTED, Act.TAKEN_OVER_BEHIND, Act.ZONE_OFF_IN_RETURN} | fenced
+    needing = {
+        Act.RETURNS_WITH_WRITES,
+        Act.RETURN_INTERRUPTED,
+        Act.TAKEN_OVER_BEHIND,
+        Act.ZONE_OFF_IN_RETURN,
+        Act.TENANT_NOISY,
+    } | fenced
     for one in SCENARIOS:
         acts = {step.act for step in one.steps}
         assert bool(acts & needing) == (one.fence is not None), one.name

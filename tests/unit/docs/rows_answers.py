@@ -112,7 +112,7 @@ TAKEOVER = [
         f"{DETECTOR}::test_any_success_clears",
         Plant(
             "replica.takeover.detector:Detector._alive",
-            "self._alive_ns = max(self._alive_ns, now_ns)\n    self._failed = self._failed_start_ns = 0",
+            "self._alive_ns = max(self._alive_ns, now_ns)\n    self._failed = self._failed_start_ns = self._failed_end_ns = 0",
             "pass",
         ),
     ),
