@@ -113,7 +113,7 @@ def show(console: Console, rows: Sequence[Row]) -> None:
 @click.option(
     "--part",
     type=click.Choice([*PARTS]),
-    help="Stages of one member, of a cluster, or nodes that die (45 minutes). Without it: the first two.",
+    help="One member, a cluster, nodes that die (45 minutes), registrations that move (17). Without it: the first two.",
 )
 @click.option("--only", multiple=True, type=click.Choice([*STAGES]), help="One stage; may be given several times.")
 @click.option("--quick", is_flag=True, help="Short runs on small stores: shows that it works; the figures say little.")

@@ -184,7 +184,7 @@ async def test_what_a_stream_holds_back_counts_to_its_tenants_answers(peer: Peer
 
 
 async def test_names_below_one_prefix_are_refused_together_until_there_is_room_again(peer: Peer) -> None:
-    port, looked = Port(peer), list[str]()
+    port, looked, read_s = Port(peer), list[str](), list[float]()
     await port.begun(Quota(registrations_per_s=100.0, burst_s=0.01))
 
     async def take(change: registration_pb2.Change) -> Taken | NotTaken:
@@ -194,7 +194,9 @@ async def test_names_below_one_prefix_are_refused_together_until_there_is_room_a
     async def messages() -> object:
         names = [f"{PREFIX}/{number}" for number in range(50)]
         changes = [registration_pb2.Change(number=number, identifier=name, values=GOOD) for number, name in enumerate(names)]
+        read_s.append(time.monotonic())
         yield registration_pb2.PutManyRequest(changes=[*changes, registration_pb2.Change(number=50, identifier="88.1180/x")])
+        read_s.append(time.monotonic())
         port.now_ms += 10
         yield registration_pb2.PutManyRequest(changes=[registration_pb2.Change(number=51, identifier=f"{PREFIX}/z", values=GOOD)])
 
@@ -206,6 +208,7 @@ async def test_names_below_one_prefix_are_refused_together_until_there_is_room_a
     assert told == {0: "", **dict.fromkeys(range(1, 50), "over_quota"), 50: "not_owner", 51: ""}
     assert port.offices.denials.total == 49, "each is counted, however it was refused"
     assert looked == [f"{PREFIX}/0", f"{PREFIX}/1", "88.1180/x", f"{PREFIX}/z"]
+    assert read_s[1] - read_s[0] >= 0.4, "49 wait for 10 ms each: refused together, they are held back as many"
 
 
 class Clock:
