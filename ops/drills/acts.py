@@ -300,9 +300,12 @@ class Acts:
             for source in stage.sources:  # another text each time: what changes nothing is no change
                 await stage.ask(do="put", node=source, first=0, count=PADDED, text=f"v{turn + 2}", pad=pad)
         await self.settled()
-        await self.said(lambda status: status["receipted"] == status["head"])
+        rows = await stage.rows()
+        ends = {source: Position.parse(row.position).place for source, row in rows.items()}
+        # What an agent said a second ago may be of before the last padding: receipted to the end of all of it.
+        await self.said(lambda status: Position.parse(status["receipted"]).place >= ends[status["source"]])
 
-        generations = {source: row.detail.get("generation", 0) for source, row in (await stage.rows()).items()}
+        generations = {source: row.detail.get("generation", 0) for source, row in rows.items()}
 
         async def begin() -> None:
             os.kill(stage.pid("member"), signal.SIGKILL)
