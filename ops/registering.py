@@ -14,6 +14,7 @@ from hosting.handle.edge_look import Looks
 from hosting.handle.edge_registrar import Registrar, Sources
 from hosting.tenant.edge_denials import DenialBook
 from hosting.tenant.edge_port import RegistrationPort
+from hosting.tenant.edge_views import TenantViews
 from hosting.tenant.offices import Offices, OfficeSettings
 from ops.config.values import Source
 from replica.member.member import Member
@@ -22,12 +23,25 @@ from replica.model.identifier import prefix_key
 from replica.model.identity import Pins
 
 
+def tenants_of(sources: Sequence[Source]) -> tuple[str, ...]:
+    """Sources in which registrations may be made here."""
+    return tuple(source.name for source in sources if source.hosted or source.registrars)
+
+
+def tenant_views(sources: Sequence[Source], port: AnswerPort, stack: AsyncExitStack) -> TenantViews:
+    """The port with what tenants' documents say about being answered; to be started, and stopped when the stack closes."""
+    views = TenantViews(port, tenants_of(sources))
+    stack.push_async_callback(views.stop)
+    return views
+
+
 def registration_port(sources: Sequence[Source], member: Member, identity: Identity) -> RegistrationPort:
     """Not yet listening. A source with a node of its own takes registrations here only while it is taken over."""
+    names = frozenset(tenants_of(sources))
     settings = [
         OfficeSettings(source.name, tuple(map(prefix_key, source.prefixes)), Pins(source.registrars))
         for source in sources
-        if source.hosted or source.registrars
+        if source.name in names
     ]
     return RegistrationPort(identity, Offices(settings, member.hosted, _now_ms))
 

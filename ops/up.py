@@ -27,6 +27,7 @@ from hosting.guard.guard import Guard
 from hosting.guard.guesses import Guesses
 from hosting.guard.watch import BAD_CERTIFICATE, TWO_SENDERS
 from hosting.handle.edge_registrar import Registrar
+from hosting.tenant.edge_views import TenantViews
 from ops.admin.edge_server import AdminServer
 from ops.calls import MemberCalls
 from ops.cluster.desk import ClusterDesk
@@ -42,7 +43,7 @@ from ops.metrics import MetricsServer, watch_loop
 from ops.mirror import Sampler
 from ops.pki.edge_own import ALONE, ca_of, trust_files
 from ops.publishing import publishers_of
-from ops.registering import book_of_refusals, registrar_of, registration_port
+from ops.registering import book_of_refusals, registrar_of, registration_port, tenant_views
 from ops.seat import Seat
 from replica.cluster.edge_card import read_card
 from replica.enrol.port import Centre
@@ -97,7 +98,8 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         teller = Teller(config.member.name, places_of(config.security.syslog, config.security.webhook))
         await teller.start()
         stack.push_async_callback(teller.stop)
-        fronts = await _start_fronts(config, port, seat, stack, teller)
+        views = tenant_views(config.sources, port, stack)
+        fronts = await _start_fronts(config, port, views, seat, stack, teller)
         failure: list[BaseException] = []
         loop = asyncio.get_running_loop()
 
@@ -111,6 +113,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         stack.push_async_callback(member.stop)
         await member.start()
         port.member = member
+        await views.start()
         links = {"feed": member.feed_addresses, "beats": member.beat_addresses}
         bound = {**fronts, **{name: [Address(*address) for address in found] for name, found in links.items()}}
         registration = registration_port(config.sources, member, identity)
@@ -149,10 +152,8 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
             member.life.operator = admin.handing.handed
         await admin.start()
         stack.push_async_callback(admin.stop)
-        sampling = asyncio.create_task(sampler.run())
-        stack.callback(sampling.cancel)
-        watcher = asyncio.create_task(watch_loop(seat.registry))
-        stack.callback(watcher.cancel)
+        for work in (sampler.run(), watch_loop(seat.registry)):
+            stack.callback(asyncio.create_task(work).cancel)
         settle()
         seat.ready(bound)
         await seat.stop.wait()
@@ -173,7 +174,12 @@ Fronts = dict[str, list[Address]]
 
 
 async def _start_fronts(
-    config: MemberConfig, port: MemberPort, seat: Seat, stack: contextlib.AsyncExitStack, teller: Teller
+    config: MemberConfig,
+    port: MemberPort,
+    views: TenantViews,
+    seat: Seat,
+    stack: contextlib.AsyncExitStack,
+    teller: Teller,
 ) -> Fronts:
     listen = config.listen
     handle, http, https, grpc = (_pairs(one) for one in (listen.handle, listen.http, listen.https, listen.grpc))
@@ -183,8 +189,8 @@ async def _start_fronts(
         limits, kept = StreamLimits(config.limits.connections_max), KEPT + config.limits.open_files
         places = FrontConfig(handle, handle, http, grpc, https, tls, stream_limits=limits, files_kept=kept)
         guard = Guard(config.guard, teller.note)
-        service = FrontService(port, waiting_max=places.waiting_max, registrar=lambda: port.registrar, guard=guard)
-        front = Front(port, places, service)
+        service = FrontService(views, waiting_max=places.waiting_max, registrar=lambda: port.registrar, guard=guard)
+        front = Front(views, places, service)
         bound = await front.start()
         stack.push_async_callback(front.stop)
         stack.callback(FrontCollector(front, seat.registry, teller.counters).close)
@@ -208,7 +214,7 @@ async def _start_fronts(
         | https_places(https, tls),
         _pairs(listen.metrics),
     )
-    server = PortServer(port, PortServerSettings(fronts.socket))
+    server = PortServer(views, PortServerSettings(fronts.socket))
     await server.start()
     stack.push_async_callback(server.stop)
     stack.push_async_callback(fronts.stop)

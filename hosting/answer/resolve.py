@@ -19,6 +19,7 @@ What is answered where the standing allows an answer:
 | quarantined octets on the way | 2 |
 | owner unknown | 301 |
 | an order to block the name or a prefix above it, over all of this | 401, final: no resolver asks another site |
+| its tenant is suspended and not answered meanwhile | 401 too |
 
 No referral can lead back to us: sites with an address and port of our own are left out, and ancestors at or above the owned
 prefix are never asked, since a delegation there names the very source whose copy this is.
@@ -44,6 +45,7 @@ from replica.native import filter_values
 
 NOTHING = bytes(4)  # a count of no values
 BLOCKED = ResponseCode.INSUFFICIENT_PERMISSIONS
+SUSPENDED = Answer(BLOCKED, b"its tenant is suspended")  # final as a block: 2 would send on, 100 would be a lie
 NOT_HERE = b"That prefix doesn't live here"  # the words of deployed servers
 
 
@@ -73,7 +75,7 @@ def plan(question: Question, catalog: Catalog, now_ms: int = 0) -> Plan | Answer
         now_ms: Unix milliseconds, for the end of orders to block; 0: every one of the catalog counts.
     Returns:
         A plan, or at once the answer where no source needs to be read: 102 for what is no name, 301 for what is not
-        ours, 401 for what is blocked.
+        ours, 401 for what is blocked or of a suspended tenant that is not answered.
     """
     try:
         name = Identifier.parse(question.handle)
@@ -91,6 +93,8 @@ def plan(question: Question, catalog: Catalog, now_ms: int = 0) -> Plan | Answer
             return _filtered(merge_overlay(overlay, None), question, None)
         return Answer(ResponseCode.SERVER_NOT_RESP, NOT_HERE)
     top, owner = owned
+    if not catalog.answers(owner.source):
+        return SUSPENDED
     routes: tuple[bytes, ...] = ()
     if name.route or owner.mode is not Mode.RECORDS:
         routes = tuple(ROUTE + above + END for above in ancestors(asked) if len(above) > len(top))
@@ -115,7 +119,7 @@ class Head:
 
 
 def head_of(prefix: bytes, catalog: Catalog) -> Head | None:
-    """The short way for names `prefix`/suffix; None where a name needs a plan (prefix records, routes, other codes, blocks)."""
+    """The short way for names `prefix`/suffix; None where a name needs a plan (prefix records, routes, blocks, suspended)."""
     if b":" in prefix:
         return None
     try:
@@ -126,7 +130,7 @@ def head_of(prefix: bytes, catalog: Catalog) -> Head | None:
     if name.route or owned is None or catalog.blocks.near(name.prefix):
         return None
     top, owner = owned
-    if owner.mode is not Mode.RECORDS and top != name.prefix:
+    if (owner.mode is not Mode.RECORDS and top != name.prefix) or not catalog.answers(owner.source):
         return None
     fold = not owner.case_sensitive or name.prefix.startswith(b"h0\x01")
     return Head(owner.source, name.prefix + END, fold, name.prefix)

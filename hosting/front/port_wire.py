@@ -27,9 +27,10 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import OverlaySites
 from replica.model.identifier import PrefixTree
 from replica.model.states import Mode
+from replica.model.tenant_view import TenantView
 from replica.model.view import SourceView
 
-VERSION: Final = 2
+VERSION: Final = 3
 FRAME_OCTETS_MAX: Final = 64 * 1024 * 1024
 SOURCES_MAX: Final = 10_000
 KEYS_MAX: Final = 200_000
@@ -64,6 +65,7 @@ class _CatalogForm(msgspec.Struct, array_like=True):
     overlays: list[OverlaySites]
     own_site: bytes
     blocks: tuple[Blocked, ...]
+    tenants: dict[str, TenantView]
 
 
 _decode_catalog = msgspec.msgpack.Decoder(_CatalogForm).decode
@@ -167,7 +169,9 @@ def encode_catalog(catalog: Catalog) -> bytes:
     """Body of CATALOG."""
     owners = [(prefix, owner.source, owner.mode, owner.case_sensitive) for prefix, owner in catalog.owners.items()]
     overlays, blocks = list(catalog.overlays.values()), tuple(catalog.blocks)
-    return msgspec.msgpack.encode(_CatalogForm(catalog.version, owners, overlays, catalog.own_site, blocks))
+    return msgspec.msgpack.encode(
+        _CatalogForm(catalog.version, owners, overlays, catalog.own_site, blocks, dict(catalog.tenants))
+    )
 
 
 def decode_catalog(body: bytes) -> Catalog:
@@ -182,6 +186,7 @@ def decode_catalog(body: bytes) -> Catalog:
         {overlay.prefix: overlay for overlay in form.overlays},
         form.own_site,
         blocks_of(form.blocks),
+        form.tenants,
     )
 
 

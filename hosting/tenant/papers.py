@@ -49,7 +49,7 @@ class Tenant(Paper, frozen=True, kw_only=True):
 
     Args:
         suspended: why its registrations are refused; empty: they are not.
-        answered_while_suspended: resolution goes on meanwhile.
+        answered_while_suspended: resolution goes on meanwhile; else all its identifiers are answered 401 (views.py).
         visibility: who reads records at the registration port: `public`, or `tenant`: those with a right to.
         case_sensitive: prefixes whose suffixes keep their case.
     """
@@ -253,8 +253,6 @@ def _fault(ident: str, paper: AnyPaper) -> str:
         return fault
     match paper:
         case Tenant():
-            if not paper.answered_while_suspended:
-                return "this version goes on answering for a suspended tenant: answered_while_suspended is true"
             texts = (paper.title, paper.suspended)
             return _long(texts, paper.prefixes, paper.code_types) or _prefixes((*paper.prefixes, *paper.case_sensitive))
         case Person():

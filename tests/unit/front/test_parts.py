@@ -30,6 +30,7 @@ from replica.model.catalog import Catalog
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import OverlaySites
 from replica.model.identifier import prefix_key
+from replica.model.tenant_view import TenantView
 from tests.unit.front.world import CATALOG, OWN_SITE, fresh
 
 
@@ -133,10 +134,12 @@ def test_findings_survive(values: dict[str, list[bytes | None]]) -> None:
 
 def test_catalogs_and_errors_survive() -> None:
     prefix = prefix_key("88.118")
-    catalog = Catalog(9, CATALOG.owners, {prefix: OverlaySites(prefix, (b"site",), 8, "act", shadow=True)}, OWN_SITE)
+    overlays = {prefix: OverlaySites(prefix, (b"site",), 8, "act", shadow=True)}
+    tenants = {"gd": TenantView(12.5, 3.0, answered=False)}
+    catalog = Catalog(9, CATALOG.owners, overlays, OWN_SITE, tenants=tenants)
     told = decode_catalog(encode_catalog(catalog))
     assert dict(told.owners.items()) == dict(catalog.owners.items())
-    assert (told.version, told.overlays, told.own_site) == (9, catalog.overlays, OWN_SITE)
+    assert (told.version, told.overlays, told.own_site, told.tenants) == (9, catalog.overlays, OWN_SITE, tenants)
     error = decode_failed(encode_failed(ZaibeiError(Code.DAMAGED, "why")))
     assert (error.code, error.trouble.message) == (Code.DAMAGED, "why")
     assert decode_failed(b"no such code\0x").code is Code.UNKNOWN
