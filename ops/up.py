@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from hosting.answer.port import Found, Wants
 from hosting.front.connections import StreamLimits
@@ -21,6 +22,7 @@ from hosting.front.edge_front import Bound as FrontBound
 from hosting.front.edge_front import Front, FrontConfig
 from hosting.front.edge_metrics import FrontCollector
 from hosting.front.edge_port_server import PortServer, PortServerSettings
+from hosting.front.edge_site_key import SITE_KEY_FILE, SiteKey, ensure_site_key
 from hosting.front.service import FrontService
 from hosting.guard.edge_teller import Teller, places_of
 from hosting.guard.guard import Guard
@@ -99,7 +101,8 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         await teller.start()
         stack.push_async_callback(teller.stop)
         views = tenant_views(config.sources, port, stack)
-        fronts = await _start_fronts(config, port, views, seat, stack, teller)
+        site_key = await asyncio.to_thread(ensure_site_key, key_path(config))
+        fronts = await _start_fronts(config, port, views, seat, stack, teller, site_key)
         failure: list[BaseException] = []
         loop = asyncio.get_running_loop()
 
@@ -107,15 +110,14 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
             failure.append(error)
             loop.call_soon_threadsafe(seat.stop.set)
 
-        member = Member(member_settings(config, identity, fronts), failed, seat.registry)
+        member = Member(member_settings(config, identity, fronts, site_key.public), failed, seat.registry)
         member.refusals.told = lambda reason: teller.note(BAD_CERTIFICATE, b"", 1)
         member.on_twins = lambda told: teller.note(TWO_SENDERS, b"", 1)
         stack.push_async_callback(member.stop)
         await member.start()
         port.member = member
         await views.start()
-        links = {"feed": member.feed_addresses, "beats": member.beat_addresses}
-        bound = {**fronts, **{name: [Address(*address) for address in found] for name, found in links.items()}}
+        bound = {**fronts, "feed": _addresses(member.feed_addresses), "beats": _addresses(member.beat_addresses)}
         registration = registration_port(config.sources, member, identity)
         denials = book_of_refusals(config.member.data, registration.offices, stack)
         stack.push_async_callback(registration.stop)
@@ -180,6 +182,7 @@ async def _start_fronts(
     seat: Seat,
     stack: contextlib.AsyncExitStack,
     teller: Teller,
+    key: SiteKey,
 ) -> Fronts:
     listen = config.listen
     handle, http, https, grpc = (_pairs(one) for one in (listen.handle, listen.http, listen.https, listen.grpc))
@@ -189,7 +192,8 @@ async def _start_fronts(
         limits, kept = StreamLimits(config.limits.connections_max), KEPT + config.limits.open_files
         places = FrontConfig(handle, handle, http, grpc, https, tls, stream_limits=limits, files_kept=kept)
         guard = Guard(config.guard, teller.note)
-        service = FrontService(views, waiting_max=places.waiting_max, registrar=lambda: port.registrar, guard=guard)
+        registrar = lambda: port.registrar  # noqa: E731
+        service = FrontService(views, waiting_max=places.waiting_max, registrar=registrar, guard=guard, site_key=key)
         front = Front(views, places, service)
         bound = await front.start()
         stack.push_async_callback(front.stop)
@@ -210,6 +214,7 @@ async def _start_fronts(
             "reuse_port": True,
             "guard": asdict(config.guard),
             "security": _security(config),
+            "site_key": (str(key_path(config)), key.mark),
         }
         | https_places(https, tls),
         _pairs(listen.metrics),
@@ -231,6 +236,10 @@ def _security(config: MemberConfig) -> dict[str, object]:
 
 def _pairs(addresses: Sequence[Address]) -> tuple[tuple[str, int], ...]:
     return tuple((address.host, address.port) for address in addresses)
+
+
+def _addresses(pairs: Sequence[tuple[str, int]]) -> list[Address]:
+    return [Address(*pair) for pair in pairs]
 
 
 def _same_port_twice(addresses: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
@@ -256,9 +265,11 @@ def _bound(bound: FrontBound) -> Fronts:
 
 
 # ------------------------------------------------------------------------------------------------------------- settings
-def member_settings(config: MemberConfig, identity: Identity, bound: Mapping[str, Sequence[Address]]) -> MemberSettings:
+def member_settings(
+    config: MemberConfig, identity: Identity, bound: Mapping[str, Sequence[Address]], site_key: bytes = b""
+) -> MemberSettings:
     """The member's settings out of the configuration and what is really bound."""
-    limits, site = config.limits, own_site(config, bound)
+    limits, site = config.limits, own_site(config, bound, site_key)
     return MemberSettings(
         name=config.member.name,
         data=config.member.data,
@@ -347,7 +358,12 @@ def _source(source: Source) -> SourceSettings:
     )
 
 
-def own_site(config: MemberConfig, bound: Mapping[str, Sequence[Address]]) -> bytes:
+def key_path(config: MemberConfig) -> Path:
+    """Where the key of our site is."""
+    return config.site.key_file or config.member.identity_folder / SITE_KEY_FILE
+
+
+def own_site(config: MemberConfig, bound: Mapping[str, Sequence[Address]], public_key: bytes = b"") -> bytes:
     """HS_SITE of this cluster: TCP first (DOMAIN: the national clients take the first TCP interface), dual stack by alt_addr.
 
     An IPv4 address comes first where there is one; the site has one port per protocol, so addresses of the other family
@@ -374,4 +390,5 @@ def own_site(config: MemberConfig, bound: Mapping[str, Sequence[Address]]) -> by
     if http_port:
         interfaces.append(Interface(InterfaceUse.QUERY, Protocol.HTTP, http_port))
     hosts.sort(key=lambda host: ":" in host)
-    return encode_site(site_of(hosts, interfaces, serial=1, description=config.site.description))
+    site = site_of(hosts, interfaces, serial=1, public_key=public_key, description=config.site.description)
+    return encode_site(site)

@@ -3,6 +3,7 @@
 {"socket": "/run/zaibei/port", "udp": [["127.0.0.1", 2641]], "tcp": …, "http": …, "grpc": …, "reuse_port": true, "lock": "0.lock"}
 
 `https`: as http, over TLS, with `tls`: {"certificate", "key", "clients"}, PEM files.
+`site_key`: file of the key with which answers are signed, and a mark of the key: with another one, another front is started.
 `metrics`: addresses of its Prometheus metrics. `lock`: a file this process keeps locked as long as it lives, with its number in
 it; when another one has it, it ends at once.
 """
@@ -24,6 +25,7 @@ from hosting.front.edge_tls import TlsFiles
 from hosting.guard.edge_teller import Place, places_of
 from hosting.guard.edge_webhook import WebhookPlace
 from hosting.guard.limits import GuardLimits
+from replica.model.errors import ZaibeiError
 
 LOCK_TRIES_MAX = 20
 LOCK_AGAIN_S = 0.02
@@ -50,6 +52,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     lock: str = ""
     metrics: tuple[tuple[str, int], ...] = ()
     guard: GuardLimits = GuardLimits()
+    site_key: tuple[str, str] = ("", "")
     security: _Security = _Security()
 
 
@@ -91,11 +94,11 @@ def main(arguments: list[str]) -> int:
     if given.lock and not _take(Path(given.lock)):
         return 0  # it goes on
     places = (given.udp, given.tcp, given.http, given.grpc, given.https, given.tls)
-    front = FrontConfig(*places, given.reuse_port, guard=given.guard)
+    front = FrontConfig(*places, given.reuse_port, guard=given.guard, site_key=given.site_key[0])
     owner = PortClientSettings(Path(given.socket), beat_silence_ms_max=given.beat_silence_ms_max)
     try:
         run_front(FrontProcess(front, owner, given.metrics, given.security.member, _places(given.security)), _ready)
-    except OSError as exc:
+    except (OSError, ZaibeiError) as exc:
         sys.stderr.write(f"front: {exc}\n")
         return 1
     return 0

@@ -144,6 +144,11 @@ class Batcher:
             return self._ask_slowly(sink, context, question)
         return True
 
+    @property
+    def crowded(self) -> bool:
+        """Do so many questions wait that nothing dear is begun?"""
+        return self._waiting >= self._crowded_from
+
     def close(self) -> None:
         """Give up what is under way; its questions stay without an answer."""
         self._lanes = {}

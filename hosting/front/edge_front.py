@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hosting.answer.port import AnswerPort
@@ -12,6 +13,7 @@ from hosting.front.connections import Connections, StreamLimits
 from hosting.front.edge_files import KEPT, fitted, raise_open_files
 from hosting.front.edge_grpc import GrpcFront
 from hosting.front.edge_http import listen_http
+from hosting.front.edge_site_key import load_site_key
 from hosting.front.edge_tcp import listen_tcp
 from hosting.front.edge_tls import TlsFiles, TlsKeys, listen_https
 from hosting.front.edge_udp import UdpLimits, UdpListener, bind_udp
@@ -35,6 +37,7 @@ class FrontConfig:
         reuse_port: several fronts share the same addresses (SO_REUSEPORT).
         waiting_max: questions that may wait for the stores.
         guard: how much a client or an identifier may take.
+        site_key: file of the key with which answers are signed; empty: none.
         files_kept: open files of this process that are not for connections (its stores').
     """
 
@@ -50,6 +53,7 @@ class FrontConfig:
     stream_limits: StreamLimits = field(default_factory=StreamLimits)
     files_kept: int = KEPT
     guard: GuardLimits = field(default_factory=GuardLimits)
+    site_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,12 @@ class Front:
 
     def __init__(self, port: AnswerPort, config: FrontConfig, service: FrontService | None = None) -> None:
         self.config = config
-        self.service = service or FrontService(port, waiting_max=config.waiting_max, guard=Guard(config.guard))
+        self.service = service or FrontService(
+            port,
+            waiting_max=config.waiting_max,
+            guard=Guard(config.guard),
+            site_key=load_site_key(Path(config.site_key)) if config.site_key else None,
+        )
         limits = fitted(config.stream_limits, raise_open_files(), config.files_kept)
         self.tcp, self.http = Connections(limits), Connections(limits)
         self.udp: list[UdpListener] = []

@@ -38,6 +38,12 @@ class FrontCollector(Collector):
             ("shed", "Questions refused because they were dear or unknown while many were waiting", counters.shed),
             ("paused", "Questions refused because they may have waited over a pause of this process", counters.paused),
             ("failed_reads", "Calls of the answer port that failed", counters.failed_reads),
+            ("signed", "Messages signed with the site's key", self._front.service.certifier.counters.signed),
+            (
+                "unsigned",
+                "Requests for a signed answer that were told to ask elsewhere",
+                self._front.service.certifier.counters.refused,
+            ),
             ("pauses", "Pauses of this process that were noticed", self._front.service.watch.pauses),
         ):
             yield CounterMetricFamily(f"zaibei_front_{name}", text, value=count)

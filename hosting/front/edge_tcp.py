@@ -11,11 +11,10 @@ from hosting.answer.standing import NO_SUCH_NAME, TRY_ANOTHER, Standing
 from hosting.front.connections import Connections
 from hosting.front.edge_stream import StreamConnection
 from hosting.front.exchange import Registering
-from hosting.front.service import FrontService
+from hosting.front.service import TOO_BUSY, FrontService
 from replica.model.handle.answers import Peeked
 from replica.model.handle.stream import Deframer
 
-_TOO_BUSY: Final = Answer(TRY_ANOTHER, b"this member cannot answer in time; ask another site")
 _TOO_MANY: Final = Answer(TRY_ANOTHER, b"too many questions from your network; ask another site")
 
 
@@ -79,7 +78,7 @@ class TcpConnection(StreamConnection):
                 else:
                     self._service.ask_views(self, echo)
             elif not ask(self, echo, question):
-                self.answered(echo, question, _TOO_BUSY)
+                self.answered(echo, question, TOO_BUSY)
         if self.outbox:
             self.send_out()
         else:

@@ -110,7 +110,7 @@ class UdpListener:
             elif isinstance(taken, bytes):
                 self._send(taken, peer)
             elif isinstance(taken[0], Registering):
-                self._service.register(self, peer, taken[0], _client(peer))
+                self._service.register(self, (peer, taken[0]), taken[0], _client(peer), datagram=True)
             elif taken[1] is None:
                 self._service.ask_views(self, (taken[0], peer))
             elif not ask(self, (taken[0], peer), taken[1]):
@@ -142,12 +142,15 @@ class UdpListener:
             self._out.append((message, peer))
 
     def _send_long(self, message: bytes, echo: Peeked, question: Question, answer: Answer, peer: bytes) -> None:
-        too_long = len(message) > self._answer_octets_max
-        if too_long or not self._service.guard.long_answer(peer, len(message), int(self._loop.time())):
-            self.counters.too_long += too_long
+        if not self._may_be_long(message, peer):
             short = Answer(TRY_ANOTHER, _TOO_LONG, answer.standing)
             message = self._service.exchange.answer(echo, question, short, self._expires)
         self._send(message, peer)
+
+    def _may_be_long(self, message: bytes, peer: bytes) -> bool:
+        too_long = len(message) > self._answer_octets_max
+        self.counters.too_long += too_long
+        return not too_long and self._service.guard.long_answer(peer, len(message), int(self._loop.time()))
 
     def _slip(self, slipped: list[Datagram]) -> None:
         """Tell some to ask over TCP, where no address can be forged; never in more octets than they sent."""
@@ -168,8 +171,11 @@ class UdpListener:
         self.finish()
 
     def registered(self, context: Any, answers: list[bytes]) -> None:
+        peer, asked = context
         for answer in answers:
-            self._send(answer, context)
+            if asked.certify and len(answer) > DATAGRAM_OCTETS_MAX and not self._may_be_long(answer, peer):
+                answer = self._service.certifier.too_long(asked.octets)
+            self._send(answer, peer)
         self.finish()
 
     def finish(self) -> None:

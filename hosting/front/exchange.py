@@ -10,10 +10,11 @@
 | these, list, proofs and sessions (200, 201, 400 to 402), where sources live at this member | hosting/handle answers |
 | encrypted with a session's key, where sources live at this member | the same; it alone knows the key |
 | every other operation, logins among them | 5, operation not supported |
+| any of these with the flag CT | the same, signed with the site's key: hosting/front/edge_certify.py |
 | a response (its code is not 0), or no envelope | silence: two servers can never be set to answer each other |
 | malformed behind its envelope | 4 with the request's id |
 
-Answers to resolutions are never signed (CT) or encrypted (ENC): this front holds no key. Who verifies uses a site that has one.
+Answers to resolutions outside of sessions are never encrypted (ENC): there is no key for that.
 """
 
 from __future__ import annotations
@@ -35,8 +36,7 @@ from replica.model.handle.answers import (
     resolution_answer,
 )
 from replica.model.handle.bodies import ErrorResponse, ResolutionRequest, decode_request
-from replica.model.handle.ciphers import is_encrypted
-from replica.model.handle.codes import EXPIRATION_S, RECURSION_MAX, OpCode, OpFlag, ResponseCode
+from replica.model.handle.codes import EXPIRATION_S, RECURSION_MAX, EnvelopeFlag, OpCode, OpFlag, ResponseCode
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.message import (
     OUR_VERSION,
@@ -48,8 +48,10 @@ from replica.model.handle.message import (
     request_digest,
 )
 from replica.model.handle.names import HEARTBEAT
+from replica.model.handle.signatures import CERTIFY_AT, CERTIFY_BIT
 
 _NO_VALUES: Final = bytes(4)
+_ENCRYPTED: Final = int(EnvelopeFlag.ENCRYPTED)
 _AUTHORITATIVE: Final = int(OpFlag.AUTHORITATIVE)
 _DO_NOT_REFER: Final = int(OpFlag.DO_NOT_REFER)
 _REFERRALS: Final = (int(ResponseCode.SERVICE_REFERRAL), int(ResponseCode.PREFIX_REFERRAL))
@@ -66,9 +68,10 @@ class SiteAsked:
 
 @dataclass(frozen=True, slots=True)
 class Registering:
-    """A message for hosting/handle, unread."""
+    """A message for hosting/handle, unread. `certify`: whatever it asks, its answer is to be signed."""
 
     octets: bytes
+    certify: bool = False
 
 
 Echo = Peeked | SiteAsked | Registering
@@ -93,10 +96,14 @@ class Exchange:
     def __init__(self, expires: Callable[[], int] = _expires, registers: Callable[[], bool] = lambda: False) -> None:
         self.expires, self.registers = expires, registers
 
-    def take(self, octets: bytes) -> Taken:
-        """Read one whole message."""
-        if is_encrypted(octets) and self.registers():
-            return Registering(octets), None
+    def take(self, octets: bytes, *, certified: bool = False) -> Taken:
+        """Read one whole message. `certified`: who signs its answer is asking."""
+        if len(octets) > CERTIFY_AT and (octets[2] & _ENCRYPTED or octets[CERTIFY_AT] & CERTIFY_BIT):
+            if octets[2] & _ENCRYPTED:
+                if self.registers():
+                    return Registering(octets), None
+            elif not certified:
+                return Registering(octets, True), None
         peeked = peek_resolution(octets)
         if peeked is not None:
             return self._resolution(peeked)

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final, Protocol
 
 from hosting.answer.port import AnswerPort
+from hosting.answer.question import Answer
 from hosting.answer.sites import site_with_freshness
-from hosting.answer.standing import Standing, no_standing, standing_of
+from hosting.answer.standing import NO_SUCH_NAME, TRY_ANOTHER, Standing, no_standing, standing_of
 from hosting.front.batcher import Batcher
+from hosting.front.edge_certify import Certifier, Waiter
+from hosting.front.edge_site_key import SiteKey
 from hosting.front.exchange import Exchange, Registering, SiteAsked
 from hosting.front.pause import PauseWatch
+from hosting.guard.clients import client_of
 from hosting.guard.guard import Guard
 from hosting.handle.edge_json import JsonSaid
 from hosting.handle.edge_registrar import Registrar
 from hosting.handle.json_asks import JsonAsked
 from hosting.tenant.limits import REGISTRATIONS_MAX
 from replica.model.errors import ZaibeiError
+from replica.model.handle.answers import Peeked
 from replica.model.handle.codes import EXPIRATION_S
 
 VIEW_CALLS_MAX: Final = 64
+TOO_BUSY: Final = Answer(TRY_ANOTHER, b"this member cannot answer in time; ask another site")
 
 
 class ViewSink(Protocol):
@@ -55,6 +62,7 @@ class FrontService:
         port: whoever owns the stores.
         wall_clock: Unix seconds, for the expiration time of answers.
         guard: who is answered at all.
+        site_key: of this site, for answers that are to be signed; None: it has none.
         registrar: who answers messages that register; None: no source lives here, or not yet.
     """
 
@@ -67,6 +75,7 @@ class FrontService:
         wall_clock: Callable[[], float] = time.time,
         registrar: Callable[[], Registrar | None] = lambda: None,
         guard: Guard | None = None,
+        site_key: SiteKey | None = None,
     ) -> None:
         self.port = port
         self.exchange = Exchange(self.expires, lambda: registrar() is not None)
@@ -75,24 +84,62 @@ class FrontService:
         self.watch = watch or PauseWatch()
         self.guard = guard or Guard()
         self.batcher = Batcher(port, self.watch.paused, waiting_max=waiting_max, wall_clock=wall_clock, guard=self.guard)
+        self.certifier = Certifier(site_key, self.expires, self.guard, lambda: self.batcher.crowded)
         self._wall_clock = wall_clock
         self._view_calls: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
         """Give up what is under way."""
         self.batcher.close()
+        self.certifier.close()
         for call in (*self._view_calls, *self._registrations):
             call.cancel()
 
-    def register(self, sink: RegistrationSink, context: Any, asked: Registering, client: str) -> None:
-        """Have a message answered; `sink.registered` is called later, or at once. `client`: its address without the port."""
+    def register(self, sink: RegistrationSink, context: Any, asked: Registering, client: str, *, datagram: bool = False) -> None:
+        """Have a message answered; `sink.registered` is called later, or at once.
+
+        Args:
+            client: its address without the port. `datagram`: that may be forged.
+        """
         registrar = self._registrar()
+        if asked.certify:
+            begun = self.certifier.begin(asked.octets, client, datagram, registrar, self.now_ms())
+            if isinstance(begun, list):
+                sink.registered(context, begun)
+                return
+            vouched = partial(self.certifier.answers, begun, partial(self._unsigned, asked.octets, client), asked.octets)
+            self._begin(_told(sink, context, partial(vouched, datagram=datagram)))
+            return
         if registrar is None or len(self._registrations) >= REGISTRATIONS_MAX:
             sink.registered(context, [])
             return
-        call = asyncio.get_running_loop().create_task(_register(registrar, sink, context, asked.octets, client))
+        self._begin(_told(sink, context, partial(registrar.answer, asked.octets, client)))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        call = asyncio.get_running_loop().create_task(work)
         self._registrations.add(call)
         call.add_done_callback(self._registrations.discard)
+
+    async def _unsigned(self, octets: bytes, client: str) -> list[bytes]:
+        """The messages that answer one message, as they are without CT."""
+        taken = self.exchange.take(octets, certified=True)
+        if taken is None or isinstance(taken, bytes):
+            return [] if taken is None else [taken]
+        echo, question = taken
+        waiter = Waiter()
+        if question is not None and isinstance(echo, Peeked):
+            if not self.batcher.ask(waiter, None, question):
+                return [self.exchange.answer(echo, question, TOO_BUSY, self.expires())]
+            answer = await waiter.answer
+            network = client_of(client)
+            if answer.code == NO_SUCH_NAME and network and not self.guard.trusts(client):
+                self.guard.missed(network, 1)
+            return [self.exchange.answer(echo, question, answer, self.expires())]
+        if isinstance(echo, SiteAsked):
+            self.ask_views(waiter, None)
+            return [self.site_message(echo, *await waiter.views)]
+        registrar = self._registrar()
+        return [] if registrar is None else await registrar.answer(octets, client)
 
     def ask_json(self, sink: JsonSink, context: Any, asked: JsonAsked) -> bool:
         """Have a request of the JSON API answered; `sink.json_said` is called later, or at once. False: no source lives here."""
@@ -150,10 +197,10 @@ class FrontService:
         return self.exchange.site(echo, site, trouble or "this member has no site of its own")
 
 
-async def _register(registrar: Registrar, sink: RegistrationSink, context: Any, octets: bytes, client: str) -> None:
+async def _told(sink: RegistrationSink, context: Any, work: Callable[[], Awaitable[list[bytes]]]) -> None:
     answers: list[bytes] = []
     try:
-        answers = await registrar.answer(octets, client)
+        answers = await work()
     finally:  # whatever went wrong, the place of the request is given back
         sink.registered(context, answers)
 

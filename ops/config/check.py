@@ -18,7 +18,7 @@ from ops.config.address import Address
 from ops.config.faults import ConfigError, Reading
 from ops.config.https import https_files
 from ops.config.pki import pki_part
-from ops.config.publishing import adapters_of
+from ops.config.publishing import adapters_of, site_key
 from ops.config.read import WrongError, pem
 from ops.config.schema import SECTIONS
 from ops.config.security import security_part
@@ -107,13 +107,14 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     adapters = adapters_of(reading, arrays, around.folder, around.read_file)
     for name in ("operator", "top_level"):
         _check_keys(reading, name, arrays[name])
+    key_file = site_key(reading, sections["site"], around.folder, around.read_file)
     if reading.faults:
         raise ConfigError(origin, tuple(reading.faults))
     listen = Listen(**sections["listen"])
     config = MemberConfig(
         member=_member(reading, sections["member"], around),
         listen=listen,
-        site=_site(reading, sections["site"], listen),
+        site=_site(reading, sections["site"], listen, key_file),
         limits=Limits(**sections["limits"]),
         guard=GuardLimits(**sections["guard"]),
         security=security,
@@ -350,7 +351,7 @@ def _member(reading: Reading, table: Table, around: Surroundings) -> MemberPart:
     )
 
 
-def _site(reading: Reading, table: Table, listen: Listen) -> Site:
+def _site(reading: Reading, table: Table, listen: Listen, key_file: Path | None) -> Site:
     http = table["http_port"] or (listen.http[0].port if listen.http else 0)
     handle = listen.handle[0].port if listen.handle else 0
     if table["addresses"]:
@@ -358,7 +359,7 @@ def _site(reading: Reading, table: Table, listen: Listen) -> Site:
     else:
         reading.origins["site.addresses"] = "default (listen.handle)"
         addresses = tuple(Published(address.host, address.port, http) for address in listen.handle if not address.is_any)
-    return Site(table["description"], addresses, table["ttl_s"])
+    return Site(table["description"], addresses, table["ttl_s"], key_file)
 
 
 def _with_notes(config: MemberConfig) -> MemberConfig:

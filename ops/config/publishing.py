@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from hosting.client.admin import parse_reference
+from hosting.front.edge_site_key import SITE_KEY_BITS, SITE_KEY_BITS_MAX
 from ops.config.faults import Reading
 from ops.config.read import WrongError
 from ops.config.values import Announce, RequestFolder, TopRecord
@@ -41,6 +42,20 @@ def adapters_of(reading: Reading, arrays: Mapping[str, Sequence[Table]], folder:
         "top_records": each("top_record", lambda at, table: top_record(reading, at, table, folder, read_file)),
         "announces": each("announce", lambda at, table: announce(reading, at, table)),
     }
+
+
+def site_key(reading: Reading, table: Table, folder: Path, read_file: ReadFile) -> Path | None:
+    """The file of `[site] key_file`, checked; None: none is named. A fault goes into `reading`."""
+    if not (text := table.get("key_file")):
+        return None
+    path: Path = folder / text
+    try:
+        if not SITE_KEY_BITS <= private_of(read_file(path, True)).key_size <= SITE_KEY_BITS_MAX:
+            wanted = f"an RSA key of {SITE_KEY_BITS} to {SITE_KEY_BITS_MAX} bits"
+            raise WrongError(f"{path} holds a key of another length", wanted)
+    except WrongError as wrong:
+        reading.fault("site.key_file", wrong.what, wrong.instead)
+    return path
 
 
 def check_names(reading: Reading, arrays: Mapping[str, Sequence[Table]]) -> None:

@@ -131,6 +131,13 @@ SITE = Section(
         ),
         Key("http_port", read.whole(0, 65_535), 0, "Published port of the JSON API. 0: the one listened on."),
         Key("ttl_s", read.whole(1, 86_400), 60, "Seconds clients may keep our site; at most 300 to be takeover-ready."),
+        Key(
+            "key_file",
+            read.text,
+            "",
+            "RSA key, PEM, that signs answers (CT). Default: this member's own. Members behind the same addresses share one.",
+            '"site.key"',
+        ),
     ),
 )
 LIMITS = Section(

@@ -33,6 +33,7 @@ def document(config: MemberConfig) -> dict[str, Any]:
             "description": site.description,
             "addresses": [{"host": a.host, "handle_port": a.handle_port, "http_port": a.http_port} for a in site.addresses],
             "ttl_s": site.ttl_s,
+            "key_file": str(site.key_file or ""),
         },
         "limits": {key.name: getattr(config.limits, key.name) for key in SECTIONS["limits"].keys},
         "guard": {name: list(one) if isinstance(one, tuple) else one for name, one in asdict(config.guard).items()},

@@ -80,11 +80,12 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """`[site]`: how the cluster names itself to clients (HS_SITE)."""
+    """`[site]`: how the cluster names itself to clients (HS_SITE). `key_file` None: the member's own, beside its identity."""
 
     description: str
     addresses: tuple[Published, ...]
     ttl_s: int
+    key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,8 +159,8 @@ def replace_certificate(folder: Path, certificate_pem: bytes, tls_key_pem: bytes
     Args:
         certificate_pem: the certificate, followed by its issuers.
     """
-    _write(folder / NEXT_TLS_KEY_FILE, tls_key_pem)
-    _write(folder / CERTIFICATE_FILE, certificate_pem)
+    write_whole(folder / NEXT_TLS_KEY_FILE, tls_key_pem)
+    write_whole(folder / CERTIFICATE_FILE, certificate_pem)
     os.replace(folder / NEXT_TLS_KEY_FILE, folder / TLS_KEY_FILE)
     sync_folder(folder)
 
@@ -170,9 +170,9 @@ def write_identity(folder: Path, certificate_pem: bytes, tls_key_pem: bytes, sig
     if (folder / CERTIFICATE_FILE).exists():
         raise ZaibeiError(Code.CONFLICT, f"{folder} holds an identity already: move it away, or renew it")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write(folder / TLS_KEY_FILE, tls_key_pem)
-    _write(folder / SIGNING_KEY_FILE, signing_key_pem)
-    _write(folder / CERTIFICATE_FILE, certificate_pem)
+    write_whole(folder / TLS_KEY_FILE, tls_key_pem)
+    write_whole(folder / SIGNING_KEY_FILE, signing_key_pem)
+    write_whole(folder / CERTIFICATE_FILE, certificate_pem)
 
 
 def new_tls_key() -> ec.EllipticCurvePrivateKey:
@@ -220,7 +220,7 @@ def _write_new(path: Path, octets: bytes) -> None:
         os.fsync(out.fileno())
 
 
-def _write(path: Path, octets: bytes) -> None:
+def write_whole(path: Path, octets: bytes) -> None:
     """Whole or not at all, mode 0600, on the disk when it returns."""
     beside = path.with_name(f"{path.name}.new")
     beside.unlink(missing_ok=True)

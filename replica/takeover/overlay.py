@@ -7,9 +7,12 @@ everything else of a site (key, attributes, interfaces) is passed on octet for o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites
+from replica.model.handle.faults import ProtocolFault
+from replica.model.handle.types import decode_site, encode_site
 from replica.model.identifier import prefix_text
 from replica.model.states import Authority
 from replica.v1 import entry_pb2
@@ -62,8 +65,17 @@ def is_listed(own_site: bytes, node_sites: Mapping[bytes, tuple[bytes, ...]]) ->
     """
     if not node_sites or not own_site:
         return None
-    plain = site_with(own_site, serial=0, primary=False)
-    return all(any(site_with(site, serial=0, primary=False) == plain for site in sites) for sites in node_sites.values())
+    wanted = {site_with(one, serial=0, primary=False) for one in (own_site, without_keys(own_site))}
+    return all(any(site_with(site, serial=0, primary=False) in wanted for site in sites) for sites in node_sites.values())
+
+
+def without_keys(site: bytes) -> bytes:
+    """The same site without its servers' public keys: as who lists it may have it, of before it had any."""
+    try:
+        decoded = decode_site(site)
+    except ProtocolFault:
+        return site
+    return encode_site(replace(decoded, servers=tuple(replace(one, public_key=b"") for one in decoded.servers)))
 
 
 def serial_above(state: GroupState, sites: Iterable[bytes]) -> int:

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import atheris
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -19,6 +20,7 @@ with atheris.instrument_imports(include=["hosting", "replica.model.handle"]):
     from hosting.answer.question import Question
     from hosting.front.connections import Connections, StreamLimits
     from hosting.front.edge_http import HttpConnection
+    from hosting.front.edge_site_key import SiteKey
     from hosting.front.edge_tcp import TcpConnection
     from hosting.front.http_pages import HttpRequest, read_request
     from hosting.front.port_wire import (
@@ -73,7 +75,7 @@ class Wire(asyncio.Transport):
 
 LOOP = asyncio.new_event_loop()
 PORT: MemoryAnswerPort = world()
-SERVICE = FrontService(PORT)
+SERVICE = FrontService(PORT, site_key=SiteKey(rsa.generate_private_key(65_537, 2_048)))
 FAULTS: list[object] = []
 LOOP.set_exception_handler(lambda loop, context: FAULTS.append(context))
 
@@ -162,6 +164,7 @@ def seeds() -> list[bytes]:
         *(b"\0" + octets for octets in OCTETS.values()),
         *(b"\1" + octets for octets in http),
         *(b"\2" + octets * 2 for octets in OCTETS.values()),
+        *(b"\2" + octets[:28] + b"\x59" + octets[29:] for octets in OCTETS.values() if len(octets) > 44),
         b'\3POST\x0088.118.8/XYZ-001?type=a&callback=b\x00{"index":[1],"auth":true}',
         *(b"\4" + octets for octets in frames),
         *(b"\5" + name for name in names),

@@ -8,9 +8,31 @@ from __future__ import annotations
 from functools import partial
 
 from replica import native
-from replica.model.handle import answers, bodies, ciphers, fragments, json_api, json_read, keys, message, stream, types, values
+from replica.model.handle import (
+    answers,
+    bodies,
+    ciphers,
+    fragments,
+    json_api,
+    json_read,
+    keys,
+    message,
+    signatures,
+    stream,
+    types,
+    values,
+)
 from replica.model.handle.faults import CodecMisuse, ProtocolFault
 from replica.native import twin
+
+KEY = keys.encode_key("RSA", {"e": b"\1\0\1", "n": b"\x80" + bytes(126) + b"\1"})
+
+
+def judge_signed(octets: bytes) -> None:
+    """Nothing of a stranger's is signed."""
+    signatures.judge_signature(message.decode_message(octets), octets, KEY)
+    raise AssertionError("a stranger's octets pass for a site's")
+
 
 JOINER = fragments.Reassembler(messages_max=16, octets_max=64 * 1024, age_ms_max=1_000)
 DECODERS = (
@@ -26,6 +48,7 @@ DECODERS = (
     json_read.read_values,
     json_read.read_answer,
     partial(ciphers.decrypted, key=bytes(16)),
+    judge_signed,
 )
 
 

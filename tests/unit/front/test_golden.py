@@ -8,16 +8,20 @@ import time
 import grpc
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from hosting.answer.question import Answer, Question
 from hosting.front.edge_front import FrontConfig
+from hosting.front.edge_site_key import SiteKey
 from hosting.front.exchange import Exchange
+from hosting.front.service import FrontService
 from hosting.v1 import resolve_pb2, resolve_pb2_grpc
 from replica.model.handle.answers import Peeked
 from replica.model.handle.bodies import ErrorResponse, ResolutionResponse, SiteResponse, decode_response
 from replica.model.handle.codes import ENVELOPE_OCTETS, FLAGS_DEFAULT, OpFlag
 from replica.model.handle.fragments import Reassembler, datagrams
 from replica.model.handle.message import decode_message
+from replica.model.handle.signatures import judge_signature
 from replica.model.handle.types import decode_site
 from tests.unit.front.world import (
     BIG,
@@ -96,9 +100,11 @@ def test_the_prefix_referral_vector() -> None:
 
 
 async def test_filters_of_the_vector_request_are_a_union_and_at_is_for_the_authority() -> None:
-    async with serving() as (_, bound):
+    key = SiteKey(rsa.generate_private_key(65_537, 2_048))
+    async with serving(service=FrontService(world(), site_key=key)) as (_, bound):
         (answer,) = await ask_udp(bound.udp[0], OCTETS["resolve_req_2_11_idx_types"])  # has AT and CT
     assert code_of(answer) == 2
+    judge_signature(decode_message(answer), answer, key.public)
     assert b"not the authority" in answer
 
 

@@ -11,13 +11,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from hosting.front.edge_site_key import ensure_site_key
 from ops.config import MemberConfig, load_config
 from ops.config.check import check
 from ops.config.edge_load import surroundings
 from ops.config.faults import ConfigError
 from ops.config.show import document
 from ops.publishing import key_of, publishers_of
+from ops.up import key_path, own_site
 from replica.model.errors import Code, ZaibeiError
+from replica.model.handle.types import decode_site
 from replica.model.handle.values import Reference
 from replica.model.signing import Signer
 
@@ -106,3 +109,25 @@ def test_a_file_with_them_is_read(good: Callable[[Root], MemberConfig], tmp_path
     )
     [found] = load_config(tmp_path / "zaibei.toml").config.request_folders
     assert str(found.resolver) == "[::1]:2641" and found.answers == tmp_path / "answers" and found.top_level == ""
+
+
+def test_the_key_of_our_site_is_named_checked_and_shown_by_its_path_alone(
+    good: Callable[[Root], MemberConfig], tmp_path: Path
+) -> None:
+    assert good(whole()).site.key_file is None
+    config = good(whole(site={"key_file": "rsa.pem"}))
+    assert config.site.key_file == tmp_path / "rsa.pem" == key_path(config)
+    assert document(config)["site"]["key_file"] == str(tmp_path / "rsa.pem")
+    shown = decode_site(own_site(config, {}, ensure_site_key(key_path(config)).public)).servers[0]
+    assert shown.public_key == ensure_site_key(tmp_path / "rsa.pem").public
+    for name, what in (("ec.pem", "no RSA key"), ("none", "cannot be read"), ("short.pem", "another length")):
+        if name == "short.pem":
+            short = rsa.generate_private_key(65_537, 1_024)
+            (tmp_path / name).write_bytes(short.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            (tmp_path / name).chmod(0o600)
+        with pytest.raises(ConfigError) as told:
+            good(whole(site={"key_file": name}))
+        assert [(fault.path, what in fault.what) for fault in told.value.faults] == [("site.key_file", True)]
+    (tmp_path / "rsa.pem").chmod(0o644)
+    with pytest.raises(ConfigError, match="read by others"):
+        good(whole(site={"key_file": "rsa.pem"}))

@@ -24,7 +24,7 @@ from replica.takeover.families import (
     is_outdated,
     site_without,
 )
-from replica.takeover.overlay import site_with
+from replica.takeover.overlay import is_listed, site_with
 from replica.takeover.readiness import assess, ready
 from tests.unit.takeover.test_readiness import GOOD
 
@@ -152,3 +152,12 @@ def test_readiness_says_it_too() -> None:
     for _ in range(FAILED_MIN):
         families.looked({FOUR: BOTH, SIX: NONE}, 0)
     assert check()[0] is Result.FAIL is check()[2] and f"IPv6 {SIX} dead" in check()[1]
+
+
+def test_a_site_that_is_listed_without_our_key_is_listed() -> None:
+    keyed = encode_site(site_of((FOUR, SIX), FACES, serial=1, public_key=b"ours", description="ours"))
+    other = encode_site(site_of((FOUR, SIX), FACES, serial=1, public_key=b"another's", description="ours"))
+    assert is_listed(keyed, {b"p": (site_with(SITE, serial=9, primary=True),)}), "of before we had a key"
+    assert is_listed(keyed, {b"p": (site_with(keyed, serial=9, primary=True),)})
+    assert not is_listed(keyed, {b"p": (other,)}) and not is_listed(SITE, {b"p": (keyed,)})
+    assert is_outdated(site_with(SITE, serial=9, primary=True), keyed, ()), "what we publish ourselves is renewed"
