@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from hosting.answer.port import AnswerPort
 from hosting.guard.guesses import Guesses
 from hosting.handle.edge_look import Looks
@@ -47,12 +49,17 @@ def registration_port(sources: Sequence[Source], member: Member, identity: Ident
 
 
 def registrar_of(
-    offices: Offices, port: AnswerPort, guesses: Guesses | None = None, *, basic_in_clear: bool = False
+    offices: Offices,
+    port: AnswerPort,
+    guesses: Guesses | None = None,
+    basic_in_clear: bool = False,
+    server_key: rsa.RSAPrivateKey | None = None,
 ) -> Registrar | None:
     """Who answers registrations over the Handle protocol and the JSON API; None: no source lives at this member."""
     if not offices.settings:
         return None
-    return Registrar(Looks(offices, port), Sources(_now_ms, secrets.token_bytes), guesses, basic_in_clear=basic_in_clear)
+    looks, sources = Looks(offices, port), Sources(_now_ms, secrets.token_bytes)
+    return Registrar(looks, sources, guesses, basic_in_clear=basic_in_clear, server_key=server_key)
 
 
 def book_of_refusals(folder: Path, offices: Offices, stack: AsyncExitStack) -> DenialBook:

@@ -123,7 +123,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         stack.push_async_callback(registration.stop)
         await registration.start(_pairs(config.listen.registration))
         guesses = Guesses(note=teller.note)
-        port.registrar = registrar_of(registration.offices, port, guesses, basic_in_clear=config.listen.basic_in_clear)
+        port.registrar = registrar_of(registration.offices, port, guesses, config.listen.basic_in_clear, site_key.private)
         bound["registration"] = [Address(*address) for address in registration.addresses]
         running = None if member.life is None else RunningCluster(member, member.life)
         enrolment = Enrolment(

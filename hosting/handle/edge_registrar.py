@@ -16,13 +16,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from hosting.guard.guesses import Guesses
 from hosting.handle.challenges import Challenges
 from hosting.handle.codes import code_of, text_of
 from hosting.handle.edge_json import JsonDesk
 from hosting.handle.edge_judge import Judge
 from hosting.handle.edge_look import Looks
-from hosting.handle.edge_sessions import NOT_OFFERED, SessionDesk
+from hosting.handle.edge_sessions import SessionDesk
 from hosting.handle.edge_work import Done, Work
 from hosting.handle.edits import Denied
 from hosting.handle.sessions import Session, SessionState, wants_hidden
@@ -86,13 +88,22 @@ class Registrar:
 
     Args:
         guesses: which clients are heard. basic_in_clear: the JSON API takes secrets where others may listen.
+        server_key: of our site; None: it has none.
     """
 
-    def __init__(self, looks: Looks, sources: Sources, guesses: Guesses | None = None, *, basic_in_clear: bool = False) -> None:
+    def __init__(
+        self,
+        looks: Looks,
+        sources: Sources,
+        guesses: Guesses | None = None,
+        *,
+        basic_in_clear: bool = False,
+        server_key: rsa.RSAPrivateKey | None = None,
+    ) -> None:
         self.challenges: Challenges[Waiting] = Challenges()
         self.judge, self.work = Judge(looks, sources.now_ms, guesses), Work(looks, sources.random)
         self.json = JsonDesk(self.judge, self.work, sources.now_ms, sources.random, basic_in_clear=basic_in_clear)
-        self.desk = SessionDesk(self.judge, sources.random)
+        self.desk = SessionDesk(self.judge, sources.random, server_key)
         self._sources = sources
 
     async def answer(self, octets: bytes, client: str) -> list[bytes]:
@@ -108,10 +119,10 @@ class Registrar:
             message = decode_message(octets)
             if message.header.response_code:
                 return []
-            key = self.desk.sessions.key(message.envelope.session_id)
+            cipher = self.desk.sessions.cipher(message.envelope.session_id)
             answers = await self._answer(message, octets, client)
-            if key is not None and (hidden or message.header.flags & OpFlag.ENCRYPT):
-                return [self._hidden(one, key) for one in answers]
+            if cipher is not None and (hidden or message.header.flags & OpFlag.ENCRYPT):
+                return [self._hidden(one, *cipher) for one in answers]
             return answers
         except ProtocolFault as fault:
             said = fault_answer(fault, expiration=self._expires())
@@ -126,7 +137,7 @@ class Registrar:
         if op == OpCode.SESSION_SETUP:
             return await self._opened(message, octets, client)
         if op == OpCode.SESSION_EXCHANGEKEY:
-            return [self._denied(message, octets, NOT_OFFERED)]
+            return await self._exchanged(message, octets, client)
         if op == OpCode.SESSION_TERMINATE:
             return self._ended(message, octets)
         if op not in CHANGES and not wants_hidden(message):
@@ -206,6 +217,18 @@ class Registrar:
         said = await self._tested(message, octets, opening())
         return [one[:4] + numbers[0].to_bytes(4, "big") + one[8:] for one in said] if numbers else said
 
+    async def _exchanged(self, message: Message, octets: bytes, client: str) -> list[bytes]:
+        async def exchanging() -> Done | Denied:
+            found = await self.desk.exchange(message, client, self._sources.now_ms())
+            if isinstance(found, Denied):
+                return found
+            sessions.append(found)
+            return Done((b"",))
+
+        sessions: list[Session] = []
+        said = await self._tested(message, octets, exchanging())
+        return self._sealed(said, message, sessions[0] if sessions else None)
+
     def _ended(self, message: Message, octets: bytes) -> list[bytes]:
         session = self.desk.sessions.used(message, octets, self._sources.now_ms())
         if isinstance(session, Denied):
@@ -213,9 +236,11 @@ class Registrar:
         self.desk.sessions.end(session)
         return self._sealed(self._said(message, octets, Done((b"",))), message, session)
 
-    def _hidden(self, answer: bytes, key: bytes) -> bytes:
+    def _hidden(self, answer: bytes, key: bytes, algorithm: int) -> bytes:
         """Encrypted if it has a MAC: then it is for who has the key."""
-        return encrypted(answer, key, self._sources.random(BLOCK_OCTETS)) if decode_message(answer).credential else answer
+        if not decode_message(answer).credential:
+            return answer
+        return encrypted(answer, key, self._sources.random(BLOCK_OCTETS), algorithm)
 
     def _sealed(self, answers: list[bytes], request: Message, session: Session | None) -> list[bytes]:
         if session is None or not can_sign(request):

@@ -2,6 +2,8 @@
 
 | a session is | until | then |
 | --- | --- | --- |
+| KEYLESS | its client sends the key (mode 2) | OPENED; until then nothing else in it is judged |
+| KEYLESS | as OPENED | ENDED |
 | OPENED | a proof of its identity in it is good | PROVED: its messages need no challenge any more |
 | OPENED | `opened_ms` are over, or its place is needed by another of its own client | ENDED |
 | PROVED | it is unused for its time, it is as old as `life_ms`, or its key is gone | ENDED |
@@ -21,11 +23,13 @@ from hosting.handle.permits import same_key
 from replica.model.handle.ciphers import decrypted
 from replica.model.handle.codes import OpCode, OpFlag, ResponseCode
 from replica.model.handle.faults import ProtocolFault
-from replica.model.handle.macs import judge_mac
+from replica.model.handle.macs import AES_128, judge_mac
 from replica.model.handle.message import Message, decode_envelope, decode_message
 from replica.model.handle.values import Reference
 
 UNKNOWN = Denied(ResponseCode.SESSION_TIMEOUT, "there is no such session, or its time is over: open one")
+KEYLESS = Denied(ResponseCode.INVALID_SESSION_KEY, "this session has no key yet: send it by an exchange of keys (402)")
+KEYED = Denied(ResponseCode.SESSION_MESSAGE_REJECTED, "this session has its key")
 REPLAYED = Denied(ResponseCode.SESSION_MESSAGE_REJECTED, "this counter was used in the session before, or is too old")
 UNREADABLE = "what was encrypted is not of this message and this session"
 SWEEP_MS = 1_000  # between two looks for those whose time is over
@@ -39,12 +43,14 @@ def wants_hidden(message: Message) -> bool:
 
 
 class SessionState(Enum):
+    KEYLESS = "keyless"
     OPENED = "opened"
     PROVED = "proved"
     ENDED = "ended"
 
 
 MOVES = {
+    SessionState.KEYLESS: frozenset({SessionState.OPENED, SessionState.ENDED}),
     SessionState.OPENED: frozenset({SessionState.PROVED, SessionState.ENDED}),
     SessionState.PROVED: frozenset({SessionState.ENDED}),
     SessionState.ENDED: frozenset[SessionState](),
@@ -80,7 +86,7 @@ class Session:
 
     Args:
         client: address that opened it.
-        key: of its MACs.
+        key: of its MACs, and its `algorithm` for encryption; empty while it is keyless.
         identity: key that may be proved in it; None: nobody's.
         idle_ms: it ends without a message for so long.
         proof: what the proved key looked like; another key in its place ends the session.
@@ -98,6 +104,7 @@ class Session:
     said: int = 0
     top: int = -1
     seen: set[int] = field(default_factory=set)
+    algorithm: int = AES_128
 
     def move(self, to: SessionState) -> None:
         if to not in MOVES[self.state]:
@@ -144,7 +151,7 @@ class Sessions:
             for one in [one for one in self._open.values() if self._over(one, now_ms)]:
                 self.end(one)
         mine = [self._open[number] for number in self._clients.get(client, ())]
-        waiting = [one for one in mine if one.state is SessionState.OPENED]
+        waiting = [one for one in mine if one.state is not SessionState.PROVED]
         if waiting and (len(mine) >= limits.client_max or len(waiting) >= limits.client_opened_max):
             self.end(waiting[0])
         elif len(mine) >= limits.client_max:
@@ -152,12 +159,28 @@ class Sessions:
         return len(self._open) < limits.sessions_max and self._unproved < limits.opened_max
 
     def open(self, session_id: int, client: str, key: bytes, identity: Reference | None, timeout_s: int, now_ms: int) -> Session:
-        """A session for which `room` was made."""
+        """A session for which `room` was made. `key` empty: it comes later, see `keyed`."""
         idle_ms = min(max(timeout_s * 1_000, self.limits.idle_ms_min), self.limits.idle_ms_max)
         self._clients.setdefault(client, {})[session_id] = None
         self._unproved += 1
-        made = self._open[session_id] = Session(session_id, client, key, identity, idle_ms, now_ms, now_ms)
+        state = SessionState.OPENED if key else SessionState.KEYLESS
+        made = self._open[session_id] = Session(session_id, client, key, identity, idle_ms, now_ms, now_ms, state)
         return made
+
+    def keyless(self, session_id: int, client: str, now_ms: int) -> Session | Denied:
+        """The session of this client that waits for its key."""
+        found = self._open.get(session_id)
+        if found is None or found.client != client or self._over(found, now_ms):
+            return UNKNOWN
+        return found if found.state is SessionState.KEYLESS else KEYED
+
+    def keyed(self, session: Session, key: bytes, algorithm: int) -> Denied | None:
+        """Its key came. None: it is the session's now."""
+        if session.state is not SessionState.KEYLESS:
+            return UNKNOWN if session.state is SessionState.ENDED else KEYED
+        session.key, session.algorithm = key, algorithm
+        session.move(SessionState.OPENED)
+        return None
 
     def used(self, message: Message, octets: bytes, now_ms: int) -> Session | Denied:
         """The session a message is of, when its MAC and its counter are good."""
@@ -167,6 +190,8 @@ class Sessions:
         if self._over(found, now_ms):
             self.end(found)
             return UNKNOWN
+        if found.state is SessionState.KEYLESS:
+            return KEYLESS
         try:
             counter = judge_mac(message, octets, found.key)
         except ProtocolFault as fault:
@@ -187,17 +212,19 @@ class Sessions:
         found = self._open.get(envelope.session_id)
         if found is None or self._over(found, now_ms):
             raise ProtocolFault(UNKNOWN.text, UNKNOWN.code, envelope)
+        if found.state is SessionState.KEYLESS:
+            raise ProtocolFault(UNREADABLE, ResponseCode.INVALID_SESSION_KEY, envelope)
         try:
-            plain = decrypted(octets, found.key)
+            plain = decrypted(octets, found.key, found.algorithm)
             judge_mac(decode_message(plain), plain, found.key)
         except ProtocolFault as fault:
             raise ProtocolFault(UNREADABLE, ResponseCode.INVALID_SESSION_KEY, envelope) from fault
         return plain
 
-    def key(self, session_id: int) -> bytes | None:
-        """Key of an open session."""
+    def cipher(self, session_id: int) -> tuple[bytes, int] | None:
+        """Key and algorithm of a session that has one."""
         found = self._open.get(session_id)
-        return None if found is None else found.key
+        return None if found is None or not found.key else (found.key, found.algorithm)
 
     def proved(self, session: Session, key: Reference, proof: bytes) -> None:
         """A key was proved in a session; it is the session's from now on if it is its identity."""
@@ -210,7 +237,7 @@ class Sessions:
         """Harmless when it has ended."""
         if self._open.pop(session.session_id, None) is None:
             return
-        self._unproved -= session.state is SessionState.OPENED
+        self._unproved -= session.state is not SessionState.PROVED
         session.move(SessionState.ENDED)
         mine = self._clients[session.client]
         del mine[session.session_id]
@@ -220,6 +247,6 @@ class Sessions:
     def _over(self, one: Session, now_ms: int) -> bool:
         if now_ms - one.began_ms >= self.limits.life_ms:
             return True
-        if one.state is SessionState.OPENED:
+        if one.state is not SessionState.PROVED:
             return now_ms - one.began_ms >= self.limits.opened_ms
         return now_ms - one.used_ms >= one.idle_ms

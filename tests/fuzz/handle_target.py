@@ -9,6 +9,7 @@ from functools import partial
 
 from replica import native
 from replica.model.handle import (
+    admin_bodies,
     answers,
     bodies,
     ciphers,
@@ -16,6 +17,7 @@ from replica.model.handle import (
     json_api,
     json_read,
     keys,
+    macs,
     message,
     signatures,
     stream,
@@ -49,6 +51,9 @@ DECODERS = (
     json_read.read_answer,
     partial(ciphers.decrypted, key=bytes(16)),
     judge_signed,
+    macs.key_from_wire,
+    admin_bodies.decode_exchange_key,
+    partial(ciphers.decrypted, key=bytes(16), algorithm=macs.SM4),
 )
 
 

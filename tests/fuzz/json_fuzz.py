@@ -18,6 +18,7 @@ with atheris.instrument_imports(include=["hosting.handle", "replica.model.handle
     from hosting.handle.certified import read_certificate
     from hosting.handle.json_asks import JsonAsked, read_change, read_page, read_verification
     from hosting.handle.json_auth import read_authorization
+    from replica.model.handle.admin_bodies import SetupMode
     from replica.model.handle.ciphers import decrypted, encrypted, is_encrypted
     from replica.model.handle.codes import OpCode
     from replica.model.handle.faults import ProtocolFault
@@ -26,6 +27,7 @@ with atheris.instrument_imports(include=["hosting.handle", "replica.model.handle
     from tests.unit.front.test_https import RSA, made
     from tests.unit.handle.test_json_writes import BOMBS, NEW, VALUES, basic, proof
     from tests.unit.handle.test_registrar import CREATE, NOW_MS, World, request
+    from tests.unit.handle.test_server_key import SERVER, exchange
     from tests.unit.handle.test_sessions import setup
 
 OCTETS_MAX = 4_096
@@ -76,8 +78,9 @@ async def ask(asked: JsonAsked) -> None:
 
 async def send(octets: bytes) -> None:
     """The same of a Handle message: set-ups of sessions, messages in one, proofs, verifications."""
-    world = World()
+    world = World(server_key=SERVER)
     world.registrar.desk.sessions.open(1, "192.0.2.1", KEY, None, 60, world.now_ms)
+    world.registrar.desk.sessions.open(2, "192.0.2.1", b"", None, 60, world.now_ms)
     for answer in await world.registrar.answer(octets, "192.0.2.1"):
         decode_message(decrypted(answer, KEY) if is_encrypted(answer) else answer)
     if world.group.content.position.seq:
@@ -95,6 +98,8 @@ def seeds() -> list[bytes]:
         b"\1GET\0?prefix=88.118.9&page=1&pageSize=10\0\0",
         b"\2" + put,
         b"\3" + setup(),
+        b"\3" + setup(SetupMode.SERVER_KEY),
+        b"\3" + exchange(2, bytes(256)),
         b"\3" + request(OpCode.CREATE_HANDLE, CREATE),
         b"\3" + sealed(bytes(create), KEY, 7),
         b"\3" + encrypted(sealed(bytes(create), KEY, 8), KEY, bytes(16)),

@@ -5,6 +5,7 @@ challenge answer    = string kind | string key handle | u32 key index | bytes pr
 verify request      = string handle | u32 index | bytes nonce | bytes digest | bytes proof; its answer: u8 1 or 0
 session setup       = u16 mode | u32 timeout, s | string handle | u32 index | mode 1, 4: bytes key; 3: string handle, u32 index
 session setup answer= u16 mode | bytes data; two octets 0 trail both, as the deployed encoder counts the mode twice
+exchange of keys    = bytes session key, encrypted with the server's key
 credential          = 4 octets 0 | string signer | u32 counter | string kind | u32 rest | string digest name | bytes signature
 
 Source: protocol 2.11 (HSv9).
@@ -196,6 +197,11 @@ def decode_session_setup_answer(body: bytes) -> SessionSetupAnswer:
     """Raises ProtocolFault(INVALID_SESSIONSETUP)."""
     reader = Reader(body, code=ResponseCode.INVALID_SESSIONSETUP)
     return SessionSetupAnswer(_mode(reader), _limited(reader, SESSION_KEY_OCTETS_MAX, "a session's key"))
+
+
+def decode_exchange_key(body: bytes) -> bytes:
+    """The encrypted key of an op 402. Raises ProtocolFault(INVALID_SESSION_KEY)."""
+    return _limited(Reader(body, code=ResponseCode.INVALID_SESSION_KEY), SESSION_KEY_OCTETS_MAX, "a session's key")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Messages of a session: the MAC behind them, made and judged. Pure.
 
 MAC = HMAC-SHA256 with the session's key, over what `admin_bodies.signed_octets` says, in a credential of kind HS_MAC. On the wire
-the key is u32 algorithm (3: AES with 128 bits) and key, encrypted for its reader; the MAC's key is the key alone.
+the key is u32 algorithm and key, encrypted for its reader; the MAC's key is the key alone. Algorithms: 3 (AES with 128 bits), 4
+(SM4, an addition of China's SDKs). 1 and 2 (DES, 3DES) are weak, and no key of theirs is one here.
 Source: protocol 2.11 (HSv9).
 """
 
@@ -18,20 +19,23 @@ from replica.model.handle.wire import U32, Reader
 
 MAC_NAME = b"HMAC-SHA256"
 AES_128 = 3
-KEY_OCTETS = 16
+SM4 = 4
+ALGORITHMS = (AES_128, SM4)
+KEY_OCTETS = 16  # of both
 
 
-def key_on_wire(key: bytes) -> bytes:
+def key_on_wire(key: bytes, algorithm: int = AES_128) -> bytes:
     """A session's key before it is encrypted for its reader."""
-    return U32.pack(AES_128) + key
+    return U32.pack(algorithm) + key
 
 
-def key_from_wire(octets: bytes) -> bytes:
-    """Inverse of `key_on_wire`. Raises ProtocolFault(INVALID_SESSION_KEY)."""
+def key_from_wire(octets: bytes) -> tuple[bytes, int]:
+    """Inverse of `key_on_wire`: the key and its algorithm. Raises ProtocolFault(INVALID_SESSION_KEY)."""
     reader = Reader(octets, code=ResponseCode.INVALID_SESSION_KEY)
-    if reader.u32() != AES_128 or reader.rest != KEY_OCTETS:
-        raise reader.fault(f"a session's key is of algorithm {AES_128} with {KEY_OCTETS} octets here")
-    return reader.take(KEY_OCTETS)
+    algorithm = reader.u32()
+    if algorithm not in ALGORITHMS or reader.rest != KEY_OCTETS:
+        raise reader.fault(f"a session's key is of algorithm {AES_128} or {SM4} with {KEY_OCTETS} octets here")
+    return reader.take(KEY_OCTETS), algorithm
 
 
 def can_sign(message: Message) -> bool:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,7 +62,7 @@ def group(*references: Reference) -> HandleValue:
 class World:
     """A hosted source, the copy of its parent's node, and a client that answers challenges."""
 
-    def __init__(self, *above: HandleValue) -> None:
+    def __init__(self, *above: HandleValue, server_key: rsa.RSAPrivateKey | None = None) -> None:
         self.group = MemoryGroup("region-9", [prefix_key(PREFIX)])
         for key, secret in SECRETS.items():
             self.put(key.handle.decode(), HandleValue(key.index, b"HS_SECKEY", secret, permissions=0x0C), admin(key))
@@ -78,7 +79,8 @@ class World:
             [OfficeSettings("region-9", (prefix_key(PREFIX),), Pins(()))], lambda _: self.group, lambda: self.now_ms
         )
         random: Callable[[int], bytes] = lambda octets: next(chance).to_bytes(octets, "big")  # noqa: E731
-        self.registrar = Registrar(Looks(offices, self.port), Sources(lambda: self.now_ms, random))
+        sources = Sources(lambda: self.now_ms, random)
+        self.registrar = Registrar(Looks(offices, self.port), sources, server_key=server_key)
 
     def put(self, name: str, *values: HandleValue) -> None:
         self.group.content.records[Identifier.parse(name).key()] = encode_record(values)

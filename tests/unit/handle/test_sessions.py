@@ -53,7 +53,7 @@ class Client:
         said = await world.send(setup(who=who), client)
         assert said.header.response_code == 1 and said.envelope.session_id
         found = admin_bodies.decode_session_setup_answer(said.body)
-        return cls(world, said.envelope.session_id, key_from_wire(PRIVATE.decrypt(found.data, padding.PKCS1v15())))
+        return cls(world, said.envelope.session_id, key_from_wire(PRIVATE.decrypt(found.data, padding.PKCS1v15()))[0])
 
     def message(
         self, op: int, body: bytes, *, counter: int | None = None, key: bytes | None = None, flags: int = FLAGS_DEFAULT
@@ -277,7 +277,7 @@ def test_the_table_never_passes_its_limits(steps: list[tuple[str, bool, int]]) -
     for number, (client, proves, passed) in enumerate(steps, 1):
         now_ms += passed
         if table.room(client, now_ms):
-            one = table.open(number, client, b"", KEY, 0, now_ms)
-            if proves:
+            one = table.open(number, client, b"" if number % 3 else b"k", KEY, 0, now_ms)
+            if proves and (one.key or table.keyed(one, b"k", 3) is None):
                 table.proved(one, KEY, b"")
         assert len(table) <= 6
