@@ -67,7 +67,7 @@ def make_material(path: Path, records: int, tell: Callable[[int, int], None]) ->
         for first in range(0, records, PART_RECORDS):
             pairs = [record(number) for number in numbers[first : first + PART_RECORDS]]
             part = columns(pairs)
-            _, _, added = native.delta([k for k, _ in pairs], b"\x01" * len(pairs), [v for _, v in pairs], [None] * len(pairs))
+            _, _, added, _ = native.delta([k for k, _ in pairs], b"\x01" * len(pairs), [v for _, v in pairs], [None] * len(pairs))
             total = (total + added) % MODULUS
             ordered.update(part)
             totals.append(total)

@@ -170,7 +170,7 @@ class Registry:
         for first in range(0, records, PART_RECORDS):
             part = press.part(first)
             keys, values = press.split(part)
-            _, _, added = native.delta(keys, b"\x01" * len(keys), values, [None] * len(keys))
+            _, _, added, _ = native.delta(keys, b"\x01" * len(keys), values, [None] * len(keys))
             self._total = (self._total + added) % MODULUS
             self._hash.update(part)
             yield part

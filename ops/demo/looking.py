@@ -278,6 +278,7 @@ class Looking:
         count = total = 0
         for first in range(0, len(keys), 1_000):
             some = keys[first : first + 1_000]
-            _, added, summed = native.delta(some, bytes([OP_PUT]) * len(some), [records[key] for key in some], [None] * len(some))
+            values = [records[key] for key in some]
+            _, added, summed, _ = native.delta(some, bytes([OP_PUT]) * len(some), values, [None] * len(some))
             count, total = count + added, (total + summed) % (1 << 128)
         return count, total

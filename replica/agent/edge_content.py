@@ -135,7 +135,7 @@ class Content:
         with translated("store the registry's content"), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             for step in steps:
-                blob, count_change, sum_change = delta(list(step.keys), step.ops, list(step.values), list(step.olds))
+                blob, count_change, sum_change, _ = delta(list(step.keys), step.ops, list(step.values), list(step.olds))
                 records, total = records + count_change, (total + sum_change) % (1 << 128)
                 columns = zip(step.keys, step.values, step.ops, strict=True)
                 puts = [(key, value, bucket_of(key)) for key, value, op in columns if op == OP_PUT]
@@ -176,7 +176,7 @@ class Content:
             self._db.execute("DELETE FROM content")
             for keys, values in parts:
                 ops = bytes([OP_PUT]) * len(keys)
-                blob, count_change, sum_change = delta(list(keys), ops, list(values), [None] * len(keys))
+                blob, count_change, sum_change, _ = delta(list(keys), ops, list(values), [None] * len(keys))
                 apply_delta(sums, blob)
                 records, total = records + count_change, (total + sum_change) % (1 << 128)
                 rows = [(key, value, bucket_of(key)) for key, value in zip(keys, values, strict=True)]

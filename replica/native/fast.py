@@ -53,7 +53,9 @@ def scan(payload: bytes, count_max: int) -> Scan:
     return Scan(payload, count, payload[ops_offset : ops_offset + count], faults, runs)
 
 
-def delta(keys: Sequence[bytes], ops: bytes, values: Sequence[bytes], olds: Sequence[bytes | None]) -> tuple[bytes, int, int]:
+def delta(
+    keys: Sequence[bytes], ops: bytes, values: Sequence[bytes], olds: Sequence[bytes | None]
+) -> tuple[bytes, int, int, int]:
     count = len(keys)
     if not count == len(ops) == len(values) == len(olds):
         raise ValueError("keys, ops, values and olds differ in number")
@@ -64,7 +66,7 @@ def delta(keys: Sequence[bytes], ops: bytes, values: Sequence[bytes], olds: Sequ
         lengths = array("I", [_NO_OLD if old is None else len(old) for old in olds])
         old_lengths = _from_buffer("uint32_t[]", lengths)
     blob = _new_fast("uint8_t[]", CHANGE_OCTETS * count + 1)
-    count_change, sum_change = ffi.new("int64_t *"), ffi.new("uint8_t[16]")
+    count_change, sum_change, octets_change = ffi.new("int64_t *"), ffi.new("uint8_t[16]"), ffi.new("int64_t *")
     octets = lib.zb_delta(
         count,
         b"".join(keys),
@@ -77,12 +79,13 @@ def delta(keys: Sequence[bytes], ops: bytes, values: Sequence[bytes], olds: Sequ
         blob,
         count_change,
         sum_change,
+        octets_change,
     )
     if octets < 0:
         if octets == -1:
             raise MemoryError("no memory for the change of a digest")
         raise ValueError("an op is neither put nor delete")
-    return _buffer(blob, octets)[:], count_change[0], int.from_bytes(_buffer(sum_change), "little")
+    return _buffer(blob, octets)[:], count_change[0], int.from_bytes(_buffer(sum_change), "little"), octets_change[0]
 
 
 def apply_delta(sums: bytearray, blob: bytes) -> None:

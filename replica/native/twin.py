@@ -189,24 +189,29 @@ def _value_octets(record: bytes, start: int) -> int:
     return at - start
 
 
-def delta(keys: Sequence[bytes], ops: bytes, values: Sequence[bytes], olds: Sequence[bytes | None]) -> tuple[bytes, int, int]:
+def delta(
+    keys: Sequence[bytes], ops: bytes, values: Sequence[bytes], olds: Sequence[bytes | None]
+) -> tuple[bytes, int, int, int]:
     if not len(keys) == len(ops) == len(values) == len(olds):
         raise ValueError("keys, ops, values and olds differ in number")
     buckets: dict[int, tuple[int, int]] = {}
+    octets = 0
     for key, op, value, old in zip(keys, ops, values, olds, strict=True):
         if op not in (OP_PUT, OP_DELETE):
             raise ValueError("an op is neither put nor delete")
         count, total = buckets.get(bucket_of(key), (0, 0))
         if op == OP_PUT:
             count, total = count + 1, total + int.from_bytes(record_hash(key, value), "little")
+            octets += len(key) + len(value)
         if old is not None:
             count, total = count - 1, total - int.from_bytes(record_hash(key, old), "little")
+            octets -= len(key) + len(old)
         buckets[bucket_of(key)] = (count, total)
     changed = [(bucket, count, total % _MODULUS) for bucket, (count, total) in sorted(buckets.items())]
     blob = b"".join(
         [_CHANGE.pack(bucket, count, total.to_bytes(16, "little")) for bucket, count, total in changed if count or total]
     )
-    return blob, sum(count for _, count, _ in changed), sum(total for _, _, total in changed) % _MODULUS
+    return blob, sum(count for _, count, _ in changed), sum(total for _, _, total in changed) % _MODULUS, octets
 
 
 def apply_delta(sums: bytearray, blob: bytes) -> None:

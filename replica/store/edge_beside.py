@@ -27,6 +27,7 @@ from replica.store.edge_generation import Generation, generation_folder
 from replica.store.edge_install import adopt
 from replica.store.edge_loader import GenerationLoader, Staged
 from replica.store.edge_manifest import read_load
+from replica.store.edge_octets import Counting
 from replica.store.edge_reads import StoreReads
 from replica.store.edge_rocks import StoreBudget
 from replica.store.edge_side import OPENED, Side
@@ -54,6 +55,7 @@ class StoreBeside(StoreReads):
         self._turn = threading.Lock()  # of the apply thread at a commit, or of whoever needs the content to stand still
         self._naming = threading.Lock()
         self._hashes = FileHashes()
+        self._counting = Counting(source, self._reading, self._turn)
 
     def loader(self, side: int, position: Position, records_estimate: int = 0) -> GenerationLoader:
         """Build the generation that a committed LoadBegin named, in a process of its own.
@@ -73,6 +75,18 @@ class StoreBeside(StoreReads):
         return GenerationLoader.start(
             self._folder, self.source, side, position, begun.first_index, self._budget, records_estimate
         )
+
+    @property
+    def octets(self) -> int | None:
+        """Octets of keys and values of all records but the documents about a tenant, never behind what is applied. Any thread.
+
+        None: not known yet, of a store that was written without; asking begins to count them, once.
+        """
+        held = self._live.octets
+        if held is None:
+            self._counting.begin()
+            return None
+        return held.octets - held.about
 
     # ------------------------------------------------------------------------------------------------- members
     @property

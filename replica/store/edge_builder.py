@@ -21,20 +21,32 @@ import msgspec
 from rocksdict import SstFileWriter
 
 from replica import native
+from replica.model.audit_documents import TENANTS
 from replica.model.digest import BUCKETS, LEVEL1_BUCKETS, MODULUS, SUM_OCTETS
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identifier import ROUTE
 from replica.model.position import Position
 from replica.store.edge_disk import disk_error, sync_folder
-from replica.store.edge_generation import PAGE_OCTETS, count_parts
+from replica.store.edge_generation import PAGE_OCTETS, about_tenants, count_parts
 from replica.store.edge_manifest import MANIFEST_FORMAT, Load, describe_files, write_load
 from replica.store.edge_rocks import Rocks, new_batch, options, translate
 from replica.store.frames import END, FRAME, FRAME_OCTETS_MAX, JOB, JUDGED, PART, Job, Reply
-from replica.store.rows import POSITION_KEY, Kind, PositionRow, count_row, history_row, identity_row, placed, stored_key
+from replica.store.rows import (
+    POSITION_KEY,
+    Kind,
+    OctetsRow,
+    PositionRow,
+    count_row,
+    history_row,
+    identity_row,
+    placed,
+    stored_key,
+)
 
 FILE_OCTETS = 64 * 1024 * 1024
 PART_RECORDS_MAX = 1_000_000
 ROWS_A_WRITE_MAX = 500
+TENANTS_END = TENANTS[:-1] + b"/"  # behind all keys of documents about a tenant
 NICE = 5  # answering comes first
 
 
@@ -48,7 +60,7 @@ class Builder:
         self._writer: SstFileWriter | None = None
         self._options = options()
         self._sums = bytearray(BUCKETS * SUM_OCTETS)
-        self._records = self._total = self._parts = 0
+        self._records = self._total = self._parts = self._octets = self._about = 0
         self._counts: Counter[bytes] = Counter()
         self._quarantined: dict[bytes, str] = {}
         self._last = b""
@@ -76,9 +88,12 @@ class Builder:
             if place < len(keys):
                 self._quarantined[keys[place]] = reason
         at = keys if keys[0] >= b"\x01" else [stored_key(key) for key in keys]
-        blob, records, total = native.delta(keys, scan.ops, values, [None] * len(keys))
+        blob, records, total, octets = native.delta(keys, scan.ops, values, [None] * len(keys))
         native.apply_delta(self._sums, blob)
         self._records += records
+        self._octets += octets
+        if keys[-1] >= TENANTS and keys[0] < TENANTS_END:
+            self._about += about_tenants(keys, values)
         self._total = (self._total + total) % MODULUS
         self._count(scan.runs, keys)
         self._write(at, values)
@@ -166,6 +181,7 @@ class Builder:
             (placed(Kind.HISTORY, position.epoch, position.seq), history_row(position, 0)),
             (Kind.IDENTITY, identity_row(self._job.source, self._job.generation)),
             (POSITION_KEY, PositionRow(position, 0, 0, self._records, self._total).pack()),
+            (Kind.OCTETS, OctetsRow(self._octets, self._about).pack(self._records, self._total)),
         ]
         for start in range(0, len(rows), ROWS_A_WRITE_MAX):
             wb = new_batch()

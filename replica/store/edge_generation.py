@@ -15,6 +15,7 @@ from pathlib import Path
 from rocksdict import RdictIter, WriteBatch
 
 from replica import native
+from replica.model.audit_documents import TENANTS
 from replica.model.batch import OP_DELETE, OP_PUT, Batch
 from replica.model.brake import Count, LiveCounts
 from replica.model.digest import BUCKETS, LEVEL1_BUCKETS, MODULUS, SUM_OCTETS, ContentDigest
@@ -26,6 +27,7 @@ from replica.store.edge_rocks import Rocks, StoreBudget, new_batch
 from replica.store.rows import (
     POSITION_KEY,
     Kind,
+    OctetsRow,
     PositionRow,
     after_kind,
     check_identity,
@@ -70,6 +72,12 @@ def count_parts(keys: Sequence[bytes]) -> dict[bytes, int]:
     return Counter(map(count_part, keys))
 
 
+def about_tenants(keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
+    """Octets of the documents about a tenant among records; of a value None its key counts nothing either."""
+    pairs = zip(keys, values, strict=True)
+    return sum(len(key) + len(value) for key, value in pairs if value is not None and key.startswith(TENANTS))
+
+
 @dataclass(slots=True)
 class Change:
     """A change on its way into one write. `effects` on memory are carried out when the write succeeded."""
@@ -81,6 +89,8 @@ class Change:
     delta: bytes = b""
     counts: dict[bytes, int] = field(default_factory=dict)  # part -> difference
     touched: list[Count] = field(default_factory=list)
+    octets: int = 0  # difference of all, and of the documents about a tenant
+    about: int = 0
     quarantine: dict[bytes, str] = field(default_factory=dict)
     cleared: list[bytes] = field(default_factory=list)
     log_octets: int = 0
@@ -96,6 +106,8 @@ class Generation:
         self.row = PositionRow()
         self.sums = bytearray(BUCKETS * SUM_OCTETS)
         self.counts = LiveCounts()
+        self.octets: OctetsRow | None = None  # not known: of a store that was written without
+        self.moved = OctetsRow()  # by how much they changed since this was opened
         self.quarantined: dict[bytes, str] = {}
         self.quarantined_total = 0
         self.quarantine_version = 0
@@ -116,7 +128,9 @@ class Generation:
         wb.put(POSITION_KEY, PositionRow().pack())
         rocks.write(wb)
         rocks.flush()
-        return Generation(rocks, number, budget)
+        made = Generation(rocks, number, budget)
+        made.octets = OctetsRow()
+        return made
 
     @staticmethod
     def open(folder: Path, source: str, number: int, budget: StoreBudget) -> Generation:
@@ -162,6 +176,7 @@ class Generation:
         self.counts = LiveCounts(
             {key[cut:]: number_of(value) for key, value in self.rocks.rows(Kind.COUNT, after_kind(Kind.COUNT))}
         )
+        self.octets = OctetsRow.of(self.rocks.get(Kind.OCTETS), self.row) if self.row.records else OctetsRow()
         for key, reason in self.rocks.rows(Kind.QUARANTINE, after_kind(Kind.QUARANTINE)):
             self._remember_quarantined(key[len(Kind.QUARANTINE) :], reason.decode())
         self.log.load()
@@ -204,10 +219,13 @@ class Generation:
         self._put_records(change, at, values, ops)
         if ops.count(OP_DELETE):
             values = [value if op == OP_PUT else b"" for value, op in zip(values, ops, strict=True)]
-        change.delta, records, total = native.delta(keys, ops, values, olds)
+        change.delta, records, total, change.octets = native.delta(keys, ops, values, olds)
         change.records += records
         change.total = (change.total + total) % MODULUS
         self._count(change, keys, values, ops, olds)
+        if any(part.startswith(TENANTS) for part in (*change.counts, *(one[0] for one in change.touched))):
+            now = [value if op == OP_PUT else None for value, op in zip(values, ops, strict=True)]
+            change.about = about_tenants(keys, now) - about_tenants(keys, olds)
         self._quarantine(change, keys, bad)
         if change.delta:
             change.wb.put(numbered(Kind.DELTA, self._delta_next), change.delta)
@@ -287,6 +305,10 @@ class Generation:
         pruned = self.log.prune(wb)
         packed = row.pack()
         wb.put(POSITION_KEY, packed)
+        held = self.octets
+        if held is not None and (change.records, change.total) != (self.row.records, self.row.total):
+            held = OctetsRow(held.octets + change.octets, held.about + change.about)
+            wb.put(Kind.OCTETS, held.pack(change.records, change.total))
         fresh = change.quarantine.keys() - self.quarantined.keys()
         if change.quarantine:  # before the write: nobody may read such a value and not know it
             self.quarantine_version += 1
@@ -300,6 +322,7 @@ class Generation:
                 self.quarantined, self.quarantined_total = before, total
                 self.quarantine_version += 1
             raise
+        self.octets = held
         self._follow(change, row, pruned)
 
     def _put_count(self, wb: WriteBatch, part: bytes, count: int) -> None:
@@ -310,6 +333,8 @@ class Generation:
 
     def _follow(self, change: Change, row: PositionRow, pruned: Pruned) -> None:
         self.row = row
+        if change.octets or change.about:
+            self.moved = OctetsRow(self.moved.octets + change.octets, self.moved.about + change.about)
         for part, difference in change.counts.items():
             if difference:
                 self.counts.change(part, difference)

@@ -23,10 +23,10 @@ from replica.model.batch import OP_PUT
 from replica.model.digest import BUCKETS, SUM_OCTETS
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identifier import key_text
-from replica.store.edge_generation import Generation, count_parts
+from replica.store.edge_generation import Generation, about_tenants, count_parts
 from replica.store.edge_readout import records
 from replica.store.edge_rocks import BudgetLimits, StoreBudget
-from replica.store.rows import ESCAPED_RECORDS, PLAIN_RECORDS, POSITION_KEY
+from replica.store.rows import ESCAPED_RECORDS, PLAIN_RECORDS, POSITION_KEY, OctetsRow
 from replica.store.scrub import ScrubJob, ScrubReply
 
 NICE = 15
@@ -58,21 +58,29 @@ def scrub(job: ScrubJob, pace: Pace) -> ScrubReply:
     budget = StoreBudget(folder, limits)
     generation = Generation.open(folder, job.source, job.generation, budget)
     sums, counts, count = bytearray(BUCKETS * SUM_OCTETS), Counter[bytes](), 0
+    octets = about = 0
     content = records(generation)
     while step := [*islice(content, STEP_RECORDS)]:
         keys, values = [key for key, _ in step], [value for _, value in step]
-        blob, _, _ = native.delta(keys, bytes((OP_PUT,)) * len(keys), values, [None] * len(keys))
+        blob, _, _, more = native.delta(keys, bytes((OP_PUT,)) * len(keys), values, [None] * len(keys))
         native.apply_delta(sums, blob)
+        octets, about = octets + more, about + about_tenants(keys, values)
         counts.update(count_parts(keys))
         count += len(keys)
-        pace.take(sum(map(len, keys)) + sum(map(len, values)))
+        pace.take(more)
     for key, value in _ours(generation):
         pace.take(len(key) + len(value))
     wrong = differing(bytes(sums), bytes(generation.sums))
     stated = generation.counts.exact()
     parts = sorted(part for part in {*counts, *stated} if counts[part] != stated.get(part, 0))
     shown = tuple(key_text(part) for part in parts[:PARTS_SHOWN_MAX])
-    return ScrubReply(records=count, octets=pace.octets, stated=generation.row.records, buckets=tuple(wrong), parts=shown)
+    summed: tuple[int, ...] = ()
+    held = generation.octets  # None: of a store that was written without
+    if held is not None and held != OctetsRow(octets, about):
+        summed = (octets, about, held.octets, held.about)
+    return ScrubReply(
+        records=count, octets=pace.octets, stated=generation.row.records, buckets=tuple(wrong), parts=shown, summed=summed
+    )  # fmt: skip
 
 
 def _ours(generation: Generation) -> Iterator[tuple[bytes, bytes]]:

@@ -84,6 +84,7 @@ class SourceStore(StoreBeside):
 
     def close(self) -> None:
         """Flush and close; nobody may call any more. Raises ZaibeiError."""
+        self._counting.end()
         self._pinned = None
         self._drop_side(delete=False)
         for reaper in self._reapers.values():
@@ -110,6 +111,7 @@ class SourceStore(StoreBeside):
             return None
         self._budget.disk.release_ballast()
         self._budget.disk.require_room()
+        self._counting.end()
         self._pinned = None
         self._drop_side(delete=False)
         for reaper in self._reapers.values():
@@ -124,6 +126,7 @@ class SourceStore(StoreBeside):
             self._closed = False
         self._stored, self._state_octets = load_state(self._live, self.source)
         self._failed = None
+        self._counting.again()
         self._durable = self._live.row.index
         self._budget.disk.restore_ballast()
         self._publish()

@@ -28,6 +28,7 @@ ESCAPED_RECORDS = (b"\0\0", _OURS)  # key ranges that hold records: [from, to)
 PLAIN_RECORDS = (b"\x01", b"\xff" * 4_100)  # above every key of at most 4,096 octets, and any kind octet is below 0x80
 
 _POSITION = struct.Struct(f">B{LINEAGE_OCTETS}sQQ{CHAIN_OCTETS}sQQQ16s")
+_OCTETS = struct.Struct(">BQ16sQQ")
 _HISTORY = struct.Struct(f">{LINEAGE_OCTETS}s{CHAIN_OCTETS}sI")
 _PLACE = struct.Struct(">QQ")
 _NUMBER = struct.Struct(">Q")
@@ -48,6 +49,7 @@ class Kind:
     LEDGER = _OURS + b"R"  # + u64 epoch, u64 seq of the common position, 16 octets of the line's ident: a ledger line
     SIDE_LOG = _OURS + b"X"  # + u64 index: an entry for the side generation
     AUDIT = _OURS + b"A"  # + u64 number: a record of the audit; without a number: its head (edge_audit.py)
+    OCTETS = _OURS + b"O"  # octets of the records, see OctetsRow
     SIDE_HISTORY = _OURS + b"Y"  # + u64 epoch, u64 seq: boundaries of the side generation
 
 
@@ -81,6 +83,32 @@ class PositionRow:
             )
         _, lineage, epoch, seq, chain, index, term, records, total = _POSITION.unpack(octets)
         return PositionRow(Position(lineage, epoch, seq, chain), index, term, records, int.from_bytes(total, "little"))
+
+
+@dataclass(frozen=True, slots=True)
+class OctetsRow:
+    """How many octets the records have, keys and values together; written with each change of content.
+
+    It names the content by records and total of its digest, so that a row left behind (by a version that knows no such row, or
+    without one) is seen to be another content's, and counts for nothing.
+
+    Args:
+        octets: of all records; about: of the documents about a tenant among them.
+    """
+
+    octets: int = 0
+    about: int = 0
+
+    def pack(self, records: int, total: int) -> bytes:
+        return _OCTETS.pack(ROW_FORMAT, records, total.to_bytes(16, "little"), self.octets, self.about)
+
+    @staticmethod
+    def of(octets: bytes | None, row: PositionRow) -> OctetsRow | None:
+        """The row of this content. None: there is none, so it has to be counted."""
+        if octets is None or len(octets) != _OCTETS.size or octets[0] != ROW_FORMAT:
+            return None
+        _, records, total, held, about = _OCTETS.unpack(octets)
+        return OctetsRow(held, about) if (records, int.from_bytes(total, "little")) == (row.records, row.total) else None
 
 
 def stored_key(key: bytes) -> bytes:

@@ -45,6 +45,7 @@ class ScrubReply:
         stated: records that the position row states.
         buckets: digest buckets whose sum is not that of the records in them.
         parts: prefix parts whose count of records is another one.
+        summed: octets of all records and of the documents about a tenant, as read and as stated; empty: they agree.
     """
 
     code: str = ""
@@ -54,6 +55,7 @@ class ScrubReply:
     stated: int = 0
     buckets: tuple[int, ...] = ()
     parts: tuple[str, ...] = ()
+    summed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,10 @@ def judged(reply: ScrubReply) -> tuple[Finding, str]:
         return Finding.DIFFERENT, f"{reply.records} records are here, {reply.stated} are stated; sums differ in {what}"
     if reply.parts:
         return Finding.DIFFERENT, f"the count of records is wrong below {', '.join(reply.parts[:SHOWN_BUCKETS_MAX])}"
+    if reply.summed:
+        octets, about, stated, stated_about = reply.summed
+        what = f"the records have {octets} octets ({about} about a tenant), {stated} ({stated_about}) are stated"
+        return Finding.DIFFERENT, what
     return Finding.SOUND, ""
 
 

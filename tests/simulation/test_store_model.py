@@ -1,4 +1,4 @@
-"""The store against a dictionary: random batches, reopenings and flushes give the same content, digest, counts and history."""
+"""The store against a dictionary: random batches, reopenings, flushes give the same content, digest, counts, octets, history."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from replica.model.batch import Change
 from replica.model.outcome import OutcomeKind
 from replica.store import SourceStore
 from tests.unit.store.support import SOURCE, Group, Source, delete, held, key, put, small_budget
+from tests.unit.store.test_octets import forget_row, known, octets_of, paper
 
 NUMBERS = st.integers(0, 30)
 PREFIXES = st.sampled_from(["88\x01118\x018", "88\x01118\x019", "86"])
+KINDS = ["hosting.right", "other.kind"]
 CHANGES = st.lists(
-    st.one_of(st.builds(put, NUMBERS, st.sampled_from("abc"), PREFIXES), st.builds(delete, NUMBERS, PREFIXES)),
+    st.one_of(
+        st.builds(put, NUMBERS, st.sampled_from(["a", "bb", "ccc"]), PREFIXES),
+        st.builds(delete, NUMBERS, PREFIXES),
+        st.builds(paper, st.sampled_from("rs"), st.sampled_from([b"\x01{}", b"\x01{...}"]), st.sampled_from(KINDS)),
+    ),
     min_size=1,
     max_size=20,
 )
@@ -64,6 +70,24 @@ class StoreModel(RuleBasedStateMachine):
         self.store.close()
         self.store = SourceStore.open(self.folder / "s", SOURCE, self.budget)
         self.group.replay(self.store)
+
+    @rule(changes=CHANGES)
+    def version_before(self, changes: list[Change]) -> None:
+        """One that knows no row of octets writes for a while, and this one comes back."""
+        self.store._live.octets = None
+        self.group.append(self.source.cut(changes))
+        self.reopen()
+
+    @rule()
+    def no_row(self) -> None:
+        forget_row(self.store)
+        self.reopen()
+
+    @invariant()
+    def same_octets(self) -> None:
+        assert known(self.store) == octets_of(self.source.content)
+        told = self.store._live.octets
+        assert told is not None and told.about == octets_of(self.source.content, about=True)
 
     @invariant()
     def same_content(self) -> None:

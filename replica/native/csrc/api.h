@@ -28,10 +28,11 @@ int zb_sha_ni(void);                 /* 1 when the SHA-256 instructions of x86 a
 void zb_sha_ni_use(int wanted);      /* tests switch the portable code on */
 
 /* Octets of the blob (22 a changed bucket), or -1 (memory), -2 (an op that is neither put nor delete).
+ * octets_change: of keys and values, those that were there before taken away.
  * old_lengths NULL: no record was there before; otherwise 0xFFFFFFFF marks one that was not. */
 int64_t zb_delta(uint32_t count, const uint8_t *keys, const uint32_t *key_lengths, const uint8_t *ops, const uint8_t *values,
                  const uint32_t *value_lengths, const uint8_t *olds, const uint32_t *old_lengths, uint8_t *blob,
-                 int64_t *count_change, uint8_t *sum_change_le16);
+                 int64_t *count_change, uint8_t *sum_change_le16, int64_t *octets_change);
 /* 0, or -1 (blob out of order or of a wrong length), -2 (a count would leave 0..2^64-1); then nothing was changed. */
 int zb_apply_delta(uint8_t *sums, const uint8_t *blob, size_t blob_octets);
 void zb_fold(const uint8_t *sums, uint32_t groups, uint8_t *out);

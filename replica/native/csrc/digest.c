@@ -186,21 +186,23 @@ static uint8_t *put_change(uint8_t *out, const change *c) {
 
 int64_t zb_delta(uint32_t count, const uint8_t *keys, const uint32_t *key_lengths, const uint8_t *ops, const uint8_t *values,
                  const uint32_t *value_lengths, const uint8_t *olds, const uint32_t *old_lengths, uint8_t *blob,
-                 int64_t *count_change, uint8_t *sum_change_le16) {
+                 int64_t *count_change, uint8_t *sum_change_le16, int64_t *octets_change) {
     change *a = malloc(((size_t)count + 1) * sizeof *a), *b = malloc(((size_t)count + 1) * sizeof *b);
-    int64_t status = a && b ? 0 : -1, total_count = 0;
+    int64_t status = a && b ? 0 : -1, total_count = 0, total_octets = 0;
     u128 total_sum = 0;
     for (uint32_t i = 0; status == 0 && i < count; i++) {
         change c = {0, 0, bucket_of(keys, key_lengths[i])};
         if (ops[i] == OP_PUT) {
             c.sum = record_hash(keys, key_lengths[i], values, value_lengths[i]);
             c.count = 1;
+            total_octets += (int64_t)key_lengths[i] + value_lengths[i];
         } else if (ops[i] != OP_DELETE) {
             status = -2;
         }
         if (old_lengths && old_lengths[i] != NO_OLD) {
             c.sum -= record_hash(keys, key_lengths[i], olds, old_lengths[i]);
             c.count -= 1;
+            total_octets -= (int64_t)key_lengths[i] + old_lengths[i];
             olds += old_lengths[i];
         }
         keys += key_lengths[i];
@@ -227,6 +229,7 @@ int64_t zb_delta(uint32_t count, const uint8_t *keys, const uint32_t *key_length
     free(a);
     free(b);
     *count_change = total_count;
+    *octets_change = total_octets;
     memcpy(sum_change_le16, &total_sum, 16);
     return status;
 }

@@ -35,19 +35,20 @@ def test_one_new_record_at_every_block_edge(backend: ModuleType, octets: int, sh
     if backend is fast:
         fast.lib.zb_sha_ni_use(sha_ni)
     try:
-        blob, count, total = backend.delta([key], b"\x01", [value], [None])
+        blob, count, total, octets_more = backend.delta([key], b"\x01", [value], [None])
     finally:
         if backend is fast:
             fast.lib.zb_sha_ni_use(1)
-    assert (count, total) == (1, slow_hash(key, value))
+    assert (count, total, octets_more) == (1, slow_hash(key, value), len(key) + len(value))
     assert blob == struct.pack("<Hi", zlib.crc32(key) >> 16, 1) + total.to_bytes(16, "little")
 
 
 def test_put_update_delete_and_missing(backend: ModuleType) -> None:
     keys, ops = [b"hnew", b"hupdated", b"hgone", b"hmissing", b"hsame"], b"\x01\x01\x02\x02\x01"
     values, olds = [b"1", b"2", b"", b"", b"s"], [None, b"old", b"older", None, b"s"]
-    blob, count, total = backend.delta(keys, ops, values, olds)
+    blob, count, total, octets = backend.delta(keys, ops, values, olds)
     assert count == 0
+    assert octets == (4 + 1) + (1 - 3) - (5 + 5)  # new, updated, gone
     expected = (
         slow_hash(b"hnew", b"1") + slow_hash(b"hupdated", b"2") - slow_hash(b"hupdated", b"old") - slow_hash(b"hgone", b"older")
     )
@@ -64,19 +65,21 @@ def test_an_empty_old_value_is_not_no_value(backend: ModuleType) -> None:
 def test_deltas_add_up_to_the_sums_of_the_content(backend: ModuleType) -> None:
     sums = bytearray(SUMS_OCTETS)
     content: dict[bytes, bytes] = {}
+    octets = 0
     for step in range(6):
         keys = [b"h%d" % (i * (step + 1) % 97) for i in range(step * 3, step * 3 + 60)]
         keys = list(dict.fromkeys(keys))
         ops = bytes(1 + (i + step) % 3 // 2 for i in range(len(keys)))
         values = [b"" if op == 2 else b"%d-%d" % (step, i) for i, op in enumerate(ops)]
-        blob, count, total = backend.delta(keys, ops, values, [content.get(key) for key in keys])
-        before = backend.sum_all(sums)
+        blob, count, total, more = backend.delta(keys, ops, values, [content.get(key) for key in keys])
+        before, octets = backend.sum_all(sums), octets + more
         backend.apply_delta(sums, blob)
         assert backend.sum_all(sums) == (before[0] + count, (before[1] + total) % MODULUS)
         for key, op, value in zip(keys, ops, values, strict=True):
             content.pop(key, None)
             if op == 1:
                 content[key] = value
+        assert octets == sum(len(key) + len(value) for key, value in content.items())
     assert backend.sum_all(sums) == (len(content), sum(slow_hash(*pair) for pair in content.items()) % MODULUS)
     fresh = bytearray(SUMS_OCTETS)
     backend.apply_delta(
