@@ -9,8 +9,11 @@ from __future__ import annotations
 from hosting.tenant.papers import Papers
 from hosting.tenant.records import Named
 from hosting.tenant.rights import Caller, Operation, Refusal, may
+from replica.model.batch import Change
 from replica.model.errors import Code
-from replica.model.precondition import ABSENT, NOTHING, PRESENT, Must, Precondition
+from replica.model.precondition import ABSENT, NOTHING, PRESENT, Must, Precondition, equal_to
+
+COUNTED_MS = 2_000  # who comes while octets are counted is asked to come again after so long
 
 
 def put_need(caller: Caller, name: Named, need: Precondition, papers: Papers, *, now_ms: int) -> Precondition | Refusal:
@@ -37,6 +40,32 @@ def over_count(limit: int, found: int, pending: int) -> Refusal | None:
         return None
     why = f"the quota of {limit} identifiers is used up: {found} are registered, {pending} changes are under way"
     return Refusal(Code.OVER_QUOTA, why, retry_ms=None if found >= limit else 1_000)
+
+
+def over_octets(limit: int, found: int | None, pending: int, more: int) -> Refusal | None:
+    """May a put of `more` octets come, key and value? `pending`: of changes without an outcome; each may be all new.
+
+    Args:
+        found: None: they are still being counted, so only what does not grow may come.
+    """
+    if found is None:
+        return Refusal(Code.BUSY, "the octets that are registered are being counted", retry_ms=COUNTED_MS)
+    if found + pending + more <= limit:
+        return None
+    why = f"the quota of {limit} octets is used up: {found} are registered, {pending} are under way, {more} more were asked for"
+    return Refusal(Code.OVER_QUOTA, why, retry_ms=None if found + more > limit else 1_000)
+
+
+def in_place(need: Precondition, change: Change, held: bytes | None, *, latched: bool) -> tuple[Precondition, int] | None:
+    """What must hold so that a put takes the room of what is there, exactly this; and how many octets more. None: it may be new.
+
+    Args:
+        held: what is there. latched: another change of it is under way, which may leave less.
+    """
+    if latched or held is None:
+        return None
+    exact = equal_to(held)
+    return (exact, len(change.value) - len(held)) if need in (NOTHING, PRESENT, exact) else None
 
 
 def over_rate(per_s: float, wait_ms: int | None) -> Refusal | None:

@@ -83,6 +83,10 @@ class Cut:
     batch: Batch
     asked: tuple[Asked, ...]
     committed: bool = False
+    octets: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.octets = sum(one.octets for one in self.asked)
 
     @property
     def needs(self) -> list[Precondition]:
@@ -119,6 +123,15 @@ class Desk:
     def pending(self) -> int:
         """Changes without an outcome."""
         return self._waiting + sum(len(flight.asked) for flight in self._flights.values())
+
+    @property
+    def pending_octets(self) -> int:
+        """Of all changes without an outcome, deletes and what only replaces others included."""
+        return self._waiting_octets + sum(flight.octets for flight in self._flights.values())
+
+    def latched(self, key: bytes) -> bool:
+        """Is a change of this key without an outcome?"""
+        return key in self._behind
 
     @property
     def doubts(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hosting.tenant.papers import is_paper
 from replica import native
 from replica.model.batch import OP_PUT, open_batch
 from replica.model.errors import Code, ZaibeiError
@@ -63,6 +64,7 @@ class MemoryGroup:
         self.refusal: ZaibeiError | None = None  # of the next proposals
         self.barrier_refusal: ZaibeiError | None = None
         self.barriers = 0
+        self.counted = True  # its octets are known
         self.pending: list[tuple[entry_pb2.Entry, Proposal]] = []
         self._state = GroupState(
             source,
@@ -81,6 +83,11 @@ class MemoryGroup:
 
     def state(self) -> GroupState:
         return replace(self._state, position=self.content.position, records=len(self.content.records))
+
+    def octets(self) -> int | None:
+        rows = self.content.records.items()
+        held = sum(len(key) + len(value) for key, value in rows if not is_paper(key))
+        return held if self.counted else None
 
     def change_state(self, **changes: object) -> None:
         """As entries of other kinds would."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hosting.tenant.admitting import existing_only, over_count, over_rate, put_need
+from hosting.tenant.admitting import existing_only, in_place, over_count, over_octets, over_rate, put_need
 from hosting.tenant.denials import Denials
 from hosting.tenant.edge_clerk import Clerk
 from hosting.tenant.limits import HELD_MAX, LEADERS_MAX, DeskLimits
@@ -126,8 +126,8 @@ class Office:
             found = put_need(caller, name, need, papers, now_ms=now_ms)
             refusal, need = (found, need) if isinstance(found, Refusal) else (None, found)
         refusal = refusal or self._over_rate(papers.quota, now_ms)
-        if refusal is None and change.op == OP_PUT and papers.quota.identifiers is not None:
-            refusal, need = self._counted(papers, papers.quota.identifiers, change.key, need)
+        if refusal is None and change.op == OP_PUT:
+            refusal, need = self._counted(papers, change, need)
         if refusal is not None:
             raise refusal.error
         return need
@@ -185,15 +185,36 @@ class Office:
             self._bucket, self._bucket_of = Bucket(quota.registrations_per_s, quota.burst_s, now_ms), quota
         return over_rate(quota.registrations_per_s, self._bucket.take(now_ms))
 
-    def _counted(self, papers: Papers, limit: int, key: bytes, need: Precondition) -> tuple[Refusal | None, Precondition]:
-        """At the limit only what is there already may be put: so it is also what must hold at apply."""
-        group = self.clerk.group
-        refusal = over_count(limit, group.state().records - papers.count, self.clerk.desk.pending)
-        if refusal is None:
+    def _counted(self, papers: Papers, change: Change, need: Precondition) -> tuple[Refusal | None, Precondition]:
+        """At the limit only what is there may be put, of octets nothing longer than it: so it is also what must hold at apply.
+
+        Raises:
+            ZaibeiError(BUSY): the store catches up after a disk error: less is counted than was acknowledged.
+        """
+        group, limit, room = self.clerk.group, papers.quota.identifiers, papers.quota.octets
+        if limit is None and room is None:
             return None, need
-        narrowed = existing_only(need)
-        [value] = group.get_many([key])[0]
-        return (refusal, need) if narrowed is None or value is None else (None, narrowed)
+        [value] = group.get_many([change.key])[0]
+        if limit is not None:
+            refusal = over_count(limit, group.state().records - papers.count, self.clerk.desk.pending)
+            if refusal is not None:
+                narrowed = existing_only(need)
+                if narrowed is None or value is None:
+                    return refusal, need
+                need = narrowed
+        if room is not None:
+            return self._roomy(room, change, value, need)
+        return None, need
+
+    def _roomy(self, room: int, change: Change, held: bytes | None, need: Precondition) -> tuple[Refusal | None, Precondition]:
+        """Do its octets fit? First as if it were new; and if not, in place of what is there, which then must be so at apply."""
+        found, desk = self.clerk.group.octets(), self.clerk.desk
+        refusal = over_octets(room, found, desk.pending_octets, len(change.key) + len(change.value))
+        replaced = None if refusal is None else in_place(need, change, held, latched=desk.latched(change.key))
+        if replaced is None:
+            return refusal, need
+        exact, more = replaced
+        return (None if more <= 0 else over_octets(room, found, desk.pending_octets, more)), exact
 
     def _catch_up(self) -> None:
         state = self.clerk.group.state()

@@ -96,7 +96,7 @@ class Right(Paper, frozen=True, kw_only=True):
 
 
 class Quota(Paper, frozen=True, kw_only=True):
-    """Limits; None: no limit. Octets: of keys and values as stored. At once: as much as `burst_s` seconds of a rate give."""
+    """Limits; None: no limit. Octets: of identifiers' keys and values. At once: as much as `burst_s` seconds of a rate give."""
 
     identifiers: int | None = None
     octets: int | None = None
@@ -272,8 +272,8 @@ def _fault(ident: str, paper: AnyPaper) -> str:
                 return f"the one quota is named {QUOTA_ID!r}"
             if any(limit is not None and limit < 0 for limit in limits) or not 0 < paper.burst_s <= 3_600:
                 return "limits are 0 or more, and burst_s over 0 to 3,600"
-            if paper.octets is not None or paper.resolutions_per_s is not None:
-                return "octets and resolutions_per_s are not enforced by this version: leave them null"
+            if paper.resolutions_per_s is not None:
+                return "resolutions_per_s is not enforced by this version: leave it null"
             return ""
         case Enterprise():
             if not all(map(is_person, paper.administrators)):

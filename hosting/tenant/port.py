@@ -42,6 +42,13 @@ class HostedGroup(ReadBarrier, Protocol):
         """At the applied index."""
         ...
 
+    def octets(self) -> int | None:
+        """Of keys and values of all records but the documents about the tenant, never behind an outcome that was told.
+
+        None: not known yet; asking begins to count them, once.
+        """
+        ...
+
     def allows(self, part: bytes) -> bool:
         """May this source hold keys with this prefix part?"""
         ...

@@ -117,6 +117,9 @@ class HostedPort:
     def state(self) -> GroupState:
         return self._store.state()
 
+    def octets(self) -> int | None:
+        return self._store.octets
+
     def allows(self, part: bytes) -> bool:
         """May this source hold keys with this prefix part? By the configuration, and by what its group committed."""
         state = self._store.state()
