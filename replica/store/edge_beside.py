@@ -219,6 +219,14 @@ class StoreBeside(StoreReads):
             if load is not None and load.begun == begun:
                 self._reap(None, generation_folder(self._folder, number), delete=True)
 
+    def _let_go(self, wait_s: float) -> None:
+        """End all that reads the live generation for the store itself: it is about to be closed."""
+        self._counting.end()
+        self._pinned = None
+        self._drop_side(delete=False)
+        for reaper in self._reapers.values():
+            reaper.join(wait_s)
+
     def _retire(self, generation: Generation, *, delete: bool) -> None:
         """Close a generation when its last reader left, and delete it; in a thread, since both take long."""
         self._reap(generation, generation.rocks.folder, delete=delete)

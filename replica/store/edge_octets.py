@@ -76,21 +76,19 @@ class Counting:
         """Unless it is under way, or failed just now. Any thread."""
         with self._lock:
             under_way = self._thread is not None and self._thread.is_alive()
-            if under_way or self._ended.is_set() or time.monotonic() < self._not_before_s:
+            if under_way or time.monotonic() < self._not_before_s:
                 return
             self._thread = threading.Thread(target=self._run, name=f"zaibei-octets-{self._source}", daemon=True)
             self._thread.start()
 
     def end(self) -> None:
-        """Let the generation go, for good or until `again`; returns when the thread is gone."""
+        """Let the generation go; returns when the thread is gone."""
         with self._lock:
             self._ended.set()
-            thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
-
-    def again(self) -> None:
-        self._ended.clear()
+            if self._thread is not None:
+                self._thread.join()
+            self._thread = None
+            self._ended.clear()
 
     def _run(self) -> None:
         try:

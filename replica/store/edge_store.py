@@ -84,11 +84,7 @@ class SourceStore(StoreBeside):
 
     def close(self) -> None:
         """Flush and close; nobody may call any more. Raises ZaibeiError."""
-        self._counting.end()
-        self._pinned = None
-        self._drop_side(delete=False)
-        for reaper in self._reapers.values():
-            reaper.join(CLOSE_WAIT_S_MAX)
+        self._let_go(CLOSE_WAIT_S_MAX)
         with self._pins:
             self._pins.wait_for(lambda: self._live.readers == 0, CLOSE_WAIT_S_MAX)
         if self._failed is None and self._live.rocks.failed is None:
@@ -111,11 +107,7 @@ class SourceStore(StoreBeside):
             return None
         self._budget.disk.release_ballast()
         self._budget.disk.require_room()
-        self._counting.end()
-        self._pinned = None
-        self._drop_side(delete=False)
-        for reaper in self._reapers.values():
-            reaper.join(CLOSE_WAIT_S_MAX)
+        self._let_go(CLOSE_WAIT_S_MAX)
         with self._pins:
             self._pins.wait_for(lambda: self._live.readers == 0, CLOSE_WAIT_S_MAX)
             self._stood_at = max(self._stood_at, self._live.row.index)
@@ -126,7 +118,6 @@ class SourceStore(StoreBeside):
             self._closed = False
         self._stored, self._state_octets = load_state(self._live, self.source)
         self._failed = None
-        self._counting.again()
         self._durable = self._live.row.index
         self._budget.disk.restore_ballast()
         self._publish()
