@@ -240,7 +240,8 @@ class HttpConnection(StreamConnection):
     def _ask_json(self, slot: _Slot, method: bytes, wanted: Registers) -> None:
         transport = self.transport
         client, private = _peer(transport) if transport is not None else ("", False)
-        asked = JsonAsked(method, self._url, b"".join(self._body), self._authorization, client, private, self.certificate)
+        tls = transport is not None and transport.get_extra_info("ssl_object") is not None
+        asked = JsonAsked(method, self._url, b"".join(self._body), self._authorization, client, private, self.certificate, tls)
         if not self._service.ask_json(self, (slot, pretty(self._url)), asked):
             self._fill(slot, page_response(wanted.otherwise, close=slot.close, head_only=slot.head_only))
 

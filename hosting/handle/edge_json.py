@@ -6,7 +6,8 @@
 | without a credential, over TLS with a certificate of the client's | its key is proved if the certificate holds it |
 | Basic where others may listen | 403, and the secret is not looked at; `basic_in_clear` lets it in |
 | with a proof that is good | what `Work` says, as JSON |
-| a session | 403: there are none here |
+| in a session whose key was proved (edge_json_sessions.py) | the same, as that key |
+| /api/sessions | opened, proved, told, ended; over TLS alone |
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import msgspec
 from hosting.handle.certified import read_certificate
 from hosting.handle.challenges import ChallengeLimits, Challenges
 from hosting.handle.codes import code_of, text_of
+from hosting.handle.edge_json_sessions import HEADERS as SESSION_HEADERS
+from hosting.handle.edge_json_sessions import NEED_TLS, JsonSessions
 from hosting.handle.edge_judge import Judge
 from hosting.handle.edge_work import LIST_NAMES_MAX, Work
 from hosting.handle.edits import Denied
 from hosting.handle.json_asks import SESSIONS, VERIFICATIONS, JsonAsked, Page, read_change, read_page, read_verification
-from hosting.handle.json_auth import Basic, Proof, challenge_headers, read_authorization
+from hosting.handle.json_auth import Basic, InSession, Proof, challenge_headers, read_authorization
 from replica.model.errors import ZaibeiError
-from replica.model.handle.admin_bodies import NONCE_OCTETS
+from replica.model.handle.admin_bodies import HS_PUBKEY, HS_SECKEY, NONCE_OCTETS
 from replica.model.handle.codes import OpCode, ResponseCode, http_status
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.json_api import error_json
@@ -35,7 +38,8 @@ IN_CLEAR = "a secret would travel in clear here: use TLS, the machine itself, or
 CHALLENGE = "prove a key of yours, by a credential in the Authorization header"
 STALE = "no challenge waits for this proof: it was answered, or its time is over; here is a fresh one"
 BUSY = Denied(ResponseCode.SERVER_TOO_BUSY, "too many requests wait for a proof: again later")
-NO_SESSIONS = Denied(ResponseCode.AUTHENTICATION_FAILED, "no sessions here: prove each request, or show a certificate over TLS")
+NO_SUCH_WAY = Denied(ResponseCode.PROTOCOL_ERROR, "POST /api/sessions opens; GET, PUT, POST and DELETE are of /api/sessions/this")
+NAME_IT = Denied(ResponseCode.AUTHENTICATION_NEEDED, 'say which session: Authorization: Handle sessionId="..."')
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class JsonDesk:
         limits: ChallengeLimits | None = None,
     ) -> None:
         self.challenges: Challenges[bytes] = Challenges(limits)
+        self.sessions = JsonSessions(judge, now_ms, random)
         self._judge, self._work, self._now_ms, self._random = judge, work, now_ms, random
         self._basic_in_clear = basic_in_clear
 
@@ -73,7 +78,7 @@ class JsonDesk:
         """The response to one request. It says no more of what is here than who asks may know."""
         try:
             if asked.url.startswith(SESSIONS):
-                return _refused(asked, NO_SESSIONS)
+                return await self._in_session(asked) if asked.tls else _refused(asked, NEED_TLS)
             if asked.url.startswith(VERIFICATIONS):
                 return await self._verified(asked)
             key = await self._key(asked)
@@ -89,26 +94,78 @@ class JsonDesk:
 
     async def _key(self, asked: JsonAsked) -> Reference | JsonSaid:
         """The key that was proved, or what to say. Raises ProtocolFault, ZaibeiError."""
-        given = read_authorization(asked.authorization)
+        found = await self._proved_by(asked, read_authorization(asked.authorization))
+        return found if isinstance(found, JsonSaid) else found[1]
+
+    async def _proved_by(self, asked: JsonAsked, given: Basic | Proof | InSession | None) -> tuple[bytes, Reference] | JsonSaid:
+        """Kind and place of the key that was proved, or what to say. Raises ProtocolFault, ZaibeiError."""
+        if isinstance(given, InSession) or (isinstance(given, Proof) and given.in_session):
+            return await self._by_session(asked, given)
         if given is None and asked.certificate:
             shown = read_certificate(asked.certificate, self._now_ms())
             denied = await self._judge.certified(shown, asked.client)
-            return shown.key if denied is None else _refused(asked, denied)
+            return (HS_PUBKEY, shown.key) if denied is None else _refused(asked, denied)
         if given is None:
             return self._challenged(asked, CHALLENGE)
         if isinstance(given, Basic):
             if not self._takes_basic(asked):
                 return _refused(asked, Denied(ResponseCode.AUTHENTICATION_FAILED, IN_CLEAR))
             denied = await self._judge.secret(given.key, given.secret, asked.client)
+            kind = HS_SECKEY
         else:
             nonce = self.challenges.take(given.session, asked.client, self._now_ms())
             if nonce is None:
                 return self._challenged(asked, STALE)
-            denied = await self._proved(given, nonce, asked.client)
-        return given.key if denied is None else _refused(asked, denied)
+            denied = await self._judge.proved(given.kind, given.key, nonce, given.cnonce, given.octets, asked.client)
+            kind = given.kind
+        return (kind, given.key) if denied is None else _refused(asked, denied)
 
-    async def _proved(self, given: Proof, nonce: bytes, client: str) -> Denied | None:
-        return await self._judge.proved(given.kind, given.key, nonce, given.cnonce, given.octets, client)
+    async def _by_session(self, asked: JsonAsked, given: Proof | InSession) -> tuple[bytes, Reference] | JsonSaid:
+        work = self.sessions.key(asked, given) if isinstance(given, InSession) else self.sessions.prove(asked, given)
+        found = await work
+        if not isinstance(found, Denied):
+            return b"", found
+        if found.code is ResponseCode.AUTHENTICATION_NEEDED:  # a 401 says how to go on
+            return self._challenged(asked, found.text)
+        return _refused(asked, found)
+
+    async def _in_session(self, asked: JsonAsked) -> JsonSaid:
+        """Open, prove, tell or end a session. Raises ProtocolFault, ZaibeiError."""
+        given = read_authorization(asked.authorization)
+        if not asked.this_session:
+            return await self._opened(asked, given) if asked.method == b"POST" else _refused(asked, NO_SUCH_WAY)
+        if not isinstance(given, Proof | InSession):
+            return self._challenged(asked, NAME_IT.text)
+        if asked.method in (b"PUT", b"POST") and isinstance(given, Proof):
+            proved = await self._proved_by(asked, given)
+            if isinstance(proved, JsonSaid):
+                return proved
+        elif asked.method not in (b"GET", b"HEAD", b"DELETE", b"PUT", b"POST"):
+            return _refused(asked, NO_SUCH_WAY)
+        session = self.sessions.find(asked, given.session)
+        if isinstance(session, Denied):
+            return self._challenged(asked, session.text)
+        if asked.method == b"DELETE":
+            self.sessions.table.end(session)
+            return JsonSaid(200, b'{"responseCode":1}', SESSION_HEADERS)
+        said = self.sessions.told(session)
+        return JsonSaid(said.status, said.body, said.headers)
+
+    async def _opened(self, asked: JsonAsked, given: Basic | Proof | InSession | None) -> JsonSaid:
+        shown: tuple[bytes, Reference, bytes] | None = None
+        if (given is not None and not isinstance(given, InSession)) or asked.certificate:
+            proved = await self._proved_by(asked, given)
+            if isinstance(proved, JsonSaid):
+                return proved
+            kind, key = proved
+            shown = kind, key, await self._judge.mark(kind, key)
+        session = self.sessions.open(asked)
+        if isinstance(session, Denied):
+            return _refused(asked, session)
+        if shown is not None:
+            self.sessions.become(session, *shown)
+        said = self.sessions.told(session, created=True)
+        return JsonSaid(said.status, said.body, said.headers)
 
     def _challenged(self, asked: JsonAsked, text: str) -> JsonSaid:
         now_ms, table = self._now_ms(), self.challenges

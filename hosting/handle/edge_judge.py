@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Callable
+from hashlib import sha256
 
 from hosting.guard.guesses import Guesses
 from hosting.handle.certified import Certified, same_public
@@ -133,6 +134,11 @@ class Judge:
         if denied is not None and denied.code is ResponseCode.SERVER_TOO_BUSY:
             raise ZaibeiError(Code.BUSY, denied.text, retry=True)
         return denied is None
+
+    async def mark(self, kind: bytes, key: Reference) -> bytes:
+        """What a key looks like now; empty: there is none. Raises ZaibeiError."""
+        found = await self.key(kind, key)
+        return b"" if found is None else sha256(found).digest()
 
     async def key(self, kind: bytes, key: Reference) -> bytes | None:
         """Data of a key value; None: there is none. Raises ZaibeiError: it cannot be told."""

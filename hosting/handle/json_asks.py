@@ -43,7 +43,7 @@ class JsonAsked:
         authorization: its header; empty: none.
         client: address it came from, without the port.
         private: nobody can listen: TLS, or within this machine.
-        certificate: that the client showed over TLS, DER; empty: none.
+        certificate: that the client showed over TLS, DER; empty: none. `tls`: it came over TLS.
     """
 
     method: bytes
@@ -53,12 +53,18 @@ class JsonAsked:
     client: str = ""
     private: bool = False
     certificate: bytes = b""
+    tls: bool = False
 
     @property
     def handle(self) -> bytes | None:
         """The name in the path; None: there is none."""
         path = self.url.partition(b"?")[0]
         return unquote_to_bytes(path[len(HANDLES) + 1 :]) or None if path.startswith(HANDLES + b"/") else None
+
+    @property
+    def this_session(self) -> bool:
+        """Does it ask about the session it is in?"""
+        return self.url.partition(b"?")[0] == SESSIONS + b"/this"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@
 | Basic | base64 of `index%3Ahandle:secret`; the secret itself, so only where nobody listens |
 | Handle | sessionId, cnonce, id (`index%3Ahandle`), type, alg, signature over nonce and cnonce; salt, iterations, length |
 
-Everything else, and a Handle header that proves nothing, asks for a challenge. Source: JSON API of HSv9 (protocol digest 9).
+A Handle header with the number of a session and no proof means the key that was proved in it. All else, and a Handle header that
+proves nothing, asks for a challenge. Source: JSON API of HSv9 (protocol digest 9).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ PARAMETERS_MAX = 16
 CNONCE_OCTETS_MIN = 1
 _PARAMETER = re.compile(r'\s*([A-Za-z0-9!#$%&\'*+.^_`|~-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",]+)\s*(,|$)')
 _ESCAPED = re.compile(r"\\(.)")
-_SESSION = re.compile(r"[0-9a-f]{1,8}")
+_CHALLENGE = re.compile(r"[0-9a-f]{1,8}")
+_SESSION = re.compile(r"[89a-f][0-9a-f]{31}")  # 128 bits, the first of them 1: never the number of a challenge
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 _MACS = {
     "MD5": MacCode.MD5,
@@ -51,11 +53,18 @@ class Basic:
 
 
 @dataclass(frozen=True, slots=True)
+class InSession:
+    """Whoever has this session (hosting/handle/edge_json_sessions.py)."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
-    """A proof of a key in a session.
+    """A proof of a key, to a challenge or in a session.
 
     Args:
-        session: number of the challenge; 0: none of ours.
+        session: number of the challenge or the session; 0: none of ours.
         kind: HS_SECKEY or HS_PUBKEY.
         cnonce: the client's own nonce, signed behind ours.
         octets: as in an answer of the Handle protocol (`replica.model.handle.proofs`).
@@ -67,8 +76,12 @@ class Proof:
     cnonce: bytes
     octets: bytes
 
+    @property
+    def in_session(self) -> bool:
+        return self.session >> 127 == 1
 
-def read_authorization(header: bytes) -> Basic | Proof | None:
+
+def read_authorization(header: bytes) -> Basic | Proof | InSession | None:
     """Credentials of an Authorization header; None: there are none, a challenge is wanted.
 
     Raises:
@@ -146,11 +159,13 @@ def _basic(text: bytes) -> Basic:
     return Basic(key_of(unquote_to_bytes(user)), secret)
 
 
-def _handle(text: str) -> Proof | None:
+def _handle(text: str) -> Proof | InSession | None:
     given = _parameters(text)
+    said = given.get("sessionid", "")
+    in_session = _SESSION.fullmatch(said) is not None
     names = ("id", "type", "alg", "signature")
     if not any(name in given for name in names):
-        return None
+        return InSession(int(said, 16)) if in_session else None
     if any(name not in given for name in (*names, "cnonce")):
         raise ProtocolFault("a proof has sessionId, cnonce, id, type, alg and signature")
     kind, alg = given["type"].encode(), given["alg"]
@@ -159,9 +174,8 @@ def _handle(text: str) -> Proof | None:
     cnonce = base64_of(given["cnonce"], NONCE_OCTETS_MAX)
     if len(cnonce) < CNONCE_OCTETS_MIN:
         raise ProtocolFault("a proof has a cnonce of its own")
-    session = given.get("sessionid", "")
     return Proof(
-        int(session, 16) if _SESSION.fullmatch(session) else 0,
+        int(said, 16) if in_session or _CHALLENGE.fullmatch(said) else 0,
         kind,
         key_of(unquote_to_bytes(given["id"])),
         cnonce,

@@ -201,6 +201,17 @@ class Sessions:
         found.used_ms = now_ms
         return found
 
+    def of_client(self, session_id: int, client: str, now_ms: int) -> Session | None:
+        """A session whose number alone is its proof; it was used now."""
+        found = self._open.get(session_id)
+        if found is None or found.client != client:
+            return None
+        if self._over(found, now_ms):
+            self.end(found)
+            return None
+        found.used_ms = now_ms
+        return found
+
     def readable(self, octets: bytes, now_ms: int) -> bytes:
         """An encrypted message in clear, when its MAC is good.
 

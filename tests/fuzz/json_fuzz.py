@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import atheris
@@ -32,6 +33,7 @@ with atheris.instrument_imports(include=["hosting.handle", "replica.model.handle
 
 OCTETS_MAX = 4_096
 KEY = b"k" * 16
+SESSION = 5 << 125
 LOOP = asyncio.new_event_loop()
 
 
@@ -47,7 +49,7 @@ def one(data: bytes) -> None:
     """One input."""
     if not data:
         return
-    which, octets = data[0] % 5, data[1:]
+    which, octets = data[0] % 6, data[1:]
     try:
         if which == 0:
             read_authorization(octets)
@@ -66,6 +68,20 @@ def one(data: bytes) -> None:
         LOOP.run_until_complete(ask(parts(octets)))
     elif which == 3:
         LOOP.run_until_complete(send(octets))
+    elif which == 5:
+        LOOP.run_until_complete(in_session(parts(octets)))
+
+
+async def in_session(asked: JsonAsked) -> None:
+    """In a session in which nothing was proved, nothing is changed and nobody becomes anybody."""
+    world = World()
+    sessions = world.registrar.json.sessions
+    sessions.table.open(SESSION, "192.0.2.1", KEY, None, 60, world.now_ms)
+    for url in (b"/api/sessions" + asked.url[len(b"/api/handles") :], b"/api/sessions/this", asked.url):
+        said = await world.registrar.json.answer(replace(asked, url=url, tls=True))
+        left = sessions.table.of_client(SESSION, "192.0.2.1", world.now_ms)
+        if world.group.content.position.seq or (left is not None and left.identity is not None):
+            raise AssertionError(f"{said.status} to {asked}")
 
 
 async def ask(asked: JsonAsked) -> None:
@@ -103,6 +119,8 @@ def seeds() -> list[bytes]:
         b"\3" + request(OpCode.CREATE_HANDLE, CREATE),
         b"\3" + sealed(bytes(create), KEY, 7),
         b"\3" + encrypted(sealed(bytes(create), KEY, 8), KEY, bytes(16)),
+        b"\5" + b"\0".join((b"GET", b"", b'Handle sessionId="%032x"' % SESSION, b"")),
+        b"\5" + b"\0".join((b"PUT", b"", proof(f"{SESSION:032x}", KEY, secret=b"guess"), b"")),
         b"\4" + made("300:88.118.9/A", RSA).der,
         *(b"\1PUT\0/88.118.9/a\0\0" + bomb[:OCTETS_MAX] for bomb in BOMBS.values()),
     ]

@@ -29,7 +29,7 @@ from hosting.handle.certified import read_certificate
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.keys import encode_key
 from replica.model.handle.values import HandleValue, Reference
-from tests.unit.front.world import read_http
+from tests.unit.front.world import ask_http, read_http
 from tests.unit.handle.test_json_writes import VALUES, basic
 from tests.unit.handle.test_registrar import NAME, World, admin
 
@@ -261,3 +261,19 @@ async def test_half_made_handshakes_count_and_end(tmp_path: Path) -> None:
         await until(lambda: not http.open)
         assert http.cut_off == {"slow_request": 1}
         writer.close()
+
+
+async def test_a_session_goes_on_over_another_connection_and_not_in_clear(tmp_path: Path) -> None:
+    async with placed(tmp_path, MINE) as place:
+        status, body = await place.ask("POST", "/api/sessions", by=MINE)
+        assert (status, body["authenticated"], body["id"]) == (201, True, f"300:{WHO.handle.decode()}")
+        credential = f'Authorization: Handle sessionId="{body["sessionId"]}"\r\n'
+        assert (await place.ask("PUT", TARGET, VALUES, headers=credential))[0] == 201
+        front = Front(place.world.port, FrontConfig(http=(("127.0.0.1", 0),)), place.front.service)
+        bound = await front.start()
+        try:
+            assert (await ask_http(bound.http[0], "/api/sessions", "POST"))[0] == 403
+            clear = await ask_http(bound.http[0], TARGET, "DELETE", kind=f"x\r\n{credential.strip()}")
+            assert clear[0] == 403 and place.world.values(NAME) is not None
+        finally:
+            await front.stop()
