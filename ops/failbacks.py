@@ -143,6 +143,7 @@ def _status(copy: SourceCopy, runner: FailbackRunner) -> Row:
         "node": node_view(node),
         "behind": behind,
         "ledger": ledger_view(state.ledger),
+        "answers": None if runner.answers is None else runner.answers.view(),
         "ordered": runner.failback.order is not None,
         "freezes": runner.failback.freezes,
         "freeze_ms_max": FREEZE_MS_MAX,

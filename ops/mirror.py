@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from hosting.answer.mirror import LOOKS_MAX, Comparison, Content, Mirror, Verdict, content_of, random_key
+from hosting.answer.mirror import LOOKS_MAX, Comparison, Mirror, Verdict, random_key
+from hosting.client.edge_answers import answered
 from hosting.client.edge_resolver import ClientConfig, HandleClient
-from hosting.client.lookup import Rc, Server
+from hosting.client.lookup import Server
 from replica.member.copy import SourceCopy
-from replica.model.errors import ZaibeiError
 from replica.model.handle.faults import ProtocolFault
-from replica.model.handle.values import decode_record
+from replica.model.handle.values import Content, content_of, decode_record
 from replica.model.identifier import key_text
 from replica.model.position import Position
 from replica.model.states import Authority
@@ -125,17 +125,6 @@ def held(copy: SourceCopy, key: bytes) -> Content:
         return content_of(decode_record(record).values)
     except ProtocolFault:
         return frozenset()
-
-
-async def answered(client: HandleClient, name: str) -> Content | None:
-    """What the node answers; None: it does not, or cannot say."""
-    try:
-        reply = (await client.resolve(name)).reply
-    except ZaibeiError:
-        return None
-    if reply.code == Rc.SUCCESS:
-        return content_of(reply.values)
-    return frozenset() if reply.code in (Rc.NOT_FOUND, Rc.VALUES_NOT_FOUND) else None
 
 
 async def caught_up(copy: SourceCopy) -> bool:

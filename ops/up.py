@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hosting.answer.port import Found, Wants
+from hosting.client.edge_answers import answers
 from hosting.front.connections import StreamLimits
 from hosting.front.edge_files import KEPT
 from hosting.front.edge_front import Bound as FrontBound
@@ -289,6 +290,7 @@ def member_settings(
         scrub_days=limits.scrub_days,
         scrub_mb_s=limits.scrub_mb_s,
         trust_files=trust_files(config),
+        ask=answers,
         cluster=_cluster(config),
     )
 

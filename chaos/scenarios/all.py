@@ -28,6 +28,7 @@ from chaos.scenarios import (
     s55_incident_during_drill,
     s56_flood,
     s57_probes_blocked,
+    s59_old_answers,
 )
 from chaos.scenarios.scenario import Scenario
 from replica.model.errors import Code, ZaibeiError
@@ -58,6 +59,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     s55_incident_during_drill.SCENARIO,
     s56_flood.SCENARIO,
     s57_probes_blocked.SCENARIO,
+    s59_old_answers.SCENARIO,
 )
 BY_NAME = {one.name: one for one in SCENARIOS}
 

@@ -26,6 +26,9 @@ class Act(StrEnum):
     RETURN_INTERRUPTED = "the return is begun twice, and the member dies in the middle of it"
     ZONE_OFF_IN_RETURN = "the zone of the leading member is off in the middle of a return"
     TAKEN_OVER_BEHIND = "registrations taken over while the copy is behind"
+    RETURNS_WITH_OLD_ANSWERS = (
+        "registrations taken over; the node returns, and its resolver answers from its old files for a while"
+    )
     FORGED_AND_ROTATED = "forgers call, a node's certificate is renewed, its stolen one is revoked"
     TOP_DIES = "the top-level node dies"  # its own host alone; secondary nodes live on
     TOP_AND_NODES_DIE = "the top-level node and secondary nodes die in one moment"  # those that are not said to live on
@@ -73,6 +76,7 @@ class Plant(StrEnum):
     NO_SNAPSHOT = "a gap is never loaded over"
     NEVER_COMPARED = "certificates of the source are never compared"
     LEDGER_DROPS = "what only the source wrote is not taken in"
+    OLD_ANSWERS_UNSEEN = "at a hand-back nobody looks at what the node's own resolver answers"
     RETURN_FORGOTTEN = "where a return stands is kept in memory alone"
     LOSS_UNSEEN = "the loss of a takeover is not looked at"
     REVOKED_LET_IN = "revocation lists are not looked at"

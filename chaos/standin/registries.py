@@ -14,6 +14,7 @@ lines of JSON on standard input, each answered by one line:
     {"do": "gate", "node": N, "at": 3}                                snapshots wait before their piece 3; null: no longer
     {"do": "gated", "node": N}                                        {"begun", "held", "passed", "whole", "at"}
     {"do": "follow", "node": N}                                       after a takeover: copies what was registered elsewhere
+    {"do": "stale", "on": true}                                       what is answered stays what it is, whatever is registered
 
 While not paused, each registers a new name every `every_ms`: first in its own file, fsynced (that is when its own client is told
 so: acks.jsonl), then through its Publisher; receipts.jsonl says when a quorum receipt covered it. Config (JSON): folder, told,
@@ -34,7 +35,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,7 @@ class Registries:
         kind, common = publisher_for(len(config["nodes"])), {"guarded": guarded, "gate_at": config.get("gate_at")}
         self.nodes = {str(one["name"]): RegistryNode({**one, **common}, folder, told, self.live, kind) for one in config["nodes"]}
         self.paused = True
+        self.answers: Callable[[dict[bytes, bytes]], None] = lambda held: None  # what is answered from, from now on
         self._every_s = float(config["every_ms"]) / 1_000
 
     def first_content(self, records: int) -> None:
@@ -283,6 +285,9 @@ class Registries:
                 return {}
             case "mute":
                 _muted = bool(asked["on"])
+                return {}
+            case "stale":
+                self.answers(dict(self.live) if asked["on"] else self.live)
                 return {}
             case "look":
                 return self.nodes[asked["node"]].look()
@@ -344,6 +349,7 @@ async def run(config: dict[str, Any]) -> None:
     await asyncio.to_thread(registries.first_content, int(config["records"]))
     registry = Registry.of([node.prefix for node in registries.nodes.values()], site, int(config.get("site_ttl_s", 300)), 1)
     registry.files[0], registry.second = registries.live, bytes.fromhex(str(config.get("second_site", "")))
+    registries.answers = lambda held: registry.files.__setitem__(0, held)
     tally = Tally(Path(config["tally"]), registry.answer)
     await serve(Standin(tally.answer, site), sockets)
     lines = asyncio.StreamReader()

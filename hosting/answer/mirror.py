@@ -14,11 +14,10 @@ The result is UNKNOWN with too few samples, or when the newest is older than INT
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from replica.model.handle.values import HandleValue
 from replica.model.states import Result
 
 WINDOW_MS = 3_600_000
@@ -30,8 +29,6 @@ LOOKS_MAX = 3  # of one sample
 PPM = 1_000_000
 SEEKS_MAX = 4_000  # of one walk to a random key
 
-Content = frozenset[tuple[int, bytes, bytes]]
-
 
 class Verdict(StrEnum):
     """See the table of the module."""
@@ -40,11 +37,6 @@ class Verdict(StrEnum):
     LAG = "lag"
     CONTENT = "content"
     UNTOLD = "untold"
-
-
-def content_of(values: Iterable[HandleValue]) -> Content:
-    """What two answers must have in common."""
-    return frozenset((value.index, value.type, value.data) for value in values if value.public)
 
 
 def random_key(first_from: Callable[[bytes], bytes | None], start: bytes, below: Callable[[int], int]) -> bytes | None:

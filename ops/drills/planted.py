@@ -101,6 +101,12 @@ def return_forgotten() -> None:
     plant(Failback, "step", forgetful)
 
 
+def old_answers_unseen() -> None:
+    from replica.takeover.hand_back import Answers
+
+    plant(Answers, "agreed", property(lambda _: True))
+
+
 def loss_unseen() -> None:
     from replica.model import ladder_rules
     from replica.takeover import ladder, ladder_plan
@@ -220,6 +226,7 @@ PLANTS: dict[Plant, Callable[[], None]] = {
     Plant.NEVER_COMPARED: never_compared,
     Plant.LEDGER_DROPS: ledger_drops,
     Plant.RETURN_FORGOTTEN: return_forgotten,
+    Plant.OLD_ANSWERS_UNSEEN: old_answers_unseen,
     Plant.LOSS_UNSEEN: loss_unseen,
     Plant.REVOKED_LET_IN: revoked_let_in,
     Plant.OWNS_ALL_BELOW: owns_all_below,

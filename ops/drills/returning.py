@@ -38,6 +38,8 @@ SLOW_OCTETS_PER_S, SLOW_WRITES, BEHIND_MIN = 10_000, 1_500, 300
 OURS_FIRST, OURS = 700_000, 3
 SERVING_S_MAX, BACK_S_MAX, BEHIND_S_MAX = 30.0, 30.0, 30.0
 ZONE_OFF_S_MAX = 60.0  # an election, and the commands once more
+OLD_S = 4.0  # so long its resolver answers from its old files after the hand-back
+AT_THE_NODE = (Rung.ACCEPTED.name, Rung.OBSERVED.name, Rung.NORMAL.name)
 EPOCHS = 2  # ours, and the node's next
 LOOK_S = 0.02
 REASON = "drill: its hall is dark"
@@ -53,6 +55,7 @@ def acts_of(acts: Acts) -> dict[Act, Acting]:
         Act.RETURNS_WITH_WRITES: lambda _: Returning(acts).broken(),
         Act.RETURN_INTERRUPTED: lambda _: Returning(acts, interrupted=True).broken(),
         Act.ZONE_OFF_IN_RETURN: lambda _: Returning(acts, zone_off=True).broken(),
+        Act.RETURNS_WITH_OLD_ANSWERS: lambda _: Returning(acts, old_answers=True).broken(),
         Act.TAKEN_OVER_BEHIND: lambda _: Returning(acts, behind=True).broken(),
     }
 
@@ -65,6 +68,7 @@ class Returning:
     interrupted: bool = False
     behind: bool = False
     zone_off: bool = False
+    old_answers: bool = False
     own: dict[str, str] = field(default_factory=dict)
     ours: dict[str, str] = field(default_factory=dict)
     epoch: int = 0  # of the node, before
@@ -182,6 +186,8 @@ class Returning:
             await self._interrupted()
         elif self.zone_off:
             await self._zone_off()
+        elif self.old_answers:
+            await self._old_answers()
         else:
             await self.stage.ask(do="follow", node=self.source)
         await self.give_back(BACK_S_MAX)
@@ -201,6 +207,33 @@ class Returning:
         finally:
             for one in begun:
                 one.cancel()
+
+    async def _old_answers(self) -> None:
+        """The node copies what was registered here, and its resolver goes on with what it had; some seconds later it reads."""
+        stage, facts, wrong, row = self.stage, self.acts, set[str](), dict[str, Any]()
+        await stage.ask(do="stale", on=True)
+        await stage.ask(do="follow", node=self.source)
+        begun = asyncio.create_task(self.give_back(BACK_S_MAX))
+        try:
+            until = time.monotonic() + BACK_S_MAX
+            ends = until
+            while time.monotonic() < ends:
+                row = await self._looked()
+                if row["stage"] in AT_THE_NODE:
+                    ends = min(ends, time.monotonic() + OLD_S) if ends == until else ends
+                    wrong |= set(await facts.wrong_of(self.ours, stage.ports["recursive"]))
+                await asyncio.sleep(LOOK_S)
+            held = row["stage"] == Rung.ACCEPTED.name
+            facts.fact("our sites stay", held, f"{OLD_S:.0f} s after the hand-back it stands at {row['stage']}")
+            said = f"of {len(self.ours)} names {len(wrong)} were answered from before the takeover, {sorted(wrong)[:3]}"
+            facts.fact("nobody is sent to old answers", not wrong, said)
+            alarms = " ".join(row["alarms"])
+            told = held and all(name in alarms for name in self.ours) and "let it read its new content" in alarms
+            facts.fact("it says what differs", told, alarms or "nothing")
+            await stage.ask(do="stale", on=False)
+            await begun
+        finally:
+            begun.cancel()
 
     async def _zone_off(self) -> None:
         """The zone of whoever leads is off when the node has begun to copy; the two others bring it to its end."""

@@ -159,7 +159,7 @@ class SourceCopy:
             around.takeover_metrics,
             on_broken=around.on_broken,
         )
-        self.failback = failback_of(self, settings.name, member.data)
+        self.failback = failback_of(self, settings.name, member.data, member.ask)
 
     def _answered_late(self) -> None:
         self.runner.answered_late()

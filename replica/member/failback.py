@@ -10,6 +10,7 @@ from typing import Protocol
 from replica.consensus.group import GroupLog
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.meeting import grant_entry
+from replica.member.edge_hand_back import Comparer
 from replica.member.failback_ledger import LedgerKeeper
 from replica.member.failback_runner import FailbackRunner
 from replica.member.group_port import propose_and_wait
@@ -19,6 +20,7 @@ from replica.model.signing import Signer
 from replica.store.edge_store import SourceStore
 from replica.takeover.edge_runner import TakeoverRunner, boottime_ns
 from replica.takeover.failback import Failback
+from replica.takeover.hand_back import Ask
 from replica.v1 import entry_pb2, source_pb2
 
 ENTRY_FORMAT = 1
@@ -42,11 +44,12 @@ class Copy(Protocol):
     def signer(self) -> Signer: ...
 
 
-def failback_of(copy: Copy, source: str, folder: Path) -> FailbackRunner:
+def failback_of(copy: Copy, source: str, folder: Path, ask: Ask | None) -> FailbackRunner:
     """The runner of one source; start it when the source's log has started.
 
     Args:
         folder: where files may lie that sort a ledger.
+        ask: asks a node for what it answers itself; None: nobody does.
     """
 
     async def commit(entry: entry_pb2.Entry) -> None:
@@ -61,6 +64,7 @@ def failback_of(copy: Copy, source: str, folder: Path) -> FailbackRunner:
         detector = copy.runner.detector
         return not copy.endpoints() or (detector.probe_answered_ns is not None and not detector.probe_failures_running)
 
+    comparer = Comparer(copy.store, copy.endpoints, ask)
     keeper = LedgerKeeper(copy.store, copy.driver, folder, commit)
     return FailbackRunner(
         Failback(source, grant),
@@ -73,4 +77,5 @@ def failback_of(copy: Copy, source: str, folder: Path) -> FailbackRunner:
         boottime_ns=boottime_ns,
         subscribe=copy.store.subscribe,
         commit=commit,
+        compare=comparer.compare,
     )

@@ -14,7 +14,8 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.ladder import RETURNING, Stage
 from replica.model.position import Position
-from replica.takeover.failback import Alarm, Certify, Commit, Failback, Fetch, Node, Order, Settle, Step, Wish, World
+from replica.takeover.failback import Alarm, Certify, Commit, Compare, Failback, Fetch, Node, Order, Settle, Step, Wish, World
+from replica.takeover.hand_back import Answers
 from replica.v1 import entry_pb2, source_pb2
 
 LOOK_S = 0.05
@@ -33,6 +34,7 @@ class FailbackRunner:
         state, leads, service_alive, age_ms: of the source on this member.
         subscribe: calls back after each applied entry, on any thread; the result ends it.
         commit: proposes an entry and waits until it is applied. Raises ZaibeiError: it had no effect, or that is not known.
+        compare: asks the node for what was changed here, and compares.
     """
 
     def __init__(
@@ -48,16 +50,19 @@ class FailbackRunner:
         boottime_ns: Callable[[], int],
         subscribe: Callable[[Callable[[GroupState], None]], Callable[[], None]],
         commit: Callable[[entry_pb2.Entry], Awaitable[None]],
+        compare: Callable[[GroupState], Awaitable[Answers]],
     ) -> None:
         self.failback, self._driver, self._keeper = failback, driver, keeper
         self._state, self._leads, self._alive, self._age, self._boot = state, leads, service_alive, age_ms, boottime_ns
-        self._subscribe, self._commit = subscribe, commit
+        self._subscribe, self._commit, self._compare = subscribe, commit, compare
         self._unsubscribe: Callable[[], None] = lambda: None
         self.alarms: dict[str, str] = {}
         self._told: dict[str, tuple[float, str]] = {}  # each alarm as it was logged last, and when
         self.trouble = ""  # of the newest step that failed
         self._digest: ContentDigest | None = None
         self._asked_s = 0.0
+        self.answers: Answers | None = None  # of the node handed back to; only while the ladder stands at ACCEPTED
+        self._compared_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
@@ -105,7 +110,10 @@ class FailbackRunner:
     def world(self) -> World:
         """The present."""
         now_ms = time.time_ns() // 1_000_000
-        return World(self._state(), self._leads(), self.node(), self._alive(), self._age(), self._boot(), now_ms)
+        state = self._state()
+        if state.ladder.stage is not Stage.ACCEPTED:
+            self.answers = None
+        return World(state, self._leads(), self.node(), self._alive(), self._age(), self._boot(), now_ms, self.answers)
 
     async def _run(self) -> None:
         while True:
@@ -161,6 +169,14 @@ class FailbackRunner:
                     raise
             case Certify(position):
                 await self._certify(position)
+            case Compare():
+                await self._compare_again(world)
+
+    async def _compare_again(self, world: World) -> None:
+        if self.answers is None or self._boot() / 1e9 - self._compared_s >= AGAIN_S:
+            self.answers = await self._compare(world.state)
+            self._compared_s = self._boot() / 1e9
+            self._wake.set()
 
     async def _certify(self, position: Position) -> None:
         """The source's digest at exactly the frozen position, over the stream its certificate authenticates."""

@@ -16,6 +16,7 @@ from replica.model.identity import Peer, Pins, Trusts
 from replica.model.node import Endpoint
 from replica.model.states import Mode
 from replica.model.view import STALE_HORIZON_MS
+from replica.takeover.hand_back import Ask
 from replica.takeover.publish import Publisher
 
 MB = 1024 * 1024
@@ -105,6 +106,7 @@ class MemberSettings:
         scrub_days: between two scrubs of one copy, 0: only when asked for; scrub_mb_s: million octets read in a second.
         cluster: None: this member works alone.
         trust_files: of the CA whose sources may come in beside the pinned ones; None: pins alone count.
+        ask: asks a node what it answers itself; None: nobody does, and no hand-back waits for it.
     """
 
     name: str
@@ -127,6 +129,7 @@ class MemberSettings:
     scrub_mb_s: int = 16
     cluster: ClusterSettings | None = None
     trust_files: TrustFiles | None = None
+    ask: Ask | None = None
     pins: Pins = field(init=False)
 
     def __post_init__(self) -> None:

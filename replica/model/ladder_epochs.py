@@ -174,10 +174,12 @@ def handed_back(group: GroupState, body: entry_pb2.Ladder, at: Moment) -> Judged
 
 
 def accepted(group: GroupState, body: entry_pb2.Ladder, _: Moment) -> Judged:
-    """The source has the grant on its disk: our sites are withdrawn from here on, as after a resolution takeover."""
+    """The source has the grant on its disk. Our sites stay until its own answers were compared; or, in an entry of before that
+    rule, are withdrawn from here on."""
     if not group.grant_taken:
         return Refused("the source has not said that it holds the grant on its disk")
-    return Moved(replace(group, authority=Authority.RESOLUTION, authority_act=GIVING_BACK + body.act))
+    kind = KEPT if body.sites_stay else GIVING_BACK
+    return Moved(replace(group, authority=Authority.RESOLUTION, authority_act=kind + body.act))
 
 
 def plain(group: GroupState, _body: entry_pb2.Ladder, _: Moment) -> Judged:

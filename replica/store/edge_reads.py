@@ -148,6 +148,13 @@ class StoreReads:
                 return None
             return live.log.read(position, octets_max)
 
+    def batch_after(self, boundary: Position) -> bytes | None:
+        """The raw batch behind a boundary, of that boundary's epoch whatever came later; None: it is not held. Any thread."""
+        with self._reading() as live:
+            if live.chain_at(*boundary.place) != boundary:
+                return None
+            return next(iter(live.log.read(boundary, 1)), None)
+
     def digest_at(self, position: Position) -> ContentDigest | None:
         """Our digest at exactly that boundary: the newest one, or the pinned one; otherwise None."""
         digest, pinned = self._live.digest, self._pinned

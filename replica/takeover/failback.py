@@ -11,7 +11,8 @@ the ledger, the grants. So a failback that is begun twice, or by a new leader, g
 | FROZEN | its digest at exactly our position, at most 30 s |
 | SOURCE_EQUAL | nothing: the next epoch is granted to it |
 | HANDED_BACK | the grant is on its disk; the feed carries it there |
-| ACCEPTED | it was seen well in that epoch for a while, and the sites published for us are withdrawn |
+| ACCEPTED | the node answers what was registered here (hand_back.py): then the sites published for us are withdrawn; |
+| | and it was seen well in that epoch for a while |
 | OBSERVED | the resolution is its own too |
 
 A source that lives here leaves for a node of its own the same way, from NORMAL (model/ladder_leaving.py): the node is new and has
@@ -30,12 +31,15 @@ from enum import Enum
 from replica.model.digest import ContentDigest
 from replica.model.group_state import GroupState
 from replica.model.ladder import FREEZE_MS_MAX, GRADUATION, Stage
+from replica.model.ladder_epochs import GIVING_BACK, KEPT
 from replica.model.ledger import unsettled
 from replica.model.position import Position
 from replica.model.states import Authority, FeedState
 from replica.model.view import FRESH_AGE_MS_MAX
 from replica.takeover.detector import MS
+from replica.takeover.hand_back import Answers
 from replica.takeover.ledger import Policies
+from replica.takeover.overlay import authority_entry
 from replica.v1 import entry_pb2, source_pb2
 
 FREEZE_BEHIND_MAX = 1_000  # changes the source's copy may lack when we freeze: a second's worth
@@ -91,6 +95,7 @@ class World:
         service_alive: the newest probe of the source's own service was answered.
         age_ms: age of our position (SEMANTICS 4); None: unknown.
         now_ns: boot time; now_ms: Unix.
+        answers: the newest comparison of the node's own answers since it was handed back; None: none was made.
     """
 
     state: GroupState
@@ -100,6 +105,7 @@ class World:
     age_ms: int | None
     now_ns: int
     now_ms: int
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,11 @@ class Certify:
 
 
 @dataclass(frozen=True, slots=True)
+class Compare:
+    """Ask the node itself for records that were changed here; not oftener than every second."""
+
+
+@dataclass(frozen=True, slots=True)
 class Alarm:
     """Tell people; repeated by `step` as long as it holds, the edge tells each once."""
 
@@ -140,7 +151,7 @@ class Alarm:
     text: str
 
 
-Step = Commit | Fetch | Settle | Certify | Alarm
+Step = Commit | Fetch | Settle | Certify | Compare | Alarm
 GrantOf = Callable[[GroupState, str], source_pb2.Grant]
 """The next epoch, granted to the source itself at our position, signed."""
 
@@ -299,13 +310,31 @@ class Failback:
 
     def _handed_back(self, world: World) -> tuple[Step, ...]:
         if world.state.grant_taken:
-            return (self._move(world, S.ACCEPTED, "the source has the grant on its disk"),)
+            return (self._move(world, S.ACCEPTED, "the source has the grant on its disk", sites_stay=True),)
         if world.now_ns - self._since_ns >= SILENT_MS * MS:
             text = f"{self.source} was handed back and has not taken its epoch. If it stays silent, that is a new takeover"
             return (Alarm("handed_back_silent", f"{text}. Next: zaibei takeover plan {self.source}"),)
         return ()
 
     def _accepted(self, world: World) -> tuple[Step, ...]:
+        state = world.state
+        look = self._look_well(world)
+        if state.authority is Authority.RESOLUTION and state.authority_act == KEPT + state.ladder.act:
+            return (*self._withdraw(world), *(step for step in look if isinstance(step, Alarm)))
+        return look
+
+    def _withdraw(self, world: World) -> tuple[Step, ...]:
+        """Our sites stand: until the node answers what was registered here, nobody is sent to it."""
+        found, state = world.answers, world.state
+        if found is None:
+            return (Compare(),)
+        if not found.agreed:
+            return (Compare(), Alarm("old_answers", found.trouble(self.source)))
+        act = GIVING_BACK + state.ladder.act
+        entry = authority_entry(Authority.RESOLUTION, act, found.reason(), at_ms=world.now_ms)
+        return (Commit(entry, f"our sites are withdrawn: {found.reason()}"),)
+
+    def _look_well(self, world: World) -> tuple[Step, ...]:
         fresh = world.age_ms is not None and world.age_ms <= FRESH_AGE_MS_MAX and world.state.feed is FeedState.FLOWING
         if not (fresh and world.service_alive):
             self._well_since_ns = None

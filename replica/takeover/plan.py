@@ -7,6 +7,8 @@ from hashlib import sha256
 
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_text
+from replica.model.ladder import Stage
+from replica.model.ladder_epochs import KEPT
 from replica.model.states import Authority, Result
 from replica.takeover.detector import Verdict
 from replica.takeover.machine import HELD_OFF, PLANNED, RETURNED, RETURNING, Order, World, unfit
@@ -134,8 +136,12 @@ def _warnings(action: str, world: World, readiness: tuple[Check, ...]) -> list[s
             found.append("the age of our position is unknown: newer changes of the source may be missing here")
         if not world.adapters:
             found.append("no publication adapter is configured: we would serve without being found")
-    elif world.verdict is not Verdict.ALIVE:
+        return found
+    if world.verdict is not Verdict.ALIVE:
         found.append("the source looks dead: lookups will fail until it answers")
+    ladder = world.state.ladder
+    if ladder.stage in (Stage.HANDED_BACK, Stage.ACCEPTED) and world.state.authority_act == KEPT + ladder.act:
+        found.append("what its own resolver answers was not seen to be what was registered here: its old answers may come back")
     return found
 
 

@@ -19,13 +19,16 @@ from replica.model.batch import Change, columns_of, cut_batch
 from replica.model.edge_identity import Identity, ensure_identity
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.types import Interface, InterfaceUse, Protocol, encode_site, site_of
+from replica.model.handle.values import Content, content_of, decode_record
 from replica.model.identity import Peer
 from replica.model.ladder import Stage
 from replica.model.ledger import Kind, Line, Verdict
+from replica.model.node import Endpoint
 from replica.model.outcome import OutcomeKind
 from replica.model.position import Position, epoch_start
 from replica.model.precondition import NOTHING
 from replica.model.states import Authority, FeedState
+from replica.takeover.hand_back import RECORDS_MAX
 from replica.v1 import entry_pb2, position_pb2, source_pb2
 from tests.integration import member_world
 from tests.integration.member_world import Node, World, delete, key, put, running, until
@@ -332,3 +335,87 @@ async def test_another_policy_judges_again_what_waits_for_a_person(
             assert (line.by, line.verdict) == ("source-wins", Verdict.ENTERED)
             assert node.log.content.values_of([line.key]) == {line.key: own[0].value}
             await world.equal(node)
+
+
+class Resolver:
+    """What the node itself answers: its content of the moment when it was read last."""
+
+    def __init__(self, node: Node) -> None:
+        self._node, self.asked = node, list[str]()
+        self.reads()
+
+    def reads(self) -> None:
+        self._held = dict(self._node.log.content.values_of([key(name) for name in [*NAMES, *OURS_NAMES]]))
+
+    async def answers(self, endpoints: Sequence[Endpoint], names: Sequence[str]) -> list[Content | None]:
+        assert endpoints == [AT]
+        self.asked = list(names)
+        held = [self._held.get(key(name)) for name in names]
+        return [frozenset() if one is None else content_of(decode_record(one).values) for one in held]
+
+
+AT = Endpoint("udp", "127.0.0.1", 9)  # nobody answers there: it is never seen well, and that is not what is tested
+OURS_NAMES = [f"88.118/OURS-{number}" for number in range(30)]
+
+
+async def still_ours(tmp_path: Path, me: Identity, node: Node, world: World, resolver: Resolver) -> SourceCopy:
+    """Handed back, while its resolver answers what was before."""
+    copy = world.copy("node-a")
+    await run_failback(world)
+    await until(lambda: "old_answers" in copy.failback.alarms)
+    await asyncio.sleep(1.2)  # it is asked again
+    state = copy.store.state()
+    assert (state.ladder.stage, state.authority) == (Stage.ACCEPTED, Authority.RESOLUTION)
+    assert not state.authority_act.startswith("return:"), "our sites stay"
+    return copy
+
+
+async def test_our_sites_stay_while_the_nodes_own_resolver_answers_what_was_before(tmp_path: Path, me: Identity) -> None:
+    node = Node(tmp_path, "node-a", "88.118", me)
+    ours = [*(put(name, "https://ours.cn/") for name in OURS_NAMES[:-1]), put(NAMES[0], "https://ours.cn/"), delete(NAMES[1])]
+    async with node.serving():
+        await diverged(tmp_path, me, node, [], [*ours, put(OURS_NAMES[-1], "https://ours.cn/")])
+        resolver = Resolver(node)
+        source = replace(node.settings(), probes=(AT,))
+        settings = replace(settings_of(tmp_path, me, [source]), ask=resolver.answers)
+        async with running(settings) as world, following(node, world):
+            copy = await still_ours(tmp_path, me, node, world, resolver)
+            assert OURS_NAMES[-1] in resolver.asked and NAMES[1] in resolver.asked, "the newest change, and a deletion"
+            assert len(resolver.asked) <= RECORDS_MAX + 1
+            [row] = await world.calls().failback_status("node-a")
+            assert row["stage"] == "ACCEPTED" and not row["answers"]["agreed"]
+            assert OURS_NAMES[-1] in row["answers"]["old"] and NAMES[1] in row["answers"]["old"]
+            assert any("let it read its new content" in alarm for alarm in row["alarms"])
+            await node.write(put(OURS_NAMES[-1], "https://after.cn/"))  # it registers again: its resolver may know that or not
+            await world.equal(node)
+            resolver.reads()
+            await until(lambda: copy.store.state().authority is Authority.SOURCE)
+            assert b"the node itself answers" in b"".join(copy.store.audit_page(0, 500).lines), "why is in the audit"
+
+
+async def test_an_operator_may_withdraw_them_whatever_it_answers(tmp_path: Path, me: Identity) -> None:
+    node = Node(tmp_path, "node-a", "88.118", me)
+    async with node.serving():
+        await diverged(tmp_path, me, node, [], [put(OURS_NAMES[0])])
+        resolver = Resolver(node)
+        source = replace(node.settings(), probes=(AT,))
+        settings = replace(settings_of(tmp_path, me, [source]), ask=resolver.answers)
+        async with running(settings) as world, following(node, world):
+            copy = await still_ours(tmp_path, me, node, world, resolver)
+            plan = copy.runner.plan("withdraw")
+            assert plan.refusal == "" and any("its old answers may come back" in warning for warning in plan.warnings)
+            done = await copy.runner.run_plan("withdraw", plan.token, "its files are shown to be right")
+            assert done["changed"]
+            await until(lambda: copy.store.state().authority is Authority.SOURCE)
+
+
+async def test_a_node_of_which_no_address_is_known_is_not_waited_for(tmp_path: Path, me: Identity) -> None:
+    node = Node(tmp_path, "node-a", "88.118", me)
+    async with node.serving():
+        await diverged(tmp_path, me, node, [], [put(OURS_NAMES[0])])
+        settings = replace(settings_of(tmp_path, me, [node.settings()]), ask=Resolver(node).answers)
+        async with running(settings) as world, following(node, world):
+            copy = world.copy("node-a")
+            await run_failback(world)
+            await until(lambda: stage_of(copy) is Stage.NORMAL)
+            assert b"no address of its own resolver is known" in b"".join(copy.store.audit_page(0, 500).lines)

@@ -15,6 +15,7 @@ from replica.model.batch import OP_DELETE, OP_PUT, Change, columns_of, cut_batch
 from replica.model.digest import ContentDigest
 from replica.model.group_state import GroupState
 from replica.model.ladder import REGISTERING, Ladder, Stage
+from replica.model.ladder_epochs import GIVING_BACK
 from replica.model.ladder_rules import move
 from replica.model.ladder_values import Moment, Moved
 from replica.model.ledger import COMPARED_SEQ, Line, Verdict, Written
@@ -24,7 +25,8 @@ from replica.model.states import Authority
 from replica.native import split
 from replica.store.edge_ledger import apply_ledger, read_lines
 from replica.store.state_row import Stored
-from replica.takeover.failback import Certify, Commit, Failback, Fetch, Node, Order, Settle, Wish, World
+from replica.takeover.failback import Certify, Commit, Compare, Failback, Fetch, Node, Order, Settle, Wish, World
+from replica.takeover.hand_back import Answers, answers_of
 from replica.takeover.ledger import OurSide, Policies, Policy, SourceWrite, classify, order, our_written
 from replica.v1 import entry_pb2, source_pb2
 from tests.unit.store.support import LINEAGE, SOURCE, content_sum, key, value
@@ -102,6 +104,9 @@ class Group:
             if change.batch is not None:
                 self.take(change.batch)
             return outcome
+        elif kind == "authority":
+            kind_now, act = Authority(entry.authority.kind), entry.authority.act
+            self.state = replace(state, authority=kind_now, authority_act=act)
         elif kind == "grant_taken":
             assert Position.from_wire(entry.grant_taken.position) == state.granted
             self.state = replace(state, grant_taken=True)
@@ -124,6 +129,7 @@ class Registry:
     follows: Position | None = None
     holds: Position | None = None  # the epoch it was handed
     lost: bool = False
+    resolver: dict[bytes, bytes] = field(default_factory=dict)  # what it answers: its content of some time ago
 
     def writes(self) -> bool:
         return self.up and (self.own is None or self.holds is not None)
@@ -150,12 +156,16 @@ class Scene:
             dict(base),
         )  # fmt: skip
         assert start.epoch < ours.epoch
-        self.node = Registry(common, dict(base))
+        self.node = Registry(common, dict(base), resolver=dict(base))
         self.failback = self.leader()
         self.acked: list[tuple[str, bytes, bytes | None]] = []
         self.frozen_ns: int | None = None
         self.crash_in: int | None = None
         self.fate: dict[bytes, list[bytes | None]] = {}
+        self.answers: Answers | None = None
+        self.handed: dict[bytes, bytes] | None = None  # what we held when it was handed back
+        self.later: dict[bytes, int] = {}  # so many writes of a key were before that
+        self.held_up = 0  # comparisons that found its resolver old
 
     # -- the leader
 
@@ -178,7 +188,11 @@ class Scene:
                 digest = ContentDigest(registry.follows, len(registry.content), content_sum(registry.content))
             node = Node(True, registry.own, registry.follows, digest)
         well = registry.up and registry.holds is not None
-        return World(self.group.state, True, node, well, 0 if well else None, self.now_ns, self.now_ns // MS)
+        if self.group.state.ladder.stage is not Stage.ACCEPTED:
+            self.answers = None
+        elif self.handed is None:
+            self.handed, self.later = dict(self.group.content), {one: len(told) for one, told in self.fate.items()}
+        return World(self.group.state, True, node, well, 0 if well else None, self.now_ns, self.now_ns // MS, self.answers)
 
     def lead(self) -> None:
         """One step of the leader and what follows from it; a crash may end it anywhere."""
@@ -187,6 +201,8 @@ class Scene:
                 self._crash_point()
                 match step:
                     case Commit(entry, _):
+                        if entry.WhichOneof("body") == "authority":
+                            self._nobody_is_sent_to_old_answers()
                         outcome = self.group.apply(entry)
                         if outcome.kind is OutcomeKind.CONFLICT and entry.ladder.stage == Stage.SOURCE_EQUAL:
                             for back in self.failback.differs(self.view(), outcome.detail):
@@ -198,9 +214,28 @@ class Scene:
                         self._settle(common)
                     case Certify():
                         pass  # the view looks again
+                    case Compare():
+                        self._compare()
                 self._crash_point()
         except Crashed:
-            self.failback = self.leader()
+            self.failback, self.answers = self.leader(), None
+
+    def _compare(self) -> None:
+        node, handed, content = self.node, self.handed or {}, self.group.content
+        as_held = {one.hex(): node.resolver.get(one) in (content.get(one), handed.get(one)) for one in self.later}
+        self.answers = answers_of(sorted(as_held), {"node": {name: held if node.up else None for name, held in as_held.items()}})
+        self.held_up += bool(self.answers.old)
+
+    def _nobody_is_sent_to_old_answers(self) -> None:
+        """Our sites are given back in this moment."""
+        assert self.handed is not None
+        for one, count in self.later.items():
+            right = [self.handed.get(one), *self.fate[one][count:]]
+            assert self.node.resolver.get(one) in right, "its resolver answers what was before the takeover"
+
+    def reads(self) -> None:
+        """The node's resolver reads its content."""
+        self.node.resolver = dict(self.node.content)
 
     def _crash_point(self) -> None:
         if self.crash_in is not None:
@@ -300,7 +335,7 @@ class Scene:
     def withdraw(self) -> None:
         """The resolution machine gives the overlays back after ACCEPTED."""
         state = self.group.state
-        if state.ladder.stage in (Stage.ACCEPTED, Stage.OBSERVED) and state.authority is Authority.RESOLUTION:
+        if state.authority is Authority.RESOLUTION and state.authority_act.startswith(GIVING_BACK):
             self.group.state = replace(state, authority=Authority.SOURCE, authority_act="returned:act")
 
     # -- clients

@@ -63,6 +63,7 @@ def chaos(scene: Leaving) -> None:
             scene.now_ns += chance.choice((10, 1_000, 20_000)) * MS
         scene.now_ns += 20 * MS
         scene.withdraw() if chance.random() < 0.3 else None
+        scene.reads() if chance.random() < 0.02 else None
         scene.check()
 
 
@@ -81,6 +82,7 @@ def heal(scene: Leaving) -> None:
         scene.write_here()  # clients go on
         scene.meet()
         scene.withdraw()
+        scene.reads()
         scene.now_ns += 200 * MS
         scene.failback.freezes = 0  # the operator orders again
         scene.check()

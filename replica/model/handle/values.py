@@ -88,6 +88,14 @@ class HandleValue:
         return bool(self.permissions & Permission.PUBLIC_READ)
 
 
+Content = frozenset[tuple[int, bytes, bytes]]
+
+
+def content_of(values: Iterable[HandleValue]) -> Content:
+    """What two answers must have in common: index, type and data of the values that anybody may read."""
+    return frozenset((value.index, value.type, value.data) for value in values if value.public)
+
+
 def type_matches(wanted: bytes, found: bytes) -> bool:
     """True for the type itself and its subtypes: `URL` and `URL.` match URL, url and URL.CN, not URLX."""
     base, folded = wanted.removesuffix(b".").upper(), found.upper()

@@ -16,10 +16,9 @@ from hosting.answer.mirror import (
     WINDOW_MS,
     Mirror,
     Verdict,
-    content_of,
     random_key,
 )
-from replica.model.handle.values import HandleValue, Permission
+from replica.model.handle.values import HandleValue, Permission, content_of
 from replica.model.states import Result
 
 

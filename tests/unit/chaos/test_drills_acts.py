@@ -48,6 +48,7 @@ def test_who_registers_here_has_a_stage_for_it() -> None:
     needing = {
         Act.RETURNS_WITH_WRITES,
         Act.RETURN_INTERRUPTED,
+        Act.RETURNS_WITH_OLD_ANSWERS,
         Act.TAKEN_OVER_BEHIND,
         Act.ZONE_OFF_IN_RETURN,
         Act.TENANT_NOISY,

@@ -71,6 +71,24 @@ FAILBACK = [
     ),
     Row(
         "8",
+        "our sites stay until the node itself answers what was registered here",
+        "clients sent to a node whose resolver still says that what was registered here does not exist",
+        f"{RETURN}::test_it_ends_in_one_state_and_nothing_is_lost",
+        Plant("replica.takeover.failback:Failback._withdraw", "if not found.agreed:", "if False:"),
+    ),
+    Row(
+        "8",
+        "each address of the node that answers must answer right",
+        "one of its two resolvers read anew, the other sending its clients away",
+        "tests/unit/takeover/test_hand_back.py::test_all_that_answer_must_answer_all_as_it_is_held",
+        Plant(
+            "replica.takeover.hand_back:answers_of",
+            "if any(said[server].get(name) is False for server in speaking)",
+            "if all(said[server].get(name) is False for server in speaking)",
+        ),
+    ),
+    Row(
+        "8",
         "a returning source writes no more of its own",
         "two writers between the ledger and the hand-back",
         f"{FOLLOW}::test_its_own_writing_ends_for_good_until_it_is_handed_an_epoch",
