@@ -6,6 +6,7 @@
 | the same in a session with a proof | what became of it |
 | challenge answer (200) | of the request it was asked for, with the number of this message |
 | verification (201) | 1 or 0 |
+| login (2001) | 402; then 1 where the key it names was proved, else 3001. What comes afterwards is asked for its proof as ever |
 | session set-up, end, exchange of keys (400 to 402) | see edge_sessions |
 | every other operation | 5 |
 | any of these encrypted with its session's key, or with the flag ENC in a session | the same, encrypted |
@@ -36,6 +37,7 @@ from replica.model.handle.admin_bodies import (
     ChallengeAnswer,
     challenge_to,
     decode_challenge_answer,
+    decode_login,
     decode_verify_request,
 )
 from replica.model.handle.bodies import ErrorResponse, decode_request
@@ -59,10 +61,15 @@ CHANGES = frozenset(
 REGISTERS = CHANGES | {
     OpCode.CHALLENGE_RESPONSE,
     OpCode.VERIFY_CHALLENGE,
+    OpCode.LOGIN_ID_SYSTEM,
     OpCode.SESSION_SETUP,
     OpCode.SESSION_TERMINATE,
     OpCode.SESSION_EXCHANGEKEY,
 }
+
+
+ANOTHER_KEY = Denied(ResponseCode.VERIFY_CREDENTIAL_FAILED, "this is no proof of the key that the login named")
+_UNPROVED = (ResponseCode.AUTHENTICATION_FAILED,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +147,22 @@ class Registrar:
             return await self._exchanged(message, octets, client)
         if op == OpCode.SESSION_TERMINATE:
             return self._ended(message, octets)
-        if op not in CHANGES and not wants_hidden(message):
+        if op not in CHANGES and op != OpCode.LOGIN_ID_SYSTEM and not wants_hidden(message):
             return [self._refused(message, octets, ResponseCode.OPERATION_NOT_SUPPORTED, b"not offered here")]
-        request = decode_request(message)  # malformed ones are told so, and not kept
+        try:
+            request = decode_login(message.body) if op == OpCode.LOGIN_ID_SYSTEM else decode_request(message)
+        except ProtocolFault as fault:  # malformed ones are told so, and not kept
+            raise fault.within(message.envelope, op) from None
         if not message.envelope.session_id:
-            full = self.work.full(request, self._sources.now_ms()) if op in CHANGES and op != OpCode.LIST_HANDLES else None
+            reads = op not in CHANGES or op == OpCode.LIST_HANDLES
+            full = None if reads or isinstance(request, Reference) else self.work.full(request, self._sources.now_ms())
             if full is not None:  # nothing would be done after the proof: so it is not asked for, and its key not looked up
                 return [self._refused(message, octets, code_of(full), text_of(full))]
             return [self._challenged(message, octets, client, None)]
         session = self.desk.sessions.used(message, octets, self._sources.now_ms())
         if isinstance(session, Denied):
             return [self._denied(message, octets, session)]
-        if session.state is SessionState.PROVED and session.identity is not None:
+        if session.state is SessionState.PROVED and session.identity is not None and op != OpCode.LOGIN_ID_SYSTEM:
             found = await self._tested(message, octets, self._carried_out(message, session.identity, self.desk.lapsed(session)))
             return self._sealed(found, message, session)
         return self._sealed([self._challenged(message, octets, client, session)], message, session)
@@ -187,7 +198,10 @@ class Registrar:
             text = b"no challenge waits for this: it was answered, or its time is over"
             return [self._refused(message, octets, ResponseCode.AUTHEN_TIMEOUT, text)]
         asked = replace(waited.request, envelope=message.envelope)
-        carried = self._carried_out(waited.request, answer.key, self._judged(answer, waited, client))
+        if asked.header.op_code == OpCode.LOGIN_ID_SYSTEM:
+            carried = self._logged_in(waited, answer, client)
+        else:
+            carried = self._carried_out(waited.request, answer.key, self._judged(answer, waited, client))
         return self._sealed(await self._tested(asked, waited.octets, carried), asked, waited.session)
 
     async def _judged(self, answer: ChallengeAnswer, waited: Waiting, client: str) -> Denied | None:
@@ -199,6 +213,15 @@ class Registrar:
         if denied is None and session is not None:
             self.desk.proved(session, answer.kind, answer.key, mark)
         return denied
+
+    async def _logged_in(self, waited: Waiting, answer: ChallengeAnswer, client: str) -> Done | Denied:
+        """The key that a login named was proved, and no other. No right comes of it: nothing later shows who sends."""
+        if answer.key != decode_login(waited.request.body):
+            return ANOTHER_KEY
+        denied = await self._judged(answer, waited, client)
+        if denied is None:
+            return Done((b"",))
+        return replace(denied, code=ResponseCode.VERIFY_CREDENTIAL_FAILED) if denied.code in _UNPROVED else denied
 
     async def _verified(self, message: Message, client: str) -> Done:
         valid = await self.judge.valid(HS_SECKEY, decode_verify_request(message.body), client)

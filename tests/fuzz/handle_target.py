@@ -53,6 +53,7 @@ DECODERS = (
     judge_signed,
     macs.key_from_wire,
     admin_bodies.decode_exchange_key,
+    admin_bodies.decode_login,
     partial(ciphers.decrypted, key=bytes(16), algorithm=macs.SM4),
 )
 

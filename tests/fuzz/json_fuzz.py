@@ -27,6 +27,7 @@ with atheris.instrument_imports(include=["hosting.handle", "replica.model.handle
     from replica.model.handle.message import decode_message
     from tests.unit.front.test_https import RSA, made
     from tests.unit.handle.test_json_writes import BOMBS, NEW, VALUES, basic, proof
+    from tests.unit.handle.test_login import login
     from tests.unit.handle.test_registrar import CREATE, NOW_MS, World, request
     from tests.unit.handle.test_server_key import SERVER, exchange
     from tests.unit.handle.test_sessions import setup
@@ -115,6 +116,7 @@ def seeds() -> list[bytes]:
         b"\2" + put,
         b"\3" + setup(),
         b"\3" + setup(SetupMode.SERVER_KEY),
+        b"\3" + login(),
         b"\3" + exchange(2, bytes(256)),
         b"\3" + request(OpCode.CREATE_HANDLE, CREATE),
         b"\3" + sealed(bytes(create), KEY, 7),

@@ -6,6 +6,7 @@ verify request      = string handle | u32 index | bytes nonce | bytes digest | b
 session setup       = u16 mode | u32 timeout, s | string handle | u32 index | mode 1, 4: bytes key; 3: string handle, u32 index
 session setup answer= u16 mode | bytes data; two octets 0 trail both, as the deployed encoder counts the mode twice
 exchange of keys    = bytes session key, encrypted with the server's key
+login (2001)        = string user handle | u32 key index; an addition of China's SDKs, answered with a challenge
 credential          = 4 octets 0 | string signer | u32 counter | string kind | u32 rest | string digest name | bytes signature
 
 Source: protocol 2.11 (HSv9).
@@ -118,6 +119,17 @@ def decode_challenge_answer(body: bytes) -> ChallengeAnswer:
     kind = _limited(reader, KIND_OCTETS_MAX, "a kind of key")
     key = Reference(check_name(reader.string()), reader.u32())
     return ChallengeAnswer(kind, key, _limited(reader, PROOF_OCTETS_MAX, "a proof"))
+
+
+def encode_login(key: Reference) -> bytes:
+    """Op 2001: which key is about to be proved."""
+    return _reference(key)
+
+
+def decode_login(body: bytes) -> Reference:
+    """Raises ProtocolFault."""
+    reader = Reader(body)
+    return Reference(check_name(reader.string()), reader.u32())
 
 
 @dataclass(frozen=True, slots=True)

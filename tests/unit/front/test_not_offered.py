@@ -29,7 +29,6 @@ NOT_OFFERED = (
     OpCode.DUMP_HANDLES,
     OpCode.BACKUP_SERVER,
     OpCode.LOGIN,
-    OpCode.LOGIN_ID_SYSTEM,
 )
 
 
@@ -37,6 +36,12 @@ NOT_OFFERED = (
 @pytest.mark.parametrize("op", NOT_OFFERED)
 def test_an_operation_that_is_not_offered_is_5(op: OpCode, lives: bool) -> None:
     said = Exchange(lambda: 9, lambda: lives).take(request(op, HandleRequest(b"0.NA/88.118.8")))
+    assert isinstance(said, bytes)
+    assert decode_message(said).header.response_code == ResponseCode.OPERATION_NOT_SUPPORTED
+
+
+def test_where_no_source_lives_a_login_is_5() -> None:
+    said = Exchange(lambda: 9, lambda: False).take(request(OpCode.LOGIN_ID_SYSTEM, HandleRequest(b"88.118.9/A")))
     assert isinstance(said, bytes)
     assert decode_message(said).header.response_code == ResponseCode.OPERATION_NOT_SUPPORTED
 
