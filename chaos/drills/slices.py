@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import ceil
+
+from chaos.drills.percentile import nearest_rank
 
 NS_PER_MS = 1_000_000
 SETTLE_NS = 200 * NS_PER_MS  # of each slice, not looked at: what came before is still being worked off
@@ -63,17 +64,12 @@ def in_time(slices: Sequence[Slice], lates: Iterable[tuple[int, float]]) -> list
     return [one for one in slices if all(end < one.began_ns or begin > one.ended_ns for begin, end in spans)]
 
 
-def p99(values: Sequence[float]) -> float:
-    """The nearest rank. Raises IndexError: there are none."""
-    return sorted(values)[ceil(SHARE * len(values)) - 1]
-
-
 def compared(found: dict[At, list[float]]) -> tuple[bool | None, str]:
     """Is the 99th percentile with the noise at most RATIO_MAX times that without? None: too few samples."""
     sink, member = found[At.SINK], found[At.MEMBER]
     note = f"{len(sink)} and {len(member)} samples"
     if min(len(sink), len(member)) < SAMPLES_MIN:
         return None, f"{note}; {SAMPLES_MIN} of each are asked"
-    without, with_it = p99(sink), p99(member)
+    without, with_it = nearest_rank(sink, SHARE), nearest_rank(member, SHARE)
     note = f"p99 {without:.1f} ms with the noise at a sink, {with_it:.1f} ms with it at us, {with_it / without:.2f} times; {note}"
     return with_it <= RATIO_MAX * without, note

@@ -22,8 +22,7 @@ from ops.bench.bench import Bench
 from ops.bench.registrations import Turn, rows
 from ops.bench.table import Row
 from ops.drills.edge_stage_files import HOST
-from ops.drills.registering_stage import PEOPLE, REGISTRAR, RegisteringStage
-from ops.operators import edge_keys
+from ops.drills.registering_stage import REGISTRAR, RegisteringStage
 from replica.model.edge_identity import ensure_identity
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.values import HandleValue
@@ -150,18 +149,8 @@ class Turns(RegisteringStage):
 
     async def _take_over(self) -> int:
         """As two people do it; returns the moment from which nothing but us is waited for, ns."""
-        member, until = self.member_words(), time.monotonic() + COMMAND_TRIES_S
-        code, told = await self.zaibei("takeover", "plan", self.source, "--registration", *member)
-        while code and time.monotonic() < until:
-            code, told = await self.zaibei("takeover", "plan", self.source, "--registration", *member)
-        if code:
-            raise ZaibeiError(Code.REFUSED, f"the takeover was not planned: {told}")
-        token = str(told["token"])
-        for name in PEOPLE:
-            key = str(self.folder / f"{name}{edge_keys.SUFFIX}")
-            await self.zaibei("takeover", "sign", token, "--key", key, "--yes", *member)
-        run = ["takeover", "run", self.source, "--registration", "--plan", token, "--reason", "bench"]
-        begun = asyncio.create_task(self.zaibei(*run, *member))
+        token = await self.signed(self.source, "--registration", patience_s=COMMAND_TRIES_S)
+        begun = asyncio.create_task(self.run_signed(self.source, token, "bench"))
         before_ns = time.monotonic_ns()
         row = await self.ladder(self.source)
         while row["stage"] not in SERVED and not (row["stage"] == Rung.APPROVED.name and row["lease_left_ms"] == 0):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from chaos.drills.percentile import nearest_rank
 from ops.bench.table import Row
 
 STAGE = "rpo"
@@ -63,13 +64,6 @@ def ages_ms(commits: Sequence[Commit], step_ns: int = NS_PER_MS) -> list[float]:
     return ages
 
 
-def at_share(values: Sequence[float], share: float) -> float:
-    """The smallest value that so much of them does not exceed. Raises ValueError: there are none."""
-    if not values:
-        raise ValueError("nothing was looked at")
-    return sorted(values)[max(0, -int(-share * len(values) // 1) - 1)]
-
-
 def rows(runs: Sequence[Run], wanted: int, late_ms: float) -> list[Row]:
     """The worst source counts.
 
@@ -84,7 +78,7 @@ def rows(runs: Sequence[Run], wanted: int, late_ms: float) -> list[Row]:
             f"a source made {slowest:,.0f} changes a second of {wanted:,}: the machine is too busy to measure this"
         )
     each = [ages_ms(run.commits) for run in runs]
-    p99 = [at_share(ages, P99) for ages in each]
+    p99 = [nearest_rank(ages, P99) for ages in each]
     most = max(max(ages) for ages in each)
     lag = [(one.covered_ns - one.told_ns) / NS_PER_MS for run in runs for one in run.commits]
     apart = [(after.told_ns - before.told_ns) / NS_PER_MS for run in runs for before, after in pairwise(run.commits)]
@@ -93,9 +87,9 @@ def rows(runs: Sequence[Run], wanted: int, late_ms: float) -> list[Row]:
         "clients were told of and no receipt covers"
     )
     note = (
-        f"longest {most:.0f} ms; a transaction of {runs[0].changes} changes has its receipt after {at_share(lag, 0.5):.1f} ms "
-        f"(median), {at_share(lag, P99):.1f} (p99); sources at most {max(apart):.0f} ms between two transactions, "
-        f"{late_ms:.0f} behind their clock"
+        f"longest {most:.0f} ms; a transaction of {runs[0].changes} changes has its receipt after "
+        f"{nearest_rank(lag, 0.5):.1f} ms (median), {nearest_rank(lag, P99):.1f} (p99); sources at most {max(apart):.0f} ms "
+        f"between two transactions, {late_ms:.0f} behind their clock"
     )
     made = sum(len(run.commits) * run.changes for run in runs)
     lacking = sum(run.uncovered * run.changes for run in runs)

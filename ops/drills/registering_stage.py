@@ -33,6 +33,7 @@ COMMAND_S_MAX = 90.0
 COMMANDS_NICE = "10"  # starting a command costs a second of a core: the clients' process goes first
 UNAVAILABLE_S = 10  # the shortest that a configuration allows
 ORDER_MS = 600_000
+PLAN_AGAIN_S = 0.1
 
 
 class RegisteringStage(Stage):
@@ -109,6 +110,33 @@ class RegisteringStage(Stage):
         except ValueError:
             tail = errors.decode("utf-8", "replace")[-400:]
             raise ZaibeiError(Code.UNREACHABLE, f"zaibei {' '.join(words[:3])} said no JSON: {told[:200]} {tail}") from None
+
+    async def signed(self, source: str, *options: str, patience_s: float = 0.0) -> str:
+        """Plan a takeover of registrations and sign it as two people do; its token.
+
+        Args:
+            options: of the plan, `--registration` or `--switchover` among them.
+            patience_s: a plan that is refused is looked at again for so long: a late probe makes a node a suspect for a moment.
+        Raises:
+            ZaibeiError(REFUSED): it was not planned.
+        """
+        member, until = self.member_words(), time.monotonic() + patience_s
+        code, told = await self.zaibei("takeover", "plan", source, *options, *member)
+        while code and time.monotonic() < until:
+            await asyncio.sleep(PLAN_AGAIN_S)
+            code, told = await self.zaibei("takeover", "plan", source, *options, *member)
+        if code:
+            raise ZaibeiError(Code.REFUSED, f"the takeover was not planned ({' '.join(options)}): {told}")
+        token = str(told["token"])
+        for name in PEOPLE:
+            key = str(self.folder / f"{name}{edge_keys.SUFFIX}")
+            await self.zaibei("takeover", "sign", token, "--key", key, "--yes", *member)
+        return token
+
+    async def run_signed(self, source: str, token: str, reason: str) -> tuple[int, dict[str, Any]]:
+        """Run what was signed; its exit code and what it said."""
+        words = ["takeover", "run", source, "--registration", "--plan", token, "--reason", reason]
+        return await self.zaibei(*words, *self.member_words())
 
     async def failback(self, source: str) -> dict[str, Any]:
         """How a source stands on its way back. Raises ZaibeiError(UNREACHABLE)."""

@@ -23,7 +23,6 @@ from chaos.scenarios.scenario import Act, Step
 from chaos.standin.registries import url_of
 from ops.drills.registering_cluster import RegisteringCluster
 from ops.drills.registering_stage import PEOPLE, RegisteringStage
-from ops.operators import edge_keys
 from replica.model.errors import Code, ZaibeiError
 from replica.model.ladder import RETURNING
 from replica.model.ladder import Stage as Rung
@@ -133,15 +132,8 @@ class Returning:
             number = f"{behind} changes behind the source" in refused
             self.acts.fact("refused with the number", bool(code) and number, f"exit {code}: {refused or told}")
             loss = ["--accept-loss", str(behind)]
-        code, told = await stage.zaibei("takeover", "plan", self.source, "--registration", *loss, *member)
-        if code:
-            raise ZaibeiError(Code.REFUSED, f"the takeover was not planned: {told}")
-        token = str(told["token"])
-        for name in PEOPLE:
-            key = str(stage.folder / f"{name}{edge_keys.SUFFIX}")
-            await stage.zaibei("takeover", "sign", token, "--key", key, "--yes", *member)
-        run = ["takeover", "run", self.source, "--registration", "--plan", token, "--reason", REASON]
-        code, told = await stage.zaibei(*run, *member)
+        token = await stage.signed(self.source, "--registration", *loss)
+        code, told = await stage.run_signed(self.source, token, REASON)
         if code:
             raise ZaibeiError(Code.REFUSED, f"the takeover was not run: {told}")
         row = await self._until(lambda: stage.ladder(self.source), lambda row: row["stage"] == Rung.SERVING.name, SERVING_S_MAX)

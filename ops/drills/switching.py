@@ -14,8 +14,7 @@ from chaos.scenarios.scenario import Act, Step
 from ops.drills.registering_stage import PEOPLE, RegisteringStage
 from ops.drills.registrar import HERE, NODE, Registrar
 from ops.drills.returning import BACK_S_MAX, REASON, Returning
-from ops.operators import edge_keys
-from replica.model.errors import Code, ZaibeiError
+from replica.model.errors import ZaibeiError
 from replica.model.ladder import Stage as Rung
 
 if TYPE_CHECKING:
@@ -80,21 +79,9 @@ async def _switch(acts: Acts, stage: RegisteringStage, source: str, registrar: R
 
 async def switched(stage: RegisteringStage, source: str) -> tuple[int, dict[str, Any], int]:
     """Plan, two signatures, run: its exit code, what it said, and when it began. Raises ZaibeiError(REFUSED)."""
-    member = stage.member_words()
-    until = time.monotonic() + REACHED_S_MAX
-    code, told = await stage.zaibei("takeover", "plan", source, "--switchover", *member)
-    while code and time.monotonic() < until:  # a probe that was late makes it a suspect for a moment: people look again
-        await asyncio.sleep(LOOK_S)
-        code, told = await stage.zaibei("takeover", "plan", source, "--switchover", *member)
-    if code:
-        raise ZaibeiError(Code.REFUSED, f"the switchover was not planned: {told}")
-    token = str(told["token"])
-    for name in PEOPLE:
-        key = str(stage.folder / f"{name}{edge_keys.SUFFIX}")
-        await stage.zaibei("takeover", "sign", token, "--key", key, "--yes", *member)
+    token = await stage.signed(source, "--switchover", patience_s=REACHED_S_MAX)
     began_ns = time.monotonic_ns()
-    run = ["takeover", "run", source, "--registration", "--plan", token, "--reason", REASON]
-    code, told = await stage.zaibei(*run, *member)
+    code, told = await stage.run_signed(source, token, REASON)
     return code, told, began_ns
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ops.bench.rpo import Commit, Run, ages_ms, at_share, rows
+from chaos.drills.percentile import nearest_rank
+from ops.bench.rpo import Commit, Run, ages_ms, rows
 
 MS = 1_000_000
 
@@ -23,14 +24,7 @@ def test_the_age_is_of_the_oldest_change_that_no_receipt_covers() -> None:
 def test_a_receipt_that_stays_away_makes_the_copy_older_and_older() -> None:
     stalled = (*_steady(3, 10), *(Commit((100 + turn * 10) * MS, 2_000 * MS) for turn in range(50)))
     assert max(ages_ms(stalled)) == pytest.approx(489)
-    assert at_share(ages_ms(stalled), 0.99) > 480
-
-
-def test_p99_is_what_99_of_a_hundred_do_not_exceed() -> None:
-    assert at_share([float(number) for number in range(1, 101)], 0.99) == 99
-    assert at_share([7.0], 0.99) == 7
-    with pytest.raises(ValueError, match="nothing"):
-        at_share([], 0.99)
+    assert nearest_rank(ages_ms(stalled), 0.99) > 480
 
 
 def test_the_worst_source_counts_and_what_was_never_covered_is_a_miss() -> None:

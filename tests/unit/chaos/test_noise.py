@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.drills.percentile import nearest_rank
 from chaos.drills.slices import (
     LATE_MS_MAX,
     NS_PER_MS,
@@ -19,7 +20,6 @@ from chaos.drills.slices import (
     by_turns,
     compared,
     in_time,
-    p99,
 )
 from chaos.faults.edge_noise import MESSAGE, Noise
 from chaos.standin import edge_sink
@@ -38,8 +38,10 @@ def test_a_request_counts_for_the_slice_in_which_it_began_but_not_for_its_beginn
 
 
 def test_the_99th_percentile_is_one_that_was_seen() -> None:
-    assert p99([float(number) for number in range(1, 101)]) == 99.0
-    assert p99([7.0]) == 7.0
+    assert nearest_rank([float(number) for number in range(1, 101)], 0.99) == 99.0
+    assert nearest_rank([7.0], 0.99) == nearest_rank([7.0], 0) == 7.0
+    with pytest.raises(ValueError, match="nothing"):
+        nearest_rank([], 0.99)
 
 
 @pytest.mark.parametrize(("slow", "held"), [(20.0, True), (20.1, False)])
