@@ -15,6 +15,7 @@ from ops.cli.style import Console, admin, pairs, styled, table, target_options
 from ops.cli.tenant_files import export, import_
 from ops.cli.tenant_leaving import graduate
 from ops.cli.tenant_transfer import transfer
+from ops.operators.tenants import SUSPEND, UNANSWERED
 from replica.model.position import Position
 
 R = TypeVar("R")
@@ -94,6 +95,10 @@ def _limit(one: dict[str, Any], name: str) -> str:
     return "no limit" if limit is None else f"{limit:,}"
 
 
+def _used(octets: int | None) -> str:
+    return "not known, being counted," if octets is None else f"{octets:,}"
+
+
 @tenant.command()
 @click.argument("name")
 @target_options
@@ -110,10 +115,12 @@ def show(console: Console, name: str) -> int:
     facts: list[tuple[str, object]] = [
         ("tenant", one["title"] or "none so far: zaibei tenant create"),
         ("state", one["state"] + (f": {one['suspended']}" if one["suspended"] else "")),
+        *([] if one["answered"] else [("resolved", "no: each identifier is answered 401 until it is resumed")]),
         ("prefixes", ", ".join(one["prefixes"])),
         ("suffixes keep their case in", ", ".join(one["case_sensitive"]) or "none"),
         ("read by", one["visibility"]),
         ("identifiers", f"{one['identifiers']:,} of {_limit(one, 'identifiers')}"),
+        ("octets of keys and values", f"{_used(one['octets'])} of {_limit(one, 'octets')}"),
         ("registrations a second", "no limit" if rate is None else f"{rate:g}"),
         ("stands at", Position.parse(one["position"]).short()),
         ("led here", one["led_here"]),
@@ -175,21 +182,24 @@ def adopt(console: Console, name: str, title: str, visibility: str, token: str, 
 
 @tenant.command()
 @click.argument("name")
+@click.option("--unanswered", is_flag=True, help="Answer none of its identifiers either, at any member: 401, final.")
 @click.option("--plan", "token", default="", metavar="TOKEN", help="Do what was planned; without it only look.")
 @acting
 @target_options
 @styled
-def suspend(console: Console, name: str, token: str, by: str, why: str) -> None:
-    """Refuse all registrations of the tenant NAME until it is resumed; resolution goes on.
+def suspend(console: Console, name: str, unanswered: bool, token: str, by: str, why: str) -> None:
+    """Refuse all registrations of the tenant NAME until it is resumed; resolution goes on, or with --unanswered it does not.
 
-    Without --plan it looks, changes nothing, and prints a token. Exit 4: the world is no longer as planned.
+    Without --plan it looks, changes nothing, and prints a token. Exit 4: the world is no longer as planned. Run it with the other
+    choice to change a suspension. Nothing of the copy is touched, and `resume` ends both within seconds.
 
     \b
     Examples:
       zaibei tenant suspend region-9 --why "unpaid"
       zaibei tenant suspend region-9 --why "unpaid" --plan 1f2e3d4c5b6a7988
+      zaibei tenant suspend region-9 --unanswered --why "by order of the court"
     """
-    _planned(console, name, "suspend", by, why, "", "public", token)
+    _planned(console, name, UNANSWERED if unanswered else SUSPEND, by, why, "", "public", token)
 
 
 @tenant.command()
@@ -239,7 +249,7 @@ def set_(console: Console, name: str, kind: str, ident: str, json_body: str, by:
     key    ID=sha256:fingerprint  person, active, until_ms
     right  ID=any                 who (index:handle, sha256:fingerprint, group:NAME), under (prefix), until_ms,
                                   operations (create delete add modify remove read list administer)
-    quota  ID=tenant              identifiers, registrations_per_s, burst_s
+    quota  ID=tenant              identifiers, octets, registrations_per_s, burst_s
 
     Nothing is deleted, so that the past stays readable: take a person or key out of use with active = false, and end a right with
     until_ms. Exit 7: somebody else wrote it meanwhile.

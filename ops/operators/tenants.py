@@ -4,7 +4,8 @@
 | --- | --- | --- | --- |
 | create | that lives here | no tenant document | none |
 | adopt | whose registrations we took over | no tenant document | its clients meet rights: plan, then run |
-| suspend | | a tenant that is not suspended | registrations are refused: plan, then run |
+| suspend | | a tenant that is not suspended, or not answered meanwhile | registrations are refused: plan, then run |
+| suspend-unanswered | | a tenant that is not suspended, or answered meanwhile | nor is it resolved here: plan, then run |
 | resume | | a suspended tenant | none |
 
 An act that was carried out already, for the same reason and by the same person, is done: running it again changes nothing.
@@ -27,8 +28,9 @@ from replica.model.identifier import document_key, prefix_key, prefix_text
 
 PLAN_VERSION = "zaibei tenant plan 1"
 TOKEN_DIGITS = 16
-ACTS = ("create", "adopt", "suspend", "resume")
-PLANNED = ("adopt", "suspend")
+SUSPEND, UNANSWERED = "suspend", "suspend-unanswered"
+ACTS = ("create", "adopt", SUSPEND, UNANSWERED, "resume")
+PLANNED = ("adopt", SUSPEND, UNANSWERED)
 HOSTED = "hosted"  # act of a group whose source lives here
 VISIBILITIES = ("public", "tenant")
 
@@ -112,21 +114,23 @@ def _begun(act: Act, was: Tenant | None, state: GroupState, now_ms: int) -> Tena
 def _changed(act: Act, was: Tenant | None) -> Tenant | None:
     if was is None:
         raise ZaibeiError(Code.NOT_FOUND, f"{act.source} is no tenant so far. Next: zaibei tenant create {act.source}")
-    suspends = act.act == "suspend"
-    if suspends is bool(was.suspended):
+    suspends, answered = act.act != "resume", act.act != UNANSWERED
+    if suspends is bool(was.suspended) and (not suspends or answered is was.answered_while_suspended):
         if (was.by, was.why) == (act.by, act.why):
             return None
         raise ZaibeiError(
             Code.CONFLICT, f"{act.source} is {'suspended already: ' + was.suspended if suspends else 'not suspended'}"
         )
-    return msgspec.structs.replace(was, suspended=act.why if suspends else "", by=act.by, why=act.why)
+    suspended = act.why if suspends else ""
+    return msgspec.structs.replace(was, suspended=suspended, answered_while_suspended=answered, by=act.by, why=act.why)
 
 
 def _consequence(act: str) -> str:
     return {
         "create": "from now on its people register by the rights its documents grant, and nobody without",
         "adopt": "from now on registrations here ask for rights in its documents; who has none is refused",
-        "suspend": "all its registrations are refused until it is resumed; resolution goes on",
+        SUSPEND: "all its registrations are refused until it is resumed; resolution goes on",
+        UNANSWERED: "all its registrations are refused until it is resumed, and each of its identifiers is answered 401 (final)",
         "resume": "its people register again by their rights",
     }[act]
 

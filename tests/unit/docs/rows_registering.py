@@ -8,6 +8,7 @@ from tests.unit.docs.rule_rows import Row
 REGISTRATION = "tests/unit/store/test_registration.py"
 CLERK = "tests/unit/tenant/test_clerk.py"
 ADMITTING, RIGHTS = "tests/unit/tenant/test_admitting.py", "tests/unit/tenant/test_rights.py"
+OCTETS = "tests/unit/tenant/test_octets_quota.py"
 LEADER = "tests/integration/test_registration_leader.py"
 HOSTILE = "tests/unit/hostile"
 JSON, SESSIONS = "tests/unit/handle/test_json_writes.py", "tests/unit/handle/test_sessions.py"
@@ -145,6 +146,34 @@ REGISTERING = [
         "a quota passed by many changes at once",
         f"{ADMITTING}::test_identifiers_never_exceed_their_quota_however_many_come_at_once",
         Plant("hosting.tenant.admitting:over_count", "if found + pending < limit:", "if found < limit:"),
+    ),
+    Row(
+        "2.2",
+        "octets are counted with what is under way",
+        "a quota passed by many changes at once",
+        f"{OCTETS}::test_octets_never_exceed_their_quota_however_many_come_at_once",
+        Plant("hosting.tenant.admitting:over_octets", "if found + pending + more <= limit:", "if found + more <= limit:"),
+    ),
+    Row(
+        "2.2",
+        "what is put in place of something replaces exactly that, at apply too",
+        "a quota passed by who makes it smaller, and larger again",
+        f"{OCTETS}::test_what_another_leader_wrote_meanwhile_is_seen_at_apply",
+        Plant("hosting.tenant.admitting:in_place", "return (exact, len", "return (need, len"),
+    ),
+    Row(
+        "2.2",
+        "a sum of octets counts for the content it names alone",
+        "a quota judged by the sum of other content",
+        "tests/unit/store/test_octets.py::test_a_row_left_behind_by_the_version_before_counts_for_nothing",
+        Plant("replica.store.rows:OctetsRow.of", "if (records, ", "if True or (records, "),
+    ),
+    Row(
+        "2.2",
+        "a suspended tenant is not answered where its document says so",
+        "a suspension by order of a court that everybody reads past",
+        "tests/unit/tenant/test_views.py::test_a_suspended_tenant_is_answered_unless_its_document_says_otherwise",
+        Plant("hosting.answer.resolve:plan", "if not catalog.answers(owner.source):", "if False:"),
     ),
     Row(
         "2.2",
