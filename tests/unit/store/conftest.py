@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from replica.store import SourceStore, StoreBudget
-from tests.unit.store.support import SOURCE, Group, Source, small_budget
+from tests.unit.store.support import SOURCE, Group, Source, octets_add_up, small_budget
 
 
 @dataclass
@@ -36,7 +36,10 @@ def world(tmp_path: Path) -> Iterator[World]:
     store = SourceStore.open(tmp_path / "store", SOURCE, budget)
     made = World(tmp_path / "store", budget, store, Group(store), Source())
     yield made
-    made.store.close()
+    try:
+        octets_add_up(made.store)
+    finally:
+        made.store.close()
 
 
 @pytest.fixture
