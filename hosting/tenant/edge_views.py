@@ -47,6 +47,7 @@ class TenantViews:
         if self._sources:
             await self.look()
             self._looker = asyncio.get_running_loop().create_task(self._run())
+            self._looker.add_done_callback(_ended)
         self._ready = True
 
     async def stop(self) -> None:
@@ -91,3 +92,10 @@ class TenantViews:
         while True:
             await asyncio.sleep(LOOK_S)
             await self.look()
+
+
+def _ended(looker: asyncio.Task[None]) -> None:
+    """A bug: whoever composed this process decides what to do about answers that no document governs any more."""
+    if not looker.cancelled() and looker.exception() is not None:
+        fault = {"message": "tenants' documents are read no more", "exception": looker.exception(), "task": looker}
+        looker.get_loop().call_exception_handler(fault)

@@ -77,7 +77,7 @@ def list_(console: Console) -> None:
     shown = [
         [
             one["source"],
-            one["state"],
+            one["state"] if one.get("answered", True) else f"{one['state']}, not answered",
             one.get("title") or one["detail"],
             one.get("identifiers"),
             _limit(one, "identifiers"),

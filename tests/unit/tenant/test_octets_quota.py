@@ -133,6 +133,21 @@ async def test_what_replaces_is_counted_by_what_it_is_longer() -> None:
     assert tenant.octets == tenant.size(1_000)
 
 
+@pytest.mark.parametrize("quota", [Quota(identifiers=1_000), Quota(octets=1_000_000)])
+async def test_a_store_that_catches_up_counts_for_nobody(quota: Quota, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a disk error it holds less than was acknowledged, and less would be counted than there is."""
+    tenant = Tenant()
+    await tenant.found("create", "modify", "delete")
+    await tenant.write("tenant", quota)
+    assert await tenant.codes(("88.118.9/0", 10)) == [None]
+
+    def behind(_: object) -> None:
+        raise ZaibeiError(Code.BUSY, "it catches up", retry=True)
+
+    monkeypatch.setattr(tenant.group, "get_many", behind)
+    assert await tenant.codes(("88.118.9/1", 10)) == [Code.BUSY]
+
+
 async def test_both_quotas_hold_together() -> None:
     tenant = Tenant()
     await tenant.found("create", "modify", "delete")
