@@ -4,7 +4,7 @@
 | --- | --- |
 | GET, HEAD, POST /api/handles/HANDLE | a resolution; POST has its parameters in a form or JSON body |
 | PUT, DELETE /api/handles/HANDLE | hosting/handle answers, where sources live at this member; else 301 |
-| GET /api/handles?prefix=P, GET /api/verifications/KEY, /api/sessions | the same; else 5 |
+| GET /api/handles?prefix=P, GET /api/verifications/KEY, /api/sessions, /api/prefixes | the same; else 5 |
 | GET /api/site | this cluster's site, with the freshness of its sources as attributes |
 | GET /livez, /readyz, /healthz | the process lives; it can answer for at least one source (healthz: the same) |
 | POST anything, Content-Type application/x-hdl-message | a Handle message in its envelope, answered likewise |
@@ -26,7 +26,7 @@ import msgspec
 
 from hosting.answer.question import Question
 from hosting.answer.standing import Standing, freshness_of
-from hosting.handle.json_asks import HANDLES, SESSIONS, VERIFICATIONS
+from hosting.handle.json_asks import HANDLES, SESSIONS, VERIFICATIONS, is_homes
 from replica.model.handle.codes import ResponseCode, http_status
 
 BODY_OCTETS_MAX: Final = 262_144 + 20  # the longest Handle message and its envelope
@@ -165,7 +165,9 @@ def _read_handle(request: HttpRequest, handle: bytes, query: bytes) -> Wanted:
 
 
 def _is_registering(method: bytes, path: bytes) -> bool:
-    """Lists, verifications and sessions of the JSON API."""
+    """Lists, verifications, sessions and homed prefixes of the JSON API."""
+    if is_homes(path):
+        return method in (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE")
     if path.startswith(SESSIONS):
         return path[len(SESSIONS) :] in (b"", b"/", b"/this")
     reads = method in (b"GET", b"HEAD")

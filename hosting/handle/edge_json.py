@@ -25,7 +25,17 @@ from hosting.handle.edge_json_sessions import NEED_TLS, JsonSessions
 from hosting.handle.edge_judge import Judge
 from hosting.handle.edge_work import LIST_NAMES_MAX, Work
 from hosting.handle.edits import Denied
-from hosting.handle.json_asks import SESSIONS, VERIFICATIONS, JsonAsked, Page, read_change, read_page, read_verification
+from hosting.handle.json_asks import (
+    SESSIONS,
+    VERIFICATIONS,
+    JsonAsked,
+    Page,
+    is_homes,
+    read_change,
+    read_homes,
+    read_page,
+    read_verification,
+)
 from hosting.handle.json_auth import Basic, InSession, Proof, challenge_headers, read_authorization
 from replica.model.errors import ZaibeiError
 from replica.model.handle.admin_bodies import HS_PUBKEY, HS_SECKEY, NONCE_OCTETS
@@ -84,6 +94,8 @@ class JsonDesk:
             key = await self._key(asked)
             if isinstance(key, JsonSaid):
                 return key
+            if is_homes(asked.url.partition(b"?")[0]):
+                return await self._homed(asked, key)
             if asked.method in (b"GET", b"HEAD"):
                 return await self._listed(asked, read_page(asked), key)
             return await self._changed(asked, key)
@@ -187,6 +199,18 @@ class JsonDesk:
         created = change.header.op_code in (OpCode.CREATE_HANDLE, OpCode.ADD_VALUE) and not done.replaced
         body = {"responseCode": int(ResponseCode.SUCCESS), "handle": done.handle.decode("utf-8", "replace")}
         return JsonSaid(http_status(ResponseCode.SUCCESS, created=created), msgspec.json.encode(body))
+
+    async def _homed(self, asked: JsonAsked, key: Reference) -> JsonSaid:
+        change = read_homes(asked)
+        done = await self._work.do(change.request, change.header, key, self._now_ms())
+        if isinstance(done, Denied):
+            return _refused(asked, done)
+        body: dict[str, object] = {"responseCode": int(ResponseCode.SUCCESS)}
+        if change.header.op_code == OpCode.LIST_HOMED_NAS:
+            body["prefixes"] = [name.decode("utf-8", "replace") for name in done.names]
+        else:
+            body["handle"] = done.handle.decode("utf-8", "replace")
+        return JsonSaid(http_status(ResponseCode.SUCCESS), msgspec.json.encode(body))
 
     async def _listed(self, asked: JsonAsked, page: Page, key: Reference) -> JsonSaid:
         most = LIST_NAMES_MAX if page.size is None else page.size

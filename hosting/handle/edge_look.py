@@ -9,7 +9,7 @@ from hosting.answer.standing import FOUND, NO_SUCH_NAME, row_of
 from hosting.handle.delegation import Keeper
 from hosting.handle.permits import folded, kept
 from hosting.tenant.denials import Denials
-from hosting.tenant.offices import Office, Offices
+from hosting.tenant.offices import Office, Offices, OfficeSettings
 from hosting.tenant.records import Named, named
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.faults import ProtocolFault
@@ -96,6 +96,11 @@ class Looks:
             return Above(await self.values(handle), keeper)
         except ZaibeiError as exc:
             return Above(None, keeper, exc)
+
+    @property
+    def sources(self) -> tuple[OfficeSettings, ...]:
+        """What lives at this member, by its configuration."""
+        return self._offices.settings
 
     @property
     def denials(self) -> Denials:

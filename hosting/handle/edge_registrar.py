@@ -3,6 +3,7 @@
 | message | answer |
 | --- | --- |
 | create, delete, add, remove, modify, list | 402 with a challenge: nobody is told what is there before a proof |
+| home, unhome, list of homed prefixes | the same; see edge_homes |
 | the same in a session with a proof | what became of it |
 | challenge answer (200) | of the request it was asked for, with the number of this message |
 | verification (201) | 1 or 0 |
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hosting.guard.guesses import Guesses
 from hosting.handle.challenges import Challenges
 from hosting.handle.codes import code_of, text_of
+from hosting.handle.edge_homes import HOMES
 from hosting.handle.edge_json import JsonDesk
 from hosting.handle.edge_judge import Judge
 from hosting.handle.edge_look import Looks
@@ -58,14 +60,18 @@ CHANGES = frozenset(
         OpCode.LIST_HANDLES,
     }
 )
-REGISTERS = CHANGES | {
-    OpCode.CHALLENGE_RESPONSE,
-    OpCode.VERIFY_CHALLENGE,
-    OpCode.LOGIN_ID_SYSTEM,
-    OpCode.SESSION_SETUP,
-    OpCode.SESSION_TERMINATE,
-    OpCode.SESSION_EXCHANGEKEY,
-}
+REGISTERS = frozenset(
+    {
+        *CHANGES,
+        *HOMES,
+        OpCode.CHALLENGE_RESPONSE,
+        OpCode.VERIFY_CHALLENGE,
+        OpCode.LOGIN_ID_SYSTEM,
+        OpCode.SESSION_SETUP,
+        OpCode.SESSION_TERMINATE,
+        OpCode.SESSION_EXCHANGEKEY,
+    }
+)
 
 
 ANOTHER_KEY = Denied(ResponseCode.VERIFY_CREDENTIAL_FAILED, "this is no proof of the key that the login named")
@@ -147,7 +153,7 @@ class Registrar:
             return await self._exchanged(message, octets, client)
         if op == OpCode.SESSION_TERMINATE:
             return self._ended(message, octets)
-        if op not in CHANGES and op != OpCode.LOGIN_ID_SYSTEM and not wants_hidden(message):
+        if op not in CHANGES | HOMES and op != OpCode.LOGIN_ID_SYSTEM and not wants_hidden(message):
             return [self._refused(message, octets, ResponseCode.OPERATION_NOT_SUPPORTED, b"not offered here")]
         try:
             request = decode_login(message.body) if op == OpCode.LOGIN_ID_SYSTEM else decode_request(message)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from hosting.handle.delegation import asks, lends, reads_hidden
+from hosting.handle.edge_homes import HOMES, Homes
 from hosting.handle.edge_look import Above, Looks, Seen, Values
 from hosting.handle.edits import Denied, Edit, edit_of
 from hosting.handle.permits import Walk, admins
@@ -53,11 +54,13 @@ class Done:
         bodies: of the answer's messages; more than one for a list alone.
         handle: as asked, or as minted.
         replaced: something was there before in the place of what was put.
+        names: of a list of homed prefixes.
     """
 
     bodies: tuple[bytes, ...]
     handle: bytes = b""
     replaced: bool = False
+    names: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Work:
     def __init__(self, looks: Looks, random: Callable[[int], bytes]) -> None:
         self._looks, self._random = looks, random
         self.places = Places(REGISTRATIONS_MAX)
+        self.homes = Homes(looks, self.may_list)
 
     async def do(self, request: Request, header: Header, key: Reference, now_ms: int) -> Done | Denied:
         """Carry a request out.
@@ -89,6 +93,8 @@ class Work:
     async def _do(self, request: Request, header: Header, key: Reference, now_ms: int) -> Done | Denied:
         if isinstance(request, ResolutionRequest):
             return await self._read(request, key, now_ms)
+        if header.op_code in HOMES and isinstance(request, HandleRequest):
+            return await self._homed(request, header.op_code, key, now_ms)
         if not isinstance(request, Named):
             return Denied(ResponseCode.OPERATION_NOT_SUPPORTED, "not offered here")
         if header.op_code == OpCode.LIST_HANDLES:
@@ -109,6 +115,13 @@ class Work:
                     continue
                 return found
         return Denied(ResponseCode.SERVER_TOO_BUSY, "others keep changing this handle: again later; nothing was changed")
+
+    async def _homed(self, request: HandleRequest, op_code: int, key: Reference, now_ms: int) -> Done | Denied:
+        if op_code != OpCode.LIST_HOMED_NAS:
+            denied = await self.homes.asked(op_code, request.handle, key, now_ms)
+            return Done((b"",), request.handle) if denied is None else denied
+        listed = await self.homes.listed(key, now_ms)
+        return listed if isinstance(listed, Denied) else Done(tuple(one.encode() for one in list_batches(listed)), names=listed)
 
     def full(self, request: Request, now_ms: int) -> Trouble | None:
         """Why a change would be refused now, whoever asked for it: its tenant's rate is used up. Asking takes nothing from it."""
@@ -238,14 +251,9 @@ class Work:
         if not name.identifier.route:
             return Denied(ResponseCode.INVALID_HANDLE, "a list is asked of a prefix, 0.NA/PREFIX")
         prefix = name.identifier.prefix
-        office = self._looks.office(prefix)
-        office.holds(prefix)
-        papers = await office.documents()
-        caller = _caller(key, papers)
-        above, lent = await self._lent(office, prefix, key, caller, papers, OpCode.LIST_HANDLES, now_ms)
-        if not await self._holds(key, AdminPermission.LIST_HANDLES, (lent,)):
-            return _stranger(key, above.unread)
-        office.readable(papers, caller, Operation.LIST, prefix)
+        office = await self.may_list(prefix, key, now_ms)
+        if isinstance(office, Denied):
+            return office
         await office.clerk.barrier()
         start, stop, more = subtree(prefix)[0], prefix + SEP, True
         told, total = [], 0
@@ -260,6 +268,18 @@ class Work:
                 return Denied(ResponseCode.ERROR, text)
             start = rows[-1][0] + b"\0" if rows else stop
         return Listed(tuple(told), total)
+
+    async def may_list(self, prefix: bytes, key: Reference, now_ms: int) -> Office | Denied:
+        """The office of a prefix (key part) whose handles this key may list. Raises ZaibeiError: NOT_OWNER, or as `names`."""
+        office = self._looks.office(prefix)
+        office.holds(prefix)
+        papers = await office.documents()
+        caller = _caller(key, papers)
+        above, lent = await self._lent(office, prefix, key, caller, papers, OpCode.LIST_HANDLES, now_ms)
+        if not await self._holds(key, AdminPermission.LIST_HANDLES, (lent,)):
+            return _stranger(key, above.unread)
+        office.readable(papers, caller, Operation.LIST, prefix)
+        return office
 
     async def _holds(self, key: Reference, needs: int, records: Iterable[Iterable[HandleValue] | None]) -> bool:
         """Has the key all of these permissions, by any of the records?"""

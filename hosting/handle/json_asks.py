@@ -8,6 +8,7 @@
 | DELETE /api/handles/H, with ?index=1 | delete the handle; remove these values |
 | GET /api/handles?prefix=P&page=0&pageSize=100 | names of one prefix in the order of their keys; pageSize=0: their number alone |
 | GET /api/verifications/I:H?nonce&cnonce&alg&signature | was this signed by that secret key? |
+| GET /api/prefixes, PUT or POST /api/prefixes/P, DELETE | list of homed prefixes; home; unhome |
 | /api/sessions | a session of the JSON API; needs TLS |
 
 Source: HSv9 JSON API as deployed (protocol digest 9).
@@ -27,7 +28,7 @@ from replica.model.handle.json_read import read_request
 from replica.model.handle.message import Header
 from replica.model.handle.names import check_name, fold, full_name
 
-HANDLES, VERIFICATIONS, SESSIONS = b"/api/handles", b"/api/verifications/", b"/api/sessions"
+HANDLES, VERIFICATIONS, SESSIONS, PREFIXES = b"/api/handles", b"/api/verifications/", b"/api/sessions", b"/api/prefixes"
 QUERY_FIELDS_MAX = VALUES_MAX + 16
 PAGE_NAMES_MAX = 20_000
 PAGE_MAX = 200_000
@@ -110,6 +111,22 @@ def read_change(asked: JsonAsked) -> Change:
     if indexes and {value.index for value in values} != set(indexes):
         raise ProtocolFault("the body has other indexes than the address")
     return Change(Header(OpCode.ADD_VALUE, flags=flags), ValuesRequest(handle, values))
+
+
+def is_homes(path: bytes) -> bool:
+    """Is it about which prefixes live here? `path`: without a query."""
+    return path == PREFIXES or path.startswith(PREFIXES + b"/")
+
+
+def read_homes(asked: JsonAsked) -> Change:
+    """Raises ProtocolFault."""
+    said = unquote_to_bytes(asked.url.partition(b"?")[0][len(PREFIXES) + 1 :])
+    if asked.method in (b"GET", b"HEAD") and not said:
+        return Change(Header(OpCode.LIST_HOMED_NAS), HandleRequest(b"/"))
+    if not said or asked.method not in (b"PUT", b"POST", b"DELETE"):
+        raise ProtocolFault("GET /api/prefixes lists; PUT, POST and DELETE name one, /api/prefixes/PREFIX")
+    op = OpCode.UNHOME_NA if asked.method == b"DELETE" else OpCode.HOME_NA
+    return Change(Header(op), HandleRequest(full_name(_name(said))))
 
 
 def read_page(asked: JsonAsked) -> Page:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hosting.front.exchange import Exchange
+from hosting.front.exchange import Exchange, Registering
 from replica.model.handle.bodies import HandleRequest, ResolutionRequest
 from replica.model.handle.codes import FLAGS_DEFAULT, OpCode, OpFlag, ResponseCode
 from replica.model.handle.message import Envelope, Header, Message, decode_message, encode_message
@@ -21,9 +21,6 @@ ROOT = Path(__file__).resolve().parents[3]
 NAME = b"88.118.8/x"
 NOT_OFFERED = (
     OpCode.LIST_NA,
-    OpCode.HOME_NA,
-    OpCode.UNHOME_NA,
-    OpCode.LIST_HOMED_NAS,
     OpCode.GET_NEXT_TXN_ID,
     OpCode.RETRIEVE_TXN_LOG,
     OpCode.DUMP_HANDLES,
@@ -40,10 +37,15 @@ def test_an_operation_that_is_not_offered_is_5(op: OpCode, lives: bool) -> None:
     assert decode_message(said).header.response_code == ResponseCode.OPERATION_NOT_SUPPORTED
 
 
-def test_where_no_source_lives_a_login_is_5() -> None:
-    said = Exchange(lambda: 9, lambda: False).take(request(OpCode.LOGIN_ID_SYSTEM, HandleRequest(b"88.118.9/A")))
+@pytest.mark.parametrize("op", [OpCode.LOGIN_ID_SYSTEM, OpCode.HOME_NA, OpCode.UNHOME_NA, OpCode.LIST_HOMED_NAS])
+def test_where_no_source_lives_logins_and_homes_are_5(op: OpCode) -> None:
+    said = Exchange(lambda: 9, lambda: False).take(request(op, HandleRequest(b"0.NA/88.118.9")))
     assert isinstance(said, bytes)
     assert decode_message(said).header.response_code == ResponseCode.OPERATION_NOT_SUPPORTED
+    taken = Exchange(lambda: 9, lambda: True).take(request(op, HandleRequest(b"0.NA/88.118.9")))
+    assert isinstance(taken, tuple) and isinstance(taken[0], Registering), (
+        "where one lives, its registrar says what becomes of it"
+    )
 
 
 @pytest.mark.parametrize("flag", [OpFlag.RECURSIVE, OpFlag.CACHE_CERTIFY, OpFlag.RECURSIVE_AUTH])

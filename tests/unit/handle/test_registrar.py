@@ -192,7 +192,7 @@ async def test_nothing_is_done_or_told_before_a_proof() -> None:
     for op, body in bodies.items():
         assert (await world.send(request(op, body))).header.response_code == ResponseCode.AUTHENTICATION_NEEDED
     assert world.group.content.position.seq == world.group.barriers == 0
-    assert (await world.send(request(OpCode.HOME_NA, HandleRequest(b"0.NA/1")))).header.response_code == 5
+    assert (await world.send(request(OpCode.LIST_NA, HandleRequest(b"0.NA/1")))).header.response_code == 5
 
 
 @pytest.mark.parametrize("why", ["secret", "key", "index", "kind", "late", "client", "replay", "session"])
