@@ -247,6 +247,7 @@ EVERY = Right(who="300:88.118.9/ADMIN", operations=("create", "modify"), under=P
         ({"region-9": Tenant(title="R", suspended="unpaid"), "r1": EVERY}, (503, 7)),
         ({"region-9": Tenant(title="R", suspended="unpaid")}, (403, 401)),  # who has no right there is not told why
         ({"tenant": Quota(identifiers=2)}, (403, 604)),
+        ({"tenant": Quota(octets=2)}, (403, 604)),
         ({"tenant": Quota(registrations_per_s=1.0, burst_s=1.0)}, (503, 3)),
     ],
 )

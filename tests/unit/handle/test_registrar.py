@@ -358,3 +358,23 @@ async def test_a_tenant_over_its_rate_is_asked_for_no_proof_and_strangers_take_n
     assert said.header.response_code == ResponseCode.SERVER_TOO_BUSY
     world.now_ms += 1_000
     assert (await world.ask(OpCode.CREATE_HANDLE, ValuesRequest(b"88.118.9/b", (admin(),))))[0] == ResponseCode.SUCCESS
+
+
+async def test_a_tenant_whose_octets_are_used_up_may_still_change_what_takes_no_more() -> None:
+    measured, world = World(), World()
+    assert (await measured.ask(OpCode.CREATE_HANDLE, CREATE))[0] == ResponseCode.SUCCESS
+    quota = Quota(octets=measured.group.octets())
+    world.group.content.records[key_of(quota, "tenant")] = value_of(quota)
+    assert (await world.ask(OpCode.CREATE_HANDLE, CREATE))[0] == ResponseCode.SUCCESS
+    long = HandleValue(1, b"URL", url().data + b"x")
+
+    async def tried(op: OpCode, *values: HandleValue) -> int:
+        return (await world.ask(op, ValuesRequest(b"88.118.9/New", values)))[0]
+
+    more = HandleValue(2, b"URL", b"more")
+    assert await tried(OpCode.ADD_VALUE, more) == ResponseCode.REGISTER_COUNT_LIMIT
+    assert await tried(OpCode.MODIFY_VALUE, long) == ResponseCode.REGISTER_COUNT_LIMIT
+    assert await tried(OpCode.MODIFY_VALUE, HandleValue(1, b"URL", url().data[:-4])) == ResponseCode.SUCCESS
+    assert await tried(OpCode.MODIFY_VALUE, url()) == ResponseCode.SUCCESS
+    assert (await world.ask(OpCode.DELETE_HANDLE, HandleRequest(b"88.118.9/New")))[0] == ResponseCode.SUCCESS
+    assert (await world.ask(OpCode.CREATE_HANDLE, CREATE))[0] == ResponseCode.SUCCESS
