@@ -74,6 +74,21 @@ class CertifyCounters:
     refused: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A request that is answered.
+
+    Args:
+        signs: its answer is to be signed, for which it has a place. Else `session` vouches, or the registrar, who judges its MAC.
+    """
+
+    message: Message
+    octets: bytes
+    signs: bool
+    session: Session | None = None
+    datagram: bool = False
+
+
 class Certifier:
     """See the module. All calls on one event loop.
 
@@ -105,10 +120,8 @@ class Certifier:
         """Signatures that were not begun are not made."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def begin(
-        self, octets: bytes, client: str, datagram: bool, registrar: Registrar | None, now_ms: int
-    ) -> tuple[Message, Session | None] | list[bytes]:
-        """The request, and the session it is in; or at once its answers. Who begins ends it, by `answers`.
+    def begin(self, octets: bytes, client: str, datagram: bool, registrar: Registrar | None, now_ms: int) -> Begun | list[bytes]:
+        """The request as it is to be answered; or at once its answers. Who begins ends it, by `answers`.
 
         Args:
             client: address it came from, without the port.
@@ -120,26 +133,21 @@ class Certifier:
             return [] if said is None else [said]
         if message.header.response_code:
             return []
-        session = None
         if registrar is not None and message.credential and message.envelope.session_id in registrar.desk.sessions:
             if message.header.op_code in REGISTERS or wants_hidden(message):
-                return self._seated(message, None, datagram)  # the registrar judges its MAC, and answers with one
+                return Begun(message, octets, False)
             found = registrar.desk.sessions.used(message, octets, now_ms)
             if isinstance(found, Denied):
                 return [self.refusal(message, octets, found.code, found.text)]
             if can_sign(message):
-                session = found
-        if session is None:
-            code, why = self._why_not(message, client, datagram)
-            if why:
-                self.counters.refused += 1
-                return [self.refusal(message, octets, code, why)]
-        return self._seated(message, session, datagram)
-
-    def _seated(self, message: Message, session: Session | None, datagram: bool) -> tuple[Message, Session | None]:
+                return Begun(message, octets, False, found)
+        code, why = self._why_not(message, client, datagram)
+        if why:
+            self.counters.refused += 1
+            return [self.refusal(message, octets, code, why)]
         self._waiting += 1
         self._datagrams += datagram
-        return message, session
+        return Begun(message, octets, True, datagram=datagram)
 
     def _why_not(self, message: Message, client: str, datagram: bool) -> tuple[ResponseCode, str]:
         """Why a signature is not made; an empty text: it is."""
@@ -159,23 +167,26 @@ class Certifier:
             return ResponseCode.ERROR, TOO_MANY
         return ResponseCode.SUCCESS, ""
 
-    async def answers(
-        self, begun: tuple[Message, Session | None], work: Callable[[], Awaitable[list[bytes]]], octets: bytes, *, datagram: bool
-    ) -> list[bytes]:
-        """What the work says, vouched for. `octets`: of the request."""
-        message, session = begun
+    async def answers(self, begun: Begun, work: Callable[[], Awaitable[list[bytes]]]) -> list[bytes]:
+        """What the work says, vouched for."""
         try:
-            async with asyncio.timeout(WORK_S_MAX):
-                found = await work()
-            if session is not None:
-                return [sealed(one, session.key, session.count()) for one in found]
-            return [await self._vouched(one) for one in found]
+            found = await self._worked(begun, work)
+            if begun.session is not None:
+                return [sealed(one, begun.session.key, begun.session.count()) for one in found]
+            return [await self._vouched(one) for one in found] if begun.signs else found
         except TimeoutError:
             self.counters.refused += 1
-            return [self.refusal(message, octets, ResponseCode.ERROR, TOO_MANY)]
+            return [self.refusal(begun.message, begun.octets, ResponseCode.ERROR, TOO_MANY)]
         finally:
-            self._waiting -= 1
-            self._datagrams -= datagram
+            self._waiting -= begun.signs
+            self._datagrams -= begun.datagram
+
+    async def _worked(self, begun: Begun, work: Callable[[], Awaitable[list[bytes]]]) -> list[bytes]:
+        """A registration has its own limit of time, and is never cut off: whether it was done would not be known."""
+        if begun.message.header.op_code in REGISTERS:
+            return await work()
+        async with asyncio.timeout(WORK_S_MAX):
+            return await work()
 
     async def _vouched(self, answer: bytes) -> bytes:
         if self._key is None or decode_message(answer).credential:  # of a session: it has its MAC

@@ -107,13 +107,14 @@ class FrontService:
             if isinstance(begun, list):
                 sink.registered(context, begun)
                 return
-            vouched = partial(self.certifier.answers, begun, partial(self._unsigned, asked.octets, client), asked.octets)
-            self._begin(_told(sink, context, partial(vouched, datagram=datagram)))
+            if begun.signs or len(self._registrations) < REGISTRATIONS_MAX:
+                work = partial(self._unsigned, asked.octets, client)
+                self._begin(_told(sink, context, partial(self.certifier.answers, begun, work)))
+                return
+        elif registrar is not None and len(self._registrations) < REGISTRATIONS_MAX:
+            self._begin(_told(sink, context, partial(registrar.answer, asked.octets, client)))
             return
-        if registrar is None or len(self._registrations) >= REGISTRATIONS_MAX:
-            sink.registered(context, [])
-            return
-        self._begin(_told(sink, context, partial(registrar.answer, asked.octets, client)))
+        sink.registered(context, [])
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         call = asyncio.get_running_loop().create_task(work)

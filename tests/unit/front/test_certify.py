@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hosting.front import edge_certify
-from hosting.front.edge_certify import NO_KEY, OLD, TOO_LONG, TOO_MANY, CertifyLimits
+from hosting.front import service as service_module
+from hosting.front.edge_certify import NO_KEY, OLD, TOO_LONG, TOO_MANY, Begun, CertifyLimits
 from hosting.front.edge_front import FrontConfig
 from hosting.front.edge_site_key import SITE_KEY_FILE, SiteKey, ensure_site_key, load_site_key
 from hosting.front.service import FrontService
@@ -165,6 +166,25 @@ async def test_in_a_session_its_mac_vouches_and_no_signature_is_made(key: SiteKe
         assert service.certifier.counters.signed == 0
 
 
+async def test_in_a_session_nothing_forged_makes_us_sign_or_takes_a_place(key: SiteKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = World()
+    service = service_of(key, place)
+    place.now_ms = service.now_ms()
+    client = await Client.opened(place, client="127.0.0.1")
+    async with serving(place.port, service=service) as (_, bound):
+        forged = client.message(OpCode.CREATE_HANDLE, CREATE.encode(), key=bytes(16), flags=CT)
+        said = await ask_tcp(bound.tcp[0], *[forged] * 40)
+        assert {code_of(one) for one in said} == {ResponseCode.INVALID_SESSION_KEY}
+        assert not any(decode_message(one).credential for one in said) and service.certifier.counters.signed == 0
+        asked = client.message(OpCode.RESOLUTION, decode_message(resolution(b"88.118.9/x")).body, flags=CT)
+        begun = service.certifier.begin(asked, "127.0.0.1", False, place.registrar, place.now_ms)
+        assert isinstance(begun, Begun) and not begun.signs and service.certifier._waiting == 0
+        monkeypatch.setattr(service_module, "REGISTRATIONS_MAX", 0)
+        asked = client.message(OpCode.CREATE_HANDLE, CREATE.encode(), flags=CT)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask_tcp(bound.tcp[0], asked), 0.2)
+
+
 # -------------------------------------------------------------------------------------------- what is not signed is refused
 def refused(octets: bytes, code: int, text: str) -> bool:
     message = decode_message(octets)
@@ -265,8 +285,8 @@ async def test_a_forged_senders_flood_leaves_streams_their_room(key: SiteKey) ->
     certifier = service.certifier
     asked = resolution(NAME, flags=CT)
     begun = [certifier.begin(asked, f"198.51.{number}.1", True, None, 0) for number in range(64)]
-    assert sum(isinstance(one, tuple) for one in begun) == certifier.limits.datagrams_waiting_max
-    assert isinstance(certifier.begin(asked, "192.0.2.1", False, None, 0), tuple)
+    assert sum(isinstance(one, Begun) for one in begun) == certifier.limits.datagrams_waiting_max
+    assert isinstance(certifier.begin(asked, "192.0.2.1", False, None, 0), Begun)
     certifier.close()
 
 
