@@ -73,9 +73,9 @@ class Stage:
         (over_tcp,) = await ask_tcp(self.places["handle"], resolution(NAME.encode()))
         async with grpc.aio.insecure_channel("{}:{}".format(*self.places["grpc"])) as channel:
             stub: resolve_pb2_grpc.ResolverAsyncStub = resolve_pb2_grpc.ResolverStub(channel)  # type: ignore[assignment]
-            [over_grpc] = (await stub.BatchResolve(resolve_pb2.BatchResolveRequest(identifiers=[NAME]))).response_codes
+            told = await stub.BatchResolve(resolve_pb2.BatchResolveRequest(identifiers=[NAME.encode()]))
         over_http = (await ask_http(self.places["http"], f"/api/handles/{NAME}"))[0]
-        return code_of(over_udp), code_of(over_tcp), over_http, over_grpc
+        return code_of(over_udp), code_of(over_tcp), over_http, int.from_bytes(told.response_codes, "big")
 
     def reach(self, wanted: tuple[int, int, int, int]) -> float:
         """Seconds until every way answers so."""
