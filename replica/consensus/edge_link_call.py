@@ -108,6 +108,7 @@ class MemberCall:
         self._keys: LinkKeys | None = None
         self._sent = self._sent_octets = self._dropped = 0
         self._counted_octets = 0
+        self._asked = 0  # serial of the beat that left because messages wait; 0: none is on its way
 
     @property
     def stands(self) -> bool:
@@ -162,14 +163,33 @@ class MemberCall:
         writer = self._writer
         if writer is None:
             return
-        self._watch.wrote(writer.written - self._counted_octets)
-        self._counted_octets = writer.written
         self._watch.excuse(late_ms)
         if why := self._watch.silent(at_ms, self.heard_ms):
             self.end(why)
             return
-        beat = peer_pb2.LinkBeat(serial=self._watch.beat(at_ms), stamp_ns=boottime_ns())
-        self.send_newest(Slot.BEAT, peer_pb2.LinkMessage(beat=beat))
+        self._beat_now(writer, at_ms)
+        writer.wake()
+
+    def _beat_now(self, writer: Writer, at_ms: float) -> int:
+        self._wrote(writer.written)
+        serial = self._watch.beat(at_ms)
+        beat = peer_pb2.LinkBeat(serial=serial, stamp_ns=boottime_ns())
+        writer.outbox.put_newest(Slot.BEAT, peer_pb2.LinkMessage(beat=beat))
+        return serial
+
+    def _wrote(self, written: int) -> None:
+        self._watch.wrote(written - self._counted_octets)
+        self._counted_octets = written
+
+    def _room(self, written: int) -> int:
+        """So many octets of messages may leave now."""
+        self._wrote(written)
+        return self._watch.room()
+
+    def _held(self) -> None:
+        """Messages wait until more is known to have come: ask at once, not at the next beat."""
+        if self._writer is not None and not self._asked:
+            self._asked = self._beat_now(self._writer, now_ms())
 
     def prove(self) -> None:
         """Is the certificate that answers still a member's, and ours still the newest?"""
@@ -276,8 +296,8 @@ class MemberCall:
     async def _stand(self, call: Call, hello: peer_pb2.Hello, certified: tuple[int, str]) -> None:
         loop = asyncio.get_running_loop()
         self._watch = BeatWatch(self._limits, now_ms())
-        self._writer = Writer(Outbox(self._limits), lambda octets: _write(call, octets))
-        self._counted_octets = 0
+        self._writer = Writer(Outbox(self._limits), lambda octets: _write(call, octets), self._room, self._held)
+        self._counted_octets = self._asked = 0
         self.boot = hello.boot
         ended = self._ended = loop.create_future()
         self.phase = Phase.STANDS
@@ -320,6 +340,10 @@ class MemberCall:
         at_ms = now_ms()
         if not beat.answer or not self._watch.answered(beat.serial, at_ms):
             raise Refused(Reason.UNEXPECTED, f"an answer to beat {beat.serial}, which we did not send")
+        if beat.serial >= self._asked:
+            self._asked = 0
+        if self._writer is not None:
+            self._writer.wake()  # more may leave
         if self._watch.round_trips_ms:
             self._book.metrics.round_trip(self.member, self._watch.round_trips_ms[-1])
 

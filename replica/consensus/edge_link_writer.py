@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from replica.consensus.link_frames import Outbox
+from replica.consensus.link_port import BATCH_OCTETS_MAX
 
 
 class Writer:
@@ -16,12 +17,20 @@ class Writer:
 
     Args:
         write: gives a LinkMessage to the stream; waits while the stream is full.
+        room: told how many octets were given to the stream: how many octets of messages may follow; what waits once always may.
+        held: told that messages wait because none may; it may put what waits once.
     """
 
-    __slots__ = ("_waiting", "_write", "outbox", "written")
+    __slots__ = ("_held", "_room", "_waiting", "_write", "outbox", "written")
 
-    def __init__(self, outbox: Outbox, write: Callable[[bytes], Awaitable[None]]) -> None:
-        self.outbox, self._write = outbox, write
+    def __init__(
+        self,
+        outbox: Outbox,
+        write: Callable[[bytes], Awaitable[None]],
+        room: Callable[[int], int] = lambda _written: BATCH_OCTETS_MAX,
+        held: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.outbox, self._write, self._room, self._held = outbox, write, room, held
         self._waiting: asyncio.Future[None] | None = None
         self.written = 0  # octets given to the stream
 
@@ -34,10 +43,17 @@ class Writer:
         """Until cancelled, or until the stream breaks with whatever it raises."""
         loop = asyncio.get_running_loop()
         while True:
-            octets = self.outbox.take()
+            octets = self._take()
             if octets is None:
                 self._waiting = loop.create_future()
                 await self._waiting
                 continue
             self.written += len(octets)
             await self._write(octets)
+
+    def _take(self) -> bytes | None:
+        octets = self.outbox.take(self._room(self.written) if self.outbox.waiting else 0)
+        if octets is None and self.outbox.waiting:
+            self._held()
+            octets = self.outbox.take(0)
+        return octets

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from random import Random
 
+from replica.consensus.link_pace import Pace
 from replica.consensus.link_port import LinkLimits
 
 ROUND_TRIPS_KEPT = 10
 BEATS_MAX = 256  # on their way; older ones are forgotten, their answers say nothing then
-BULK_OCTETS = 256 * 1024  # with more than this before it on the way, a beat may be late on a slow line
+BULK_OCTETS = 32 * 1024  # with more than this before it on the way, a beat may be late on a slow line
 
 
 def backoff_ms(attempt: int, chance: Random, limits: LinkLimits) -> float:
@@ -34,15 +35,19 @@ def hello_ms(slow: int, limits: LinkLimits) -> int:
 class BeatWatch:
     """Beats on our call and their answers. Times in milliseconds of one clock that never jumps."""
 
-    __slots__ = ("_answered_ms", "_answered_octets", "_beats", "_limits", "_serial", "_written", "round_trips_ms")
+    __slots__ = (
+        "_answered_ms", "_answered_octets", "_beats", "_came_ms", "_limits", "_serial", "_written", "pace", "round_trips_ms",
+    )  # fmt: skip
 
     def __init__(self, limits: LinkLimits, now_ms: float) -> None:
         self._limits = limits
         self._serial = 0
-        self._beats: dict[int, tuple[float, int]] = {}  # serial -> when sent, octets written before
-        self._answered_ms = now_ms
+        # serial -> when sent, octets written before; octets known to have come then, and since when
+        self._beats: dict[int, tuple[float, int, int, float]] = {}
+        self._answered_ms = self._came_ms = now_ms
         self._answered_octets = self._written = 0
         self.round_trips_ms: deque[float] = deque(maxlen=ROUND_TRIPS_KEPT)
+        self.pace = Pace()
 
     def wrote(self, octets: int) -> None:
         """So many octets were given to the call."""
@@ -51,7 +56,7 @@ class BeatWatch:
     def beat(self, now_ms: float) -> int:
         """Serial of the next beat, which leaves now."""
         self._serial += 1
-        self._beats[self._serial] = (now_ms, self._written)
+        self._beats[self._serial] = (now_ms, self._written, self._answered_octets, self._came_ms)
         if len(self._beats) > BEATS_MAX:
             del self._beats[next(iter(self._beats))]
         return self._serial
@@ -62,11 +67,17 @@ class BeatWatch:
             return False
         sent = self._beats.get(serial)
         if sent is not None:
-            self.round_trips_ms.append(now_ms - sent[0])
-            self._answered_ms, self._answered_octets = now_ms, sent[1]
+            sent_ms, octets, came_octets, came_ms = sent
+            self.round_trips_ms.append(now_ms - sent_ms)
+            self.pace.answered(now_ms - sent_ms, octets - came_octets, now_ms - came_ms)
+            self._answered_ms, self._came_ms, self._answered_octets = now_ms, now_ms, octets
             for older in [one for one in self._beats if one <= serial]:
                 del self._beats[older]
         return True
+
+    def room(self) -> int:
+        """So many octets of messages may be given to the call now."""
+        return self.pace.room(self._written - self._answered_octets)
 
     def excuse(self, late_ms: float) -> None:
         """We were late ourselves: so much of its silence was ours."""

@@ -249,6 +249,17 @@ class Cluster(System):
                     return lacks
         return None
 
+    async def led_and_lacked(self, leader: int, member: int) -> tuple[set[str], dict[str, int]]:
+        """Groups that a member leads, and how many entries another one lacks of each, both as the first says."""
+        status, name = await self._status(leader), self.seats[member].name
+        groups = status.groups if status else []
+        led = {group.group for group in groups if group.leader == self.seats[leader].name}
+        return led, {group.group: lacks for group in groups if (lacks := group.behind.get(name)) is not None}
+
+    async def transfer(self, group: str, member: int) -> None:
+        """Let a member lead a group, now and from now on. Raises ZaibeiError."""
+        await self.somewhere(lambda client: client.cluster_transfer(group, self.seats[member].name))
+
     def register(self, client: str) -> Register:
         """Clients know all members; each begins with another one."""
         numbers = sorted(self.seats)

@@ -57,7 +57,7 @@ async def test_large_turns_are_split(world: World) -> None:
     for index in range(6):
         one.links.send(2, Wire(group=7, kind=Wire.KIND_APPEND, term=1, index=index, terms=[1], entries=[block]))
     await until(lambda: len(two.heard.messages) == 6)
-    assert [len(turn) for turn in two.heard.turns] == [2, 2, 2]
+    assert max(len(turn) for turn in two.heard.turns) == 2
     assert two.heard.messages[5].entries[0] == block
 
 

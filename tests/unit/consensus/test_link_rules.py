@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replica.consensus.link_checks import ADDRESSES_MAX, PLACES_MAX, check_again, check_hello, check_table
-from replica.consensus.link_frames import Outbox, Slot, batch, varint
+from replica.consensus.link_frames import TURN_OCTETS, Outbox, Slot, batch, varint
+from replica.consensus.link_pace import (
+    AHEAD_MS,
+    AHEAD_OCTETS_MIN,
+    AHEAD_OCTETS_START,
+    RATES_KEPT,
+    ROUND_TRIP_MS_MAX,
+    Pace,
+)
 from replica.consensus.link_port import BATCH_OCTETS_MAX, LinkKeys, LinkLimits, Reason, Refused
 from replica.consensus.link_watch import BEATS_MAX, BULK_OCTETS, BeatWatch, Punctuality, backoff_ms, hello_ms
 from replica.model.errors import InvariantBroken
@@ -68,10 +76,10 @@ def test_a_full_outbox_takes_nothing_and_an_empty_one_anything() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, BATCH_OCTETS_MAX)), max_size=20), st.data())
-def test_a_group_with_little_to_say_waits_for_one_message_of_each_other_group(
+def test_a_group_with_little_to_say_waits_for_one_turn_of_each_other_group(
     sent: list[tuple[int, int]], data: st.DataObject
 ) -> None:
-    outbox, before = Outbox(LIMITS), dict.fromkeys(range(1, 5), 0)
+    outbox, before = Outbox(LIMITS), {group: list[int]() for group in range(1, 5)}
     for serial, (group, size) in enumerate(sent):
         message = peer_pb2.GroupMessage(group=group, index=serial, context=bytes(size))
         assert outbox.put(message.SerializeToString(), group)
@@ -83,8 +91,32 @@ def test_a_group_with_little_to_say_waits_for_one_message_of_each_other_group(
         for message in peer_pb2.LinkMessage.FromString(octets).messages.messages:
             assert message.index > last[message.group]  # in order within a group
             last[message.group] = message.index
-            before[message.group] += last[4] < 0
-    assert last[4] == 99 and all(before[group] <= 1 for group in (1, 2, 3))
+            if last[4] < 0:
+                before[message.group].append(message.ByteSize())
+    assert last[4] == 99
+    assert all(len(before[group]) <= 1 or sum(before[group]) <= TURN_OCTETS for group in (1, 2, 3))
+
+
+def test_many_small_messages_of_a_group_leave_in_one_turn_beside_large_ones_of_another() -> None:
+    outbox = Outbox(LIMITS)
+    for _ in range(3):
+        outbox.put(bytes(BATCH_OCTETS_MAX), 1)
+    assert outbox.take()  # a large one is on its way
+    for _ in range(50):
+        outbox.put(bytes(100), 2)
+    octets = outbox.take()
+    assert octets is not None and 5_000 < len(octets) < BATCH_OCTETS_MAX, "all that waited of it leave before the next large one"
+    octets = outbox.take(1)
+    assert octets is not None and len(octets) > BATCH_OCTETS_MAX, "of what does not fit one goes all the same"
+
+
+def test_messages_wait_where_none_may_leave_and_what_waits_once_does_not() -> None:
+    outbox = Outbox(LIMITS)
+    outbox.put(b"", 1)
+    outbox.put_newest(Slot.BEAT, peer_pb2.LinkMessage(beat=peer_pb2.LinkBeat(serial=1)))
+    beat = outbox.take(0)
+    assert beat is not None and peer_pb2.LinkMessage.FromString(beat).HasField("beat")
+    assert outbox.take(0) is None and outbox.waiting and outbox.take() is not None and not outbox.waiting
 
 
 # ----------------------------------------------------------------------------------------------------------------- time
@@ -119,6 +151,73 @@ def test_answers_count_once_and_only_to_beats_of_ours() -> None:
     for at_ms in range(BEATS_MAX + 10):
         watch.beat(at_ms)
     assert watch.answered(3, 300) and list(watch.round_trips_ms) == [50]
+
+
+def line(octets_per_ms: float, ends_ms: int, *, trip_ms: int = 0, paced: bool = True) -> tuple[float, float]:
+    """Always as much as may be over a line with a buffer without end: (longest time on its way in ms, share of the line used)."""
+    watch, written, carried, longest = BeatWatch(LIMITS, 0), 0, 0.0, 0.0
+    beats: list[tuple[int, int]] = []  # serial, octets before it
+    due: list[tuple[int, int]] = []  # when its answer is here, serial
+    asked = False
+    for now_ms in range(ends_ms):
+        carried = min(written, carried + octets_per_ms)
+        while beats and beats[0][1] <= carried:
+            due.append((now_ms + trip_ms, beats.pop(0)[0]))
+        while due and due[0][0] <= now_ms:
+            watch.answered(due.pop(0)[1], now_ms)
+            asked = False
+        for _ in range(256):
+            if paced and not watch.room():
+                break
+            written += BATCH_OCTETS_MAX
+            watch.wrote(BATCH_OCTETS_MAX)
+            longest = max(longest, (written - carried) / octets_per_ms)
+        if not asked or now_ms % LIMITS.beat_ms == 0:
+            beats.append((watch.beat(now_ms), written))
+            asked = True
+    return longest, carried / (octets_per_ms * ends_ms)
+
+
+@pytest.mark.parametrize(("octets_per_ms", "trip_ms"), [(125, 0), (125, 40), (125, 250), (1_000, 40), (20_000, 1)])
+def test_little_is_on_its_way_and_the_line_does_not_stand_idle(octets_per_ms: int, trip_ms: int) -> None:
+    a_batch_ms = BATCH_OCTETS_MAX / octets_per_ms
+    at_first_ms = AHEAD_OCTETS_START / octets_per_ms
+    longest, used = line(octets_per_ms, 10_000, trip_ms=trip_ms)
+    assert longest <= max(at_first_ms, AHEAD_MS + ROUND_TRIP_MS_MAX) + a_batch_ms + 1
+    assert used >= (0.6 if trip_ms > 200 else 0.8)
+    assert line(octets_per_ms, 2_000, trip_ms=trip_ms, paced=False)[0] > 2 * longest, "else it is as much as buffers hold"
+
+
+def held(pace: Pace, octets_per_ms: int, times: int) -> None:
+    """Messages wait, and so much comes."""
+    for _ in range(times):
+        assert not pace.room(pace.octets_max)
+        pace.answered(10, pace.octets_max, pace.octets_max / octets_per_ms)
+
+
+def test_a_line_that_becomes_narrow_is_measured_anew_at_once() -> None:
+    pace = Pace()
+    held(pace, 20_000, 10)
+    assert pace.octets_max == 20_000 * (AHEAD_MS + 10)
+    held(pace, 125, RATES_KEPT)
+    assert pace.octets_max == AHEAD_OCTETS_MIN
+
+
+def test_a_quiet_line_is_not_taken_for_a_narrow_one() -> None:
+    pace = Pace()
+    held(pace, 20_000, 10)
+    before = pace.octets_max
+    for _ in range(1_000):
+        pace.answered(1, 100, 100)
+    assert pace.octets_max == before > AHEAD_OCTETS_START
+
+
+def test_what_a_narrow_line_lets_pass_at_once_is_not_its_rate() -> None:
+    pace = Pace()
+    pace.answered(1, AHEAD_OCTETS_MIN - 1, 1)
+    assert pace.octets_max == AHEAD_OCTETS_START
+    pace.answered(1, AHEAD_OCTETS_MIN, 1)
+    assert pace.octets_max == 2 * AHEAD_OCTETS_START, "nor is it believed at once"
 
 
 def test_of_a_late_look_the_delay_is_our_own() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.unit.docs.planting import Plant
 from tests.unit.docs.rule_rows import AGENT, APPLY, CONSENSUS, DAMAGE, FILES, GROUP, JOURNAL, POWER, RECOVERY, Row, twin
 
+LINKS = "tests/unit/consensus/test_link_rules.py"
+
 DIGEST = [
     twin("10", "certificates are compared in order", "drift that nobody ever sees"),
     Row(
@@ -99,6 +101,20 @@ JOURNALS = [
         "a process made sound by what was known before the last promises of its former life",
         "tests/integration/test_links.py::test_a_hello_is_no_older_than_its_connection",
         Plant("replica.consensus.edge_link_call:MemberCall._once", "await _connect(channel)", "pass"),
+    ),
+    Row(
+        "4",
+        "little is on its way to a member beyond what is known to have come",
+        "live changes behind megabytes of a catch-up on a narrow line",
+        f"{LINKS}::test_little_is_on_its_way_and_the_line_does_not_stand_idle",
+        Plant("replica.consensus.link_pace:Pace.room", "room = self.octets_max - ahead_octets", "room = 1 << 20"),
+    ),
+    Row(
+        "4",
+        "a group that has little to say waits for one turn of the others",
+        "a group that catches up having the link for itself",
+        f"{LINKS}::test_a_group_with_little_to_say_waits_for_one_turn_of_each_other_group",
+        Plant("replica.consensus.link_frames:Outbox.take", "self._fresh or self._groups", "self._groups or self._fresh"),
     ),
     Row(
         "11.2",
