@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from replica.model.handle.codes import ENVELOPE_OCTETS, MESSAGE_OCTETS_MAX, EnvelopeFlag, ResponseCode
 from replica.model.handle.faults import CodecMisuse, ProtocolFault
-from replica.model.handle.macs import AES_128, SM4
+from replica.model.handle.macs import AES_128, KEY_OCTETS, SM4
 from replica.model.handle.message import decode_envelope, encode_envelope
 
 BLOCK_OCTETS = 16
@@ -30,7 +30,7 @@ def is_encrypted(octets: bytes) -> bool:
 
 def encrypted(octets: bytes, key: bytes, iv: bytes, algorithm: int = AES_128) -> bytes:
     """A whole message, encrypted. `iv`: 16 octets nobody can guess. Raises CodecMisuse: it is then over 262,144 octets."""
-    padder, cipher = _PADDING.padder(), Cipher(_CIPHERS[algorithm](key), modes.CBC(iv)).encryptor()
+    padder, cipher = _PADDING.padder(), Cipher(_CIPHERS[algorithm](key[:KEY_OCTETS]), modes.CBC(iv)).encryptor()
     padded = padder.update(octets[ENVELOPE_OCTETS:]) + padder.finalize()
     part = iv + cipher.update(padded) + cipher.finalize()
     if len(part) > MESSAGE_OCTETS_MAX:
@@ -44,7 +44,10 @@ def decrypted(octets: bytes, key: bytes, algorithm: int = AES_128) -> bytes:
     envelope, part = decode_envelope(octets), octets[ENVELOPE_OCTETS:]
     if envelope.length != len(part) or len(part) > MESSAGE_OCTETS_MAX or len(part) % BLOCK_OCTETS or len(part) < 2 * BLOCK_OCTETS:
         raise ProtocolFault("what was encrypted has whole blocks", ResponseCode.INVALID_SESSION_KEY, envelope)
-    cipher, unpadder = Cipher(_CIPHERS[algorithm](key), modes.CBC(part[:BLOCK_OCTETS])).decryptor(), _PADDING.unpadder()
+    cipher, unpadder = (
+        Cipher(_CIPHERS[algorithm](key[:KEY_OCTETS]), modes.CBC(part[:BLOCK_OCTETS])).decryptor(),
+        _PADDING.unpadder(),
+    )
     padded = cipher.update(part[BLOCK_OCTETS:]) + cipher.finalize()
     try:
         plain = unpadder.update(padded) + unpadder.finalize()

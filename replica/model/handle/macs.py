@@ -21,7 +21,8 @@ MAC_NAME = b"HMAC-SHA256"
 AES_128 = 3
 SM4 = 4
 ALGORITHMS = (AES_128, SM4)
-KEY_OCTETS = 16  # of both
+KEY_OCTETS = 16  # of both, as we make them
+AES_KEY_OCTETS = (16, 24, 32)  # as clients make them: their whole key makes MACs, its first 16 octets encrypt
 
 
 def key_on_wire(key: bytes, algorithm: int = AES_128) -> bytes:
@@ -33,9 +34,9 @@ def key_from_wire(octets: bytes) -> tuple[bytes, int]:
     """Inverse of `key_on_wire`: the key and its algorithm. Raises ProtocolFault(INVALID_SESSION_KEY)."""
     reader = Reader(octets, code=ResponseCode.INVALID_SESSION_KEY)
     algorithm = reader.u32()
-    if algorithm not in ALGORITHMS or reader.rest != KEY_OCTETS:
+    if algorithm not in ALGORITHMS or reader.rest not in (AES_KEY_OCTETS if algorithm == AES_128 else (KEY_OCTETS,)):
         raise reader.fault(f"a session's key is of algorithm {AES_128} or {SM4} with {KEY_OCTETS} octets here")
-    return reader.take(KEY_OCTETS), algorithm
+    return reader.take(reader.rest), algorithm
 
 
 def can_sign(message: Message) -> bool:

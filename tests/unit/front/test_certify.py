@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from hosting.front import edge_certify
 from hosting.front import service as service_module
@@ -19,12 +20,14 @@ from hosting.front.service import FrontService
 from hosting.guard.guard import Guard
 from hosting.guard.limits import GuardLimits
 from replica.model.errors import Code, ZaibeiError
+from replica.model.handle.admin_bodies import SetupMode, decode_session_setup_answer
 from replica.model.handle.bodies import decode_response
 from replica.model.handle.codes import FLAGS_DEFAULT, HTTP_TUNNEL_TYPE, OpCode, OpFlag, ResponseCode
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.fragments import Reassembler
-from replica.model.handle.macs import judge_mac, sealed
+from replica.model.handle.macs import judge_mac, key_on_wire, sealed
 from replica.model.handle.message import Envelope, Header, Message, Version, decode_message, encode_message
+from replica.model.handle.proofs import public_key_of
 from replica.model.handle.signatures import judge_signature
 from replica.model.handle.types import decode_site, encode_site, site_of
 from tests.unit.front.world import (
@@ -41,7 +44,8 @@ from tests.unit.front.world import (
     world,
 )
 from tests.unit.handle.test_registrar import CREATE, World, answer_of, request
-from tests.unit.handle.test_sessions import Client
+from tests.unit.handle.test_server_key import exchange
+from tests.unit.handle.test_sessions import Client, setup
 
 CT = int(FLAGS_DEFAULT | OpFlag.CERTIFY)
 UNTRUSTED = GuardLimits(trusted=())
@@ -144,6 +148,24 @@ async def test_a_registration_is_signed_from_its_challenge_to_its_answer(key: Si
         assert code_of(challenge) == 402 and is_signed(challenge, key)
         [done] = await ask_tcp(bound.tcp[0], with_ct(answer_of(decode_message(challenge), asked)))
         assert code_of(done) == 1 and is_signed(done, key)
+
+
+async def test_an_exchange_of_keys_is_signed_for_there_was_no_key_of_a_session_yet(key: SiteKey) -> None:
+    place = World(server_key=key.private)
+    service = service_of(key, place)
+    place.now_ms = service.now_ms()
+    async with serving(place.port, service=service) as (_, bound):
+        [said] = await ask_tcp(bound.tcp[0], with_ct(setup(SetupMode.SERVER_KEY)))
+        assert code_of(said) == 1 and is_signed(said, key)
+        number, session_key = decode_message(said).envelope.session_id, bytes(range(16))
+        public = public_key_of(decode_session_setup_answer(decode_message(said).body).data)
+        assert isinstance(public, rsa.RSAPublicKey)
+        data = public.encrypt(key_on_wire(session_key), padding.PKCS1v15())
+        [said] = await ask_tcp(bound.tcp[0], with_ct(exchange(number, data)))
+        assert code_of(said) == 1 and is_signed(said, key)
+        client = Client(place, number, session_key)
+        [said] = await ask_tcp(bound.tcp[0], client.message(OpCode.CREATE_HANDLE, CREATE.encode()))
+        assert code_of(said) == 402 and judge_mac(decode_message(said), said, session_key) > 0
 
 
 async def test_in_a_session_its_mac_vouches_and_no_signature_is_made(key: SiteKey) -> None:

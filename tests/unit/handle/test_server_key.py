@@ -83,6 +83,19 @@ async def test_a_session_with_the_clients_key(algorithm: int, hides: bool) -> No
     assert await client.ask(OpCode.DELETE_HANDLE, GONE) == 1 and world.values(NAME) is None
 
 
+@pytest.mark.parametrize("octets", [16, 24, 32])
+async def test_of_a_longer_key_of_aes_all_makes_macs_and_the_first_16_octets_encrypt(octets: int) -> None:
+    world, key = World(server_key=SERVER), bytes(range(1, octets + 1))
+    number, _ = await begun(world)
+    client = Chosen(world, number, key)
+    said = await client.say(exchange(number, for_us(key_on_wire(key))))
+    assert said.header.response_code == 1 and said.credential
+    client.hides = True
+    assert await client.prove(OpCode.CREATE_HANDLE, CREATE) == 1 and world.values(NAME) is not None
+    octets_ = encode_message(Message(Envelope(9, 0), Header(1), b"x"))
+    assert encrypted(octets_, key, IV) == encrypted(octets_, key[:16], IV)
+
+
 async def test_with_the_flag_enc_the_chosen_algorithm_encrypts_the_answer() -> None:
     world = World(server_key=SERVER)
     client = await Chosen.keyed(world, SM4)
@@ -112,7 +125,8 @@ FORGED = {
     "DES": lambda: for_us(U32.pack(1) + bytes(8)),
     "3DES": lambda: for_us(U32.pack(2) + bytes(24)),
     "a short key": lambda: for_us(U32.pack(AES_128) + bytes(8)),
-    "a long key": lambda: for_us(U32.pack(AES_128) + bytes(32)),
+    "a long key": lambda: for_us(U32.pack(AES_128) + bytes(40)),
+    "a long key of SM4": lambda: for_us(U32.pack(SM4) + bytes(32)),
     "an algorithm nobody knows": lambda: for_us(U32.pack(9) + KEY),
 }
 
