@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from pathlib import Path
@@ -18,13 +19,14 @@ from replica.agent.edge_content import View
 from replica.agent.export import line_of
 from replica.client.edge_agent import Source, load_source_config
 from replica.client.edge_follow import Follower, take_nothing, ways_of
+from replica.feed.phases import TAKEN_OVER
 from replica.model.errors import Code, ZaibeiError
 from replica.model.position import Position
 
 LOOK_S = 0.5
 RESOLVER_OFF = (
-    "Keep this node's own resolver off until the export is in place of its files: "
-    "clients are sent back to it as soon as it answers after the hand-back, from old files too."
+    "Keep this node's own resolver off until the export is in place of its files: from old ones it answers that what was "
+    "registered meanwhile does not exist. Who looks for its site is sent back to it when it answers right, not before."
 )
 LINGER_S = 3.0  # the feed carries our acceptance of the epoch before the process ends
 
@@ -86,10 +88,12 @@ async def _follow(console: Console, config: SourceConfig, given: list[tuple[str,
         async with opened.running():
             work = asyncio.create_task(follower.run())
             stopped = asyncio.create_task(stop.wait())
+            logging.getLogger("zaibei.feed.source").addFilter(lambda record: TAKEN_OVER not in record.getMessage())
             said = ""
             while not work.done() and not stopped.done():
                 await asyncio.wait([work, stopped], timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-                now = f"{follower.state}; {follower.trouble}" if follower.trouble else follower.state
+                trouble = follower.trouble.replace(TAKEN_OVER, "its registrations were taken over")  # what is next runs here
+                now = f"{follower.state}; {trouble}" if trouble else follower.state
                 if now != said:
                     console.say(now)
                     said = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import click
@@ -120,7 +121,11 @@ def ask_passphrase() -> str:
 
 
 def confirm(plan_text: str, yes: bool) -> None:
-    """Show the plan and have its token's first digits typed: a signature is given to what was read. Raises click.Abort."""
+    """Show the plan and have its token's first digits typed: a signature is given to what was read.
+
+    Raises:
+        click.Abort: stopped by hand. click.ClickException: something else was typed, or standard input ended.
+    """
     click.echo(printable(plan_text, keep="\n"), err=True)
     if yes:
         return
@@ -129,6 +134,11 @@ def confirm(plan_text: str, yes: bool) -> None:
     act, source = said.get("act", ""), said.get("source", "")
     word = act if act and " " not in act else source  # what is done, or to whom
     wanted = f"{word} {token[:4]}"
-    if click.prompt(f"To sign, type: {wanted}", err=True, default="", show_default=False) != wanted:
-        click.echo("Not signed.", err=True)
-        raise click.Abort
+    try:
+        typed = click.prompt(f"To sign, type: {wanted}", err=True, default="", show_default=False)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.ClickException(f"not signed: standard input ended before {wanted!r} was typed. In a script: --yes") from None
+    if typed != wanted:
+        raise click.ClickException(f"not signed: {wanted!r} was to be typed")

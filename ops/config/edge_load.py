@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ops.config.check import Surroundings, check
@@ -23,6 +24,7 @@ CONFIG_OCTETS_MAX = 4 * 1024 * 1024
 SIDE_FILE_OCTETS_MAX = 16 * 1024 * 1024  # the revocation list of a large CA
 EMBEDDED = "embedded defaults"
 SOURCES_FOLDER = "sources.d"
+SOURCE_PATH = re.compile(r"source\[(\d+)\]")
 DATA_DEFAULT = str(SECTIONS["member"].key("data").default)  # type: ignore[union-attr]
 
 
@@ -52,8 +54,12 @@ def load_config(path: Path | None = None, *, data: Path | None = None, environme
     member = root.get("member", {})
     if data is not None and isinstance(member, dict):
         root["member"] = {**member, "data": str(data.absolute())}
-    _add_enrolled(root, Path.cwd() if file is None else file.absolute().parent)
-    config, origins = check(root, origin, surroundings(Path.cwd() if file is None else file.absolute().parent))
+    folder = Path.cwd() if file is None else file.absolute().parent
+    enrolled = _add_enrolled(root, folder)
+    try:
+        config, origins = check(root, origin, surroundings(folder))
+    except ConfigError as exc:
+        raise ConfigError(exc.origin, tuple(replace(fault, path=_where(fault.path, enrolled)) for fault in exc.faults)) from None
     if data is not None:
         origins["member.data"] = "--data"
     return Effective(config, origin, origins)
@@ -64,18 +70,35 @@ def enrolled_folder(data: Path) -> Path:
     return data / SOURCES_FOLDER
 
 
-def _add_enrolled(root: dict[str, object], folder: Path) -> None:
-    """Blocks of enrolled sources count as if they stood in the file, after those that do."""
+def _where(path: str, enrolled: Mapping[int, tuple[Path, int]]) -> str:
+    """Where a value stands: `source[3].prefixes` may stand in the file of an enrolled source, as its first block."""
+    at = SOURCE_PATH.match(path)
+    if at is None or int(at[1]) not in enrolled:
+        return path
+    file, place = enrolled[int(at[1])]
+    return f"{file}: source[{place}]{path[at.end() :]}"
+
+
+def _add_enrolled(root: dict[str, object], folder: Path) -> dict[int, tuple[Path, int]]:
+    """Blocks of enrolled sources count as if they stood in the file, after those that do.
+
+    Returns:
+        Number of such a block among all -> its file, and its number there; both count from 1.
+    """
     member, written = root.get("member", {}), root.get("source", [])
     data = member.get("data", DATA_DEFAULT) if isinstance(member, dict) else DATA_DEFAULT
     if not isinstance(data, str) or not isinstance(written, list):
-        return  # told by the check
+        return {}  # told by the check
     added: list[object] = []
+    places: dict[int, tuple[Path, int]] = {}
     for file in sorted(enrolled_folder(folder / data).glob("*.toml")):
         found = parse(file).get("source", [])
-        added += found if isinstance(found, list) else [found]
+        for place, block in enumerate(found if isinstance(found, list) else [found], 1):
+            added.append(block)
+            places[len(written) + len(added)] = file, place
     if added:
         root["source"] = [*written, *added]
+    return places
 
 
 def find(path: Path | None, environment: Mapping[str, str]) -> Path | None:

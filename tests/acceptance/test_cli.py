@@ -106,7 +106,9 @@ def test_a_signature_made_elsewhere(running: MemoryMember, terminal: Terminal, k
 def test_signing_needs_the_typed_words(running: MemoryMember, terminal: Terminal, keys: dict[str, Path]) -> None:
     token = terminal.document("hold", "plan", HOLD_ID, "release")["plan"]["token"]
     result = terminal.at("hold", "sign", token, "--key", str(keys["li.wei"]), typed="yes\n")
-    assert result.exit_code == 1 and "Not signed." in result.stderr
+    assert result.exit_code == 1 and "not signed" in result.stderr
+    ended = terminal.at("hold", "sign", token, "--key", str(keys["li.wei"]), typed="")
+    assert ended.exit_code == 1 and "standard input ended" in ended.stderr and "--yes" in ended.stderr
     assert running.desk.plan_of(token).approvals == []
 
 

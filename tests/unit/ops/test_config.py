@@ -300,6 +300,22 @@ def test_origins_say_where_a_value_comes_from(tmp_path: Path) -> None:
     assert document(found.config)["listen"]["feed"] == ["127.0.0.1:2643", "[::1]:2643"]
 
 
+def test_a_fault_in_the_file_of_an_enrolled_source_names_that_file(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text('[member]\nname = "m-2"\ndata = "d"\n[[source]]\nname = "a"\nnonsense = 1\n')
+    folder = tmp_path / "d" / "sources.d"
+    folder.mkdir(parents=True)
+    for name in ("b", "c"):
+        (folder / f"{name}.toml").write_text(f'[[source]]\nname = "{name}"\n{name}-nonsense = 1\n')
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "m.toml")
+    unknown = {fault.path for fault in caught.value.faults if "nonsense" in fault.path}
+    assert unknown == {
+        "source[1].nonsense",
+        f"{folder / 'b.toml'}: source[1].b-nonsense",
+        f"{folder / 'c.toml'}: source[1].c-nonsense",
+    }
+
+
 def test_which_file_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.toml").write_text('[member]\nname = "other"\n')
