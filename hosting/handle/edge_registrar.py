@@ -159,7 +159,8 @@ class Registrar:
             request = decode_login(message.body) if op == OpCode.LOGIN_ID_SYSTEM else decode_request(message)
         except ProtocolFault as fault:  # malformed ones are told so, and not kept
             raise fault.within(message.envelope, op) from None
-        if not message.envelope.session_id:
+        number = message.envelope.session_id
+        if not number or (op == OpCode.LOGIN_ID_SYSTEM and number not in self.desk.sessions):  # China's SDKs make one up
             reads = op not in CHANGES or op == OpCode.LIST_HANDLES
             full = None if reads or isinstance(request, Reference) else self.work.full(request, self._sources.now_ms())
             if full is not None:  # nothing would be done after the proof: so it is not asked for, and its key not looked up

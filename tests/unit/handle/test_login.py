@@ -37,12 +37,26 @@ async def test_a_login_is_challenged_and_its_key_is_proved_in_the_same_session()
     assert done.envelope.session_id == challenge.envelope.session_id
 
 
-@pytest.mark.parametrize("session", ["the login's", "none"])
+async def test_a_login_in_a_session_its_client_made_up_is_challenged_in_one_of_ours() -> None:
+    world = World()
+    other = await world.send(login(), "192.0.2.9")
+    octets = login(session_id=other.envelope.session_id)
+    challenge = await world.send(octets)
+    assert challenge.header.response_code == 402
+    assert challenge.envelope.session_id not in (0, other.envelope.session_id), (
+        "or it could take the place of another's challenge"
+    )
+    assert (await world.send(answer_of(challenge, octets))).header.response_code == 1
+    assert (await world.send(answer_of(other, login()), "192.0.2.9")).header.response_code == 1
+
+
+@pytest.mark.parametrize("session", ["the login's", "the client's", "none"])
 async def test_a_login_gives_no_right_to_what_comes_afterwards(session: str) -> None:
     world = World()
-    challenge = await world.send(login())
-    assert (await world.send(answer_of(challenge, login()))).header.response_code == 1
-    number = challenge.envelope.session_id if session == "the login's" else 0
+    octets = login(session_id=77 if session == "the client's" else 0)
+    challenge = await world.send(octets)
+    assert (await world.send(answer_of(challenge, octets))).header.response_code == 1
+    number = {"the login's": challenge.envelope.session_id, "the client's": 77, "none": 0}[session]
     asked = encode_message(Message(Envelope(9, 0, session_id=number), Header(OpCode.CREATE_HANDLE), CREATE.encode()))
     said = await world.send(asked)
     assert said.header.response_code == (ResponseCode.SESSION_TIMEOUT if number else 402) and world.values(NAME) is None
