@@ -185,6 +185,7 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, M
             held=int(state.hold is not None),
             detail={
                 "stream": copy.driver.phase.value,
+                "led_here": copy.log.leader,
                 "generation": state.generation,
                 "digest": _digest(copy),
                 "lag_check": lagging.detail,

@@ -142,6 +142,9 @@ def render(found: Status) -> Group:
     else:
         parts.append(Text("No source yet. Next: add a [[source]] block to the configuration (`zaibei config example`)."))
     for one in found.sources:
+        if one.detail.get("led_here") is False:
+            text = f"{one.source}: another member leads it, and alone hears its node; here its feed is as it was committed last"
+            parts.append(Text(printable(f"{text}. Next: zaibei cluster status names that member; zaibei status there")))
         if one.feed_reason:
             parts.append(Text(printable(f"{one.source}: {one.feed}: {one.feed_reason}"), style="yellow"))
         if one.lag_check == "fail":

@@ -140,6 +140,8 @@ def test_status_says_what_is_unknown(running: MemoryMember, terminal: Terminal) 
     line = next(line for line in result.stdout.splitlines() if line.startswith(" node-b"))
     assert line.count("UNKNOWN") == 5
     assert "disk is filling" in result.stdout and "Next: zaibei hold list" in result.stdout
+    told = " ".join(result.stdout.split())
+    assert "node-b: another member leads it, and alone hears its node" in told and "node-a: another member" not in told
     document = terminal.document("status", "node-b")
     assert [one["source"] for one in document["sources"]] == ["node-b"] and document["sources"][0]["lag_s"] is None
     assert terminal.at("status", "node-c").exit_code == 6

@@ -52,7 +52,7 @@ def member(operators: dict[str, Signer], groups: dict[str, MemoryGroup] | None =
             records=1_000,
             held=1,
         ),
-        SourceStatus("node-b", ready=True, position=str(FOLLOWS), freshness="stale_bounded"),
+        SourceStatus("node-b", ready=True, position=str(FOLLOWS), freshness="stale_bounded", detail={"led_here": False}),
     ]
     state = Status(
         "member-1",
