@@ -26,6 +26,7 @@ from replica.model.identifier import NAME_OCTETS_MAX
 CROWDED = 1 / 2  # of the questions that may wait: from here on each source has its share
 SHEDDING = 3 / 4  # from here on only short ways are gone
 ASKED_TOO_OFTEN = Answer(TRY_ANOTHER, b"this identifier is asked for too often here; ask another site")
+OVER_QUOTA = Answer(TRY_ANOTHER, b"this tenant is over its quota of resolutions here; ask another site")
 
 
 class Sink(Protocol):
@@ -68,6 +69,16 @@ class _Lane:
     def __len__(self) -> int:
         return len(self.jobs) + len(self.plan_jobs)
 
+    def cut(self, most: int) -> list[tuple[Sink, Any, Question]]:
+        """Keep so many questions, the short ones before the others; what is given back stays without a read."""
+        if most >= len(self):
+            return []
+        plans = max(0, most - len(self.jobs))
+        gone = [*(job[:3] for job in self.jobs[most:]), *(job[:3] for job in self.plan_jobs[plans:])]
+        del self.jobs[most:], self.keys[most:], self.plan_jobs[plans:]
+        del self.plan_keys[sum(len(todo.keys) for _, _, _, todo in self.plan_jobs) :]
+        return gone
+
 
 class Batcher:
     """See the module.
@@ -78,7 +89,7 @@ class Batcher:
         in_flight_max: calls of the port under way at once; 2 keep a socket port busy.
         waiting_max: questions waiting for their call; more are refused with 2 (datagrams: dropped).
         wall_clock: Unix seconds, for the end of orders to block.
-        guard: says which identifiers are asked for too often.
+        guard: says which identifiers are asked for too often, and which tenants are over their quota.
     """
 
     def __init__(
@@ -215,13 +226,20 @@ class Batcher:
         counts = {source: len(lane) for source, lane in lanes.items()}
         for source, count in counts.items():
             self._flying[source] = self._flying.get(source, 0) + count
-        second = int(asyncio.get_running_loop().time())
-        for lane in lanes.values():
-            over = self._guard.names(lane.keys, second)
+        now_s = asyncio.get_running_loop().time()
+        tenants = self._heads.catalog.tenants
+        for source, lane in lanes.items():
+            over = self._guard.names(lane.keys, int(now_s))
             if over:
                 self._hold_back(lane, over, sinks)
+            quota = tenants.get(source)
+            if quota is not None:
+                taken = self._guard.tenant(source, quota, len(lane), now_s)
+                self._refuse(lane.cut(taken), OVER_QUOTA, sinks)
+        lanes = {source: lane for source, lane in lanes.items() if len(lane)}  # of a flood that is held back no store is asked
         try:
-            found = await self.port.get_many({source: lane.keys + lane.plan_keys for source, lane in lanes.items()})
+            if lanes:
+                found = await self.port.get_many({source: lane.keys + lane.plan_keys for source, lane in lanes.items()})
         except ZaibeiError as exc:
             self.counters.failed_reads += 1
             why = exc.trouble.message
@@ -247,11 +265,14 @@ class Batcher:
         held = [(job, key) for job, key in zip(lane.jobs, lane.keys, strict=True) if key in over]
         kept = [(job, key) for job, key in zip(lane.jobs, lane.keys, strict=True) if key not in over]
         lane.jobs, lane.keys = [job for job, _ in kept], [key for _, key in kept]
-        self.counters.questions += len(held)
-        for (sink, context, question, _), _ in held:
-            self._count(TRY_ANOTHER)
+        self._refuse([job[:3] for job, _ in held], ASKED_TOO_OFTEN, sinks)
+
+    def _refuse(self, asked: Sequence[tuple[Sink, Any, Question]], answer: Answer, sinks: set[Sink]) -> None:
+        self.counters.questions += len(asked)
+        for sink, context, question in asked:
+            self._count(answer.code)
             sinks.add(sink)
-            sink.answered(context, question, ASKED_TOO_OFTEN)
+            sink.answered(context, question, answer)
 
     def _deliver(self, lane: _Lane, values: Sequence[bytes | None], standing: Standing, sinks: set[Sink]) -> None:
         self.counters.questions += len(lane.jobs) + len(lane.plan_jobs)

@@ -64,6 +64,10 @@ class FrontCollector(Collector):
         for name in GuardCounters.__dataclass_fields__:
             held.add_metric([name], getattr(guard.counters, name))
         yield held
+        tenants = CounterMetricFamily("zaibei_front_over_quota", "Questions over their tenant's quota", labels=["source"])
+        for source, count in sorted(guard.over_quota.items()):
+            tenants.add_metric([source], count)
+        yield tenants
         yield CounterMetricFamily(
             "zaibei_front_guard_overflows",
             "Times that more clients or names came in a second than are counted",

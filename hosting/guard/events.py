@@ -25,6 +25,7 @@ class Kind(StrEnum):
     BRUTE_FORCE = "brute_force"  # one proof after another that is wrong
     CERTIFICATE = "certificate_misuse"  # a certificate that does not count here
     SCAN = "scan"  # names are tried that are not there
+    QUOTA = "quota"  # a tenant is resolved more often than was agreed
 
 
 class Severity(IntEnum):
@@ -56,6 +57,7 @@ SEVERITIES: Final = {
     Kind.BRUTE_FORCE: Severity.WARNING,
     Kind.CERTIFICATE: Severity.WARNING,
     Kind.SCAN: Severity.NOTICE,
+    Kind.QUOTA: Severity.NOTICE,
 }
 
 

@@ -8,6 +8,7 @@
 | a client's long answers over UDP | told to ask over TCP |
 | a client over TCP, HTTP, gRPC | 2, "ask another site" |
 | an identifier, by all clients | 2, "ask another site" |
+| a tenant that has a quota, by all clients, trusted ones too | 2, "ask another site" |
 
 UDP and streams are counted apart, because the address of a datagram may be forged: whoever forges it must not shut its owner's
 TCP. The limits of UDP bound what a forged address can be made to receive. An address is proved by a TCP handshake with this
@@ -19,14 +20,16 @@ Cost: a whole batch is counted at once, and only clients over their limit are lo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from hosting.guard.clients import SOCKADDR_IN, SOCKADDR_IN6, Networks, address_in, address_of
 from hosting.guard.limits import CLIENTS_MAX, FLOOD_S, NAMES_MAX, SLIP, TOLD_PER_S_MAX, GuardLimits
 from hosting.guard.proven import Proven
+from hosting.guard.quotas import Quotas
 from hosting.guard.windows import Window
+from replica.model.tenant_view import TenantView
 
 Datagram = tuple[bytes, bytes]
 """Octets, and the sockaddr they came from."""
@@ -36,6 +39,7 @@ OVER_UDP: Final = "udp_rate"
 OVER_LONG: Final = "udp_long_answers"
 OVER_STREAM: Final = "stream_rate"
 OVER_NAME: Final = "identifier_rate"
+OVER_QUOTA: Final = "tenant_rate"
 MISSING_NAME: Final = "missing_name"
 REFUSED: Final = "refused_network"
 
@@ -51,6 +55,7 @@ class GuardCounters:
     udp_long_shortened: int = 0
     stream_over: int = 0
     identifier_over: int = 0
+    tenant_over: int = 0
 
 
 def no_notes(what: str, client: bytes, count: int) -> None:
@@ -78,6 +83,7 @@ class Guard:
         self._long = Window(self.limits.udp_long_octets_per_s, CLIENTS_MAX)
         self._streams = Window(self.limits.stream_requests_per_s, CLIENTS_MAX)
         self._names = Window(self.limits.identifier_per_s, NAMES_MAX)
+        self._quotas = Quotas()
 
     @property
     def overflows(self) -> int:
@@ -232,3 +238,18 @@ class Guard:
             self.counters.identifier_over += held
             self.note(OVER_NAME, b"", held)
         return over
+
+    # -- tenants
+
+    @property
+    def over_quota(self) -> Mapping[str, int]:
+        """Questions over their tenant's quota, by source."""
+        return self._quotas.over
+
+    def tenant(self, source: str, quota: TenantView, count: int, now_s: float) -> int:
+        """How many of `count` questions for a tenant are answered now."""
+        taken = self._quotas.take(source, quota, count, now_s)
+        if taken < count:
+            self.counters.tenant_over += count - taken
+            self.note(OVER_QUOTA, source.encode(), count - taken)
+        return taken

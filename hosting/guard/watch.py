@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from hosting.guard.clients import network_text
-from hosting.guard.events import Kind, SecurityEvent, State
-from hosting.guard.guard import FLOOD, MISSING_NAME, OVER_LONG, OVER_NAME, OVER_STREAM, OVER_UDP
+from hosting.guard.events import Cause, Kind, SecurityEvent, State
+from hosting.guard.guard import FLOOD, MISSING_NAME, OVER_LONG, OVER_NAME, OVER_QUOTA, OVER_STREAM, OVER_UDP
 from hosting.guard.guesses import WRONG_PROOF
 
 MINUTE_MS: Final = 60_000
@@ -30,11 +30,12 @@ EVENTS_PER_MINUTE_MAX: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When what is seen `threshold` times in a minute is an event."""
+    """When what is seen `threshold` times in a minute is an event. `tenant`: what is noted is a tenant's name, and no client."""
 
     kind: Kind
     threshold: int
     text: str
+    tenant: bool = False
 
 
 RULES: Final = {
@@ -43,6 +44,7 @@ RULES: Final = {
     OVER_LONG: Rule(Kind.ATTACK, 1, "more long answers over UDP than one address may be sent"),
     OVER_STREAM: Rule(Kind.ATTACK, 1, "more questions over TCP, HTTP and gRPC than one client may ask"),
     OVER_NAME: Rule(Kind.ATTACK, 1, "more questions for one identifier than are answered"),
+    OVER_QUOTA: Rule(Kind.QUOTA, 1, "more questions for a tenant than its quota of resolutions a second", tenant=True),
     WRONG_PROOF: Rule(Kind.BRUTE_FORCE, 10, "proofs of identity that are wrong"),
     BAD_CERTIFICATE: Rule(Kind.CERTIFICATE, 1, "a caller of the feed whose certificate does not count: zaibei status says why"),
     TWO_SENDERS: Rule(Kind.CERTIFICATE, 1, "two living processes publish as one source: zaibei status names both"),
@@ -118,10 +120,12 @@ class Watch:
     def _event(self, key: tuple[str, bytes], one: _Open, state: State, now_ms: int, ident: str, related: str) -> SecurityEvent:
         what, client = key
         rule = self._rules[what]
-        place = network_text(client) if client else ""
-        text = rule.text if state is State.ABNORMAL else f"over: {rule.text}"
+        place = network_text(client) if client and not rule.tenant else ""
+        text = f"{rule.text}: {client.decode()}" if client and rule.tenant else rule.text
+        text = text if state is State.ABNORMAL else f"over: {text}"
+        cause = Cause.OTHER if rule.tenant else Cause.ATTACK
         return SecurityEvent(
-            ident, rule.kind, state, now_ms, self._member, place, text, one.count, related, suppressed=self._suppressed
+            ident, rule.kind, state, now_ms, self._member, place, text, one.count, related, cause, self._suppressed
         )
 
     def _tell(self, event: SecurityEvent) -> list[SecurityEvent]:

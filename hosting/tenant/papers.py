@@ -272,8 +272,6 @@ def _fault(ident: str, paper: AnyPaper) -> str:
                 return f"the one quota is named {QUOTA_ID!r}"
             if any(limit is not None and limit < 0 for limit in limits) or not 0 < paper.burst_s <= 3_600:
                 return "limits are 0 or more, and burst_s over 0 to 3,600"
-            if paper.resolutions_per_s is not None:
-                return "resolutions_per_s is not enforced by this version: leave it null"
             return ""
         case Enterprise():
             if not all(map(is_person, paper.administrators)):

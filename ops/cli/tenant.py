@@ -95,6 +95,11 @@ def _limit(one: dict[str, Any], name: str) -> str:
     return "no limit" if limit is None else f"{limit:,}"
 
 
+def _rate(one: dict[str, Any], name: str) -> str:
+    rate = one["quota"].get(name)
+    return "no limit" if rate is None else f"{rate:g}"
+
+
 def _used(octets: int | None) -> str:
     return "not known, being counted," if octets is None else f"{octets:,}"
 
@@ -111,7 +116,6 @@ def show(console: Console, name: str) -> int:
       zaibei tenant show region-9
     """
     one = admin().tenant_show(name)
-    rate = one["quota"]["registrations_per_s"]
     facts: list[tuple[str, object]] = [
         ("tenant", one["title"] or "none so far: zaibei tenant create"),
         ("state", one["state"] + (f": {one['suspended']}" if one["suspended"] else "")),
@@ -121,7 +125,8 @@ def show(console: Console, name: str) -> int:
         ("read by", one["visibility"]),
         ("identifiers", f"{one['identifiers']:,} of {_limit(one, 'identifiers')}"),
         ("octets of keys and values", f"{_used(one['octets'])} of {_limit(one, 'octets')}"),
-        ("registrations a second", "no limit" if rate is None else f"{rate:g}"),
+        ("registrations a second", _rate(one, "registrations_per_s")),
+        ("resolutions a second, of each process that answers", _rate(one, "resolutions_per_s")),
         ("stands at", Position.parse(one["position"]).short()),
         ("led here", one["led_here"]),
     ]
@@ -249,7 +254,7 @@ def set_(console: Console, name: str, kind: str, ident: str, json_body: str, by:
     key    ID=sha256:fingerprint  person, active, until_ms
     right  ID=any                 who (index:handle, sha256:fingerprint, group:NAME), under (prefix), until_ms,
                                   operations (create delete add modify remove read list administer)
-    quota  ID=tenant              identifiers, octets, registrations_per_s, burst_s
+    quota  ID=tenant              identifiers, octets, registrations_per_s, resolutions_per_s, burst_s
 
     Nothing is deleted, so that the past stays readable: take a person or key out of use with active = false, and end a right with
     until_ms. Exit 7: somebody else wrote it meanwhile.

@@ -131,5 +131,15 @@ async def test_a_quota_alone_is_nothing_to_answer_by(world: World) -> None:
     assert await world.known() is None
 
 
+async def test_a_quota_of_resolutions_is_known_wherever_answers_are_made_and_binds_where_registrations_are_ours(
+    world: World,
+) -> None:
+    world.write(Quota(resolutions_per_s=50.0, burst_s=4.0), "tenant")
+    assert await world.known() == TenantView(50.0, 4.0)
+    for authority in (Authority.SOURCE, Authority.RESOLUTION):
+        world.port.views["region-9"] = replace(HOSTED, authority=authority)
+        assert await world.known() is None
+
+
 def replace_tenant(paper: Tenant, **fields: object) -> Tenant:
     return msgspec.structs.replace(paper, **fields)
