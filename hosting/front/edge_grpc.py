@@ -19,6 +19,7 @@ from hosting.answer.heads import Heads
 from hosting.answer.question import Answer, Question
 from hosting.answer.resolve import NOTHING, Plan, answer_plan, answer_record, plan
 from hosting.answer.standing import FOUND, TRY_ANOTHER, Standing, freshness_of, no_standing, standing_of
+from hosting.front.batcher import OVER_QUOTA
 from hosting.front.edge_health import add_health
 from hosting.front.service import FrontService
 from hosting.guard.clients import client_of
@@ -113,6 +114,16 @@ class _Lane:
         self.prefixes: list[bytes] = []
         self.plans: list[tuple[int, Plan]] = []
 
+    def __len__(self) -> int:
+        return len(self.ats) + len(self.plans)
+
+    def cut(self, most: int) -> list[int]:
+        """Keep so many names, the short ones first; places of the others."""
+        plans = max(0, most - len(self.ats))
+        gone = [*self.ats[most:], *(at for at, _ in self.plans[plans:])]
+        del self.ats[most:], self.keys[most:], self.prefixes[most:], self.plans[plans:]
+        return gone
+
 
 class Resolver(resolve_pb2_grpc.ResolverServicer):
     """The servicer; runs on the event loop of the front."""
@@ -177,7 +188,7 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
 
     async def _read(self, names: Sequence[bytes], blank: Question, batch: _Batch) -> None:
         """Plan every name, read all keys at once, answer. `blank` carries the filters, which all names share."""
-        lanes = self._plan(names, blank, batch)
+        lanes = self._within_quotas(self._plan(names, blank, batch), batch)
         wants = {source: lane.keys + [key for _, todo in lane.plans for key in todo.keys] for source, lane in lanes.items()}
         found = await self._service.port.get_many(wants) if wants else {}
         for source, lane in lanes.items():
@@ -195,6 +206,15 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
                 end = start + len(todo.keys)
                 batch.put(at, place, answer_plan(blank, todo, values[start:end], standing, self._heads.catalog.own_site))
                 start = end
+
+    def _within_quotas(self, lanes: dict[str, _Lane], batch: _Batch) -> dict[str, _Lane]:
+        """What is over its tenant's quota is answered at once; the rest is given back."""
+        tenants, now_s = self._heads.catalog.tenants, asyncio.get_running_loop().time()
+        for source in lanes.keys() & tenants.keys():
+            lane = lanes[source]
+            for at in lane.cut(self._service.guard.tenant(source, tenants[source], len(lane), now_s)):
+                batch.put(at, 0, OVER_QUOTA)
+        return {source: lane for source, lane in lanes.items() if len(lane)}
 
     def _plan(self, names: Sequence[bytes], blank: Question, batch: _Batch) -> dict[str, _Lane]:
         lanes: dict[str, _Lane] = {}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from hosting.answer.question import Question
 from hosting.answer.standing import TRY_ANOTHER
 from hosting.front.batcher import Batcher
+from hosting.front.edge_front import FrontConfig
 from hosting.front.edge_metrics import FrontCollector
 from hosting.front.port_wire import decode_catalog, encode_catalog
 from hosting.guard.guard import Guard
 from hosting.guard.limits import GuardLimits
+from hosting.v1 import resolve_pb2, resolve_pb2_grpc
 from replica.model.tenant_view import TenantView
 from tests.unit.front.test_batcher import Inbox, settle
 from tests.unit.front.world import CATALOG, NAME, ask_http, ask_tcp, ask_udp, code_of, resolution, serving, world
@@ -74,7 +77,7 @@ async def test_all_protocols_share_it_and_trusted_clients_have_no_more() -> None
     """Over real sockets, from loopback, which is trusted by default."""
     port, registry = world(), CollectorRegistry()
     port.held = replace(CATALOG, tenants=limited("gd", 3))
-    async with serving(port) as (front, bound):
+    async with serving(port, config=FrontConfig(grpc=(("127.0.0.1", 0),))) as (front, bound):
         collector = FrontCollector(front, registry)
         where = "/api/handles/88.118.8/XYZ-001"
         assert code_of((await ask_udp(bound.udp[0], resolution(NAME)))[0]) == 1
@@ -84,6 +87,11 @@ async def test_all_protocols_share_it_and_trusted_clients_have_no_more() -> None
         assert code_of((await ask_tcp(bound.tcp[0], resolution(NAME)))[0]) == TRY_ANOTHER
         assert (await ask_http(bound.http[0], where))[0] == 500
         assert code_of((await ask_tcp(bound.tcp[0], resolution(b"88.119.8/x")))[0]) == 302, "other tenants are answered"
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{bound.grpc[0][1]}") as channel:
+            stub: resolve_pb2_grpc.ResolverAsyncStub = resolve_pb2_grpc.ResolverStub(channel)
+            items = await stub.BatchResolve(resolve_pb2.BatchResolveRequest(identifiers=[NAME, b"88.119.8/x"]))
+        codes = items.response_codes
+        assert codes[:2] == bytes((0, TRY_ANOTHER)) and codes[2:] != codes[:2], "each item has its own code"
         said = generate_latest(registry).decode()
         collector.close()
-    assert 'zaibei_front_over_quota_total{source="gd"} 3.0' in said and 'held_back_total{rule="tenant_over"} 3.0' in said
+    assert 'zaibei_front_over_quota_total{source="gd"} 4.0' in said and 'held_back_total{rule="tenant_over"} 4.0' in said
