@@ -10,6 +10,7 @@ SEEDS ?= 1000
 START ?= 0
 ARGS ?=
 DIR ?= tests/conformance/raft
+DRILLS ?= --all
 
 # Stamps carry the content of their inputs and the place, so that a change of branch or of file times costs nothing and a copied
 # tree does not run its original.
@@ -70,8 +71,8 @@ faults: setup ## faults on real processes, links through our own proxies, no roo
 faults-root: setup ## those that need root: power failure, dropped packets, memory limits
 	@$(PY) -m tests.faults.run --root --evidence zaibei-data/drills $(ARGS)
 
-drills: setup ## every scenario on a stage of its own, judged from outside, left as signed evidence (ARGS="--quick")
-	@.venv/bin/zaibei drill run --all --yes $(ARGS)
+drills: setup ## every scenario on a stage of its own, judged from outside, left as signed evidence (ARGS="--quick", DRILLS="s33-secondary-dies")
+	@.venv/bin/zaibei drill run $(DRILLS) --yes $(ARGS)
 
 drills-root: setup ## scenarios that need root: make faults-root under another name; it leaves signed evidence too
 	@$(PY) -m tests.faults.run --root --evidence zaibei-data/drills $(ARGS)
@@ -79,8 +80,10 @@ drills-root: setup ## scenarios that need root: make faults-root under another n
 drills-quick: setup ## the same in some ten minutes, for continuous integration: repeats a tenth, side by side where no time is measured
 	@.venv/bin/zaibei drill run --all --yes --quick --beside 2 $(ARGS)
 
-redproofs: setup ## each scenario with its planted bug: passed is who turns red
+redproofs: setup ## each scenario with its planted bug: passed is who turns red; as root those that need it too
 	@.venv/bin/zaibei drill run --all --red --yes $(ARGS)
+	@$(PY) -m tests.faults.run --red --evidence zaibei-data/drills
+	@if [ "$$(id -u)" = 0 ]; then $(PY) -m tests.faults.run --red --root --evidence zaibei-data/drills; else echo "redproofs: not root: power failure, dropped packets, memory limits were left out"; fi
 
 lock: ## pin every dependency again (needs uv)
 	@command -v uv >/dev/null || { echo "lock: uv is needed once, for this target only (pip install uv)"; exit 1; }

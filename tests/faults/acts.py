@@ -370,29 +370,30 @@ class OldImage:
             if self.lying:
                 await stack.enter_async_context(stage.shim(member).sync_lies(stage.files(member)))
             await asyncio.sleep(self.work_s)
-            stack.push_async_callback(self._look, stage, member)
+            stack.push_async_callback(refused_its_vote, stage, member)
             stack.push_async_callback(stage.start_again, [member])
             pids = [pid] if (pid := seat.pid()) else []
             async with edge_process.killed(pids, edge_nothing, stage.system.log):
                 edge_image.put_back(image, seat.data)
             yield
 
-    async def _look(self, stage: Stage, member: int) -> None:
-        """Was it refused its vote? Asked until it says so or takes part again."""
-        for _ in range(int(CRASH_S_MAX / 0.1)):
-            found = await stage.system.amnesiac(member)
-            if found:
-                stage.facts["refused its vote"] = True
-                return
-            if await stage.system.ready(stage.system.seats[member]):
-                break
-            await asyncio.sleep(0.1)
+
+async def refused_its_vote(stage: Stage, member: int) -> None:
+    """Was a member without its memory refused its vote? Asked until it says so or takes part again."""
+    for _ in range(int(CRASH_S_MAX / 0.1)):
         found = await stage.system.amnesiac(member)
-        stage.facts["refused its vote"] = found
-        if found is None:
-            stage.unsure.append(f"the system does not say whether member {member} was refused its vote")
-        elif not found:
-            stage.unmet.append(f"member {member} takes part with the memory of an old disk")
+        if found:
+            stage.facts["refused its vote"] = True
+            return
+        if await stage.system.ready(stage.system.seats[member]):
+            break
+        await asyncio.sleep(0.1)
+    found = await stage.system.amnesiac(member)
+    stage.facts["refused its vote"] = found
+    if found is None:
+        stage.unsure.append(f"the system does not say whether member {member} was refused its vote")
+    elif not found:
+        stage.unmet.append(f"member {member} takes part with the memory of an old disk")
 
 
 async def edge_nothing() -> None:
@@ -442,6 +443,9 @@ class PowerCut:
         for member in members:
             stage.disks[member].restore()
         await stage.start_again(members)
+        if self.lying_s:
+            for member in members:
+                await refused_its_vote(stage, member)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,10 @@ class Grow:
     async def on(self, stage: Stage) -> AsyncIterator[None]:
         joining = await stage.system.grow()
         yield
-        await joining
+        try:
+            await joining
+        except TimeoutError as exc:  # of the system, not of the machinery: it was asked, and nobody let it take part
+            stage.unmet.append(f"the new member never came: {str(exc)[:200]}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -72,6 +73,27 @@ def bends() -> None:
     plant(host, "to_wire", to_wire)
 
 
+def awaited_flush() -> None:
+    """Whoever gives the journal something stands still until it is on the disk: the event loop too."""
+    from replica.consensus.edge_journal import Journal
+
+    put = Journal.put
+
+    def put_and_wait(journal: Journal, op: Any) -> None:
+        put(journal, op)
+        if threading.current_thread() is threading.main_thread():
+            journal.drain()
+
+    plant(Journal, "put", put_and_wait)
+
+
+def never_offered() -> None:
+    """A leader offers nobody its state: who needs more than the entries that are left waits for ever."""
+    from replica.consensus.host_transfers import HostTransfers
+
+    plant(HostTransfers, "offer_soon", lambda *_given, **_named: None)
+
+
 def first_come() -> None:
     """What waits for another member leaves in the order in which it came, whatever group it is of, in large batches."""
     from replica.consensus import link_frames
@@ -97,6 +119,8 @@ BUGS: dict[str, Callable[[], None]] = {
     "gaps-pass": gaps_pass,
     "sums-unread": sums_unread,
     "bends": bends,
+    "awaited-flush": awaited_flush,
+    "never-offered": never_offered,
     "first-come": first_come,
     "all-published": all_published,
 }

@@ -128,13 +128,13 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         began_s, self._began_events = time.monotonic(), len(system.log.events)
         house = self._house
+        stage = Stage(system, Random(self.seed), self.folder, house.disks, house.limits, history=self.history)
         try:
             async with asyncio.timeout(SCENARIO_S_MAX), self._late.measured():
-                stage = Stage(system, Random(self.seed), self.folder, house.disks, house.limits, history=self.history)
                 await self._play(stage)
         except (TimeoutError, Exception) as exc:  # noqa: BLE001 - the machinery's own trouble is told, and is no verdict
-            self.outcome.verdict = Verdict.UNKNOWN
-            self.outcome.why.append(f"{type(exc).__name__}: {str(exc)[:1500]}")
+            self.outcome.verdict = Verdict.FAIL if stage.unmet and not self._late.often else Verdict.UNKNOWN
+            self.outcome.why += [*stage.unmet, f"{type(exc).__name__}: {str(exc)[:1500]}"]
         self.outcome.figures |= {
             "runner late": self._late.line(), "load": load_of_machine(), "took s": round(time.monotonic() - began_s, 1),
         }  # fmt: skip
@@ -252,6 +252,8 @@ class Run:
         if pause_ms > budgets.pause_ms_max:
             verdicts.append(Verdict.UNKNOWN if self._late.often else Verdict.FAIL)
             outcome.why.append(f"no write was acknowledged for {pause_ms:.0f} ms, allowed {budgets.pause_ms_max:.0f}")
+        if budgets.answer_ms_max:
+            self._judge_answers(verdicts, budgets.answer_ms_max)
         if len(acked) < budgets.acked_min:
             verdicts.append(Verdict.UNKNOWN)
             outcome.why.append(f"only {len(acked)} acknowledged writes, {budgets.acked_min} are needed to say anything")
@@ -260,6 +262,14 @@ class Run:
             verdicts.append(Verdict.UNKNOWN)
             outcome.why += [f"fault {event.fault} got stuck: {event.detail}" for event in stuck] + stage.unsure
         outcome.verdict = worst(verdicts)
+
+    def _judge_answers(self, verdicts: list[Verdict], allowed_ms: float) -> None:
+        """What a fault must not slow: nobody asked is inconclusive."""
+        slowest = max(self.history.answers_p99_ms().values(), default=None)
+        self.outcome.figures["answers p99 ms"] = None if slowest is None else round(slowest)
+        if slowest is None or slowest > allowed_ms:
+            verdicts.append(Verdict.UNKNOWN if slowest is None or self._late.often else Verdict.FAIL)
+            self.outcome.why.append(f"99 of 100 answers of a member took up to {slowest or 0:.0f} ms, allowed {allowed_ms:.0f}")
 
 
 def run_one(scenario: Scenario, system: str, folder: Path, seed: int) -> Outcome:

@@ -66,11 +66,13 @@ class Budgets:
         acked_min: acknowledged writes, else inconclusive.
         pause_ms_max: longest time without an acknowledged write.
         heal_s_max: from the heal of the last fault until all members take part again.
+        answer_ms_max: 99 of 100 answers of each member, of names of the fed source, come within this; 0: not judged.
     """
 
     acked_min: int = 100
     pause_ms_max: float = 15_000
     heal_s_max: float = 45
+    answer_ms_max: float = 0
 
 
 @dataclass(frozen=True, slots=True)

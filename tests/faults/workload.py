@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import ceil
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,14 @@ class History:
         times = [one.t1_ns for one in self.acked() if one.client[0] == "c" and since_ns <= one.t1_ns <= until_ns]
         marks = [since_ns, *times, until_ns]
         return max(later - early for early, later in pairwise(marks)) / 1e6
+
+    def answers_p99_ms(self) -> dict[str, float]:
+        """By member that was asked: within which time 99 of 100 answers came (nearest rank), failed ones included."""
+        took: dict[str, list[int]] = {}
+        for one in self.operations:
+            if one.op is Op.RESOLVE:
+                took.setdefault(one.client, []).append(one.t1_ns - one.t0_ns)
+        return {client: sorted(times)[ceil(0.99 * len(times)) - 1] / 1e6 for client, times in took.items()}
 
 
 class Client:

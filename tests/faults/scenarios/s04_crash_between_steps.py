@@ -13,4 +13,5 @@ SCENARIO = Scenario(
         Step(CrashBetweenSteps(Follower(), Call.WRITE | Call.SYNC | Call.RENAME, (0, 2)), for_s=0),
     ),
     needs=frozenset({Capability.SHIM}),
+    red="early",
 )

@@ -12,4 +12,5 @@ SCENARIO = Scenario(
         Step(Damage(Follower(spare_keeper=True), "table", "flip", 0.3, read=True), for_s=0.5),
         Step(Damage(Follower(spare_keeper=True), "manifest", "flip", 0.3), for_s=0.5),
     ),
+    planted="never-offered",
 )
