@@ -180,6 +180,8 @@ class Run:
         for place, step in enumerate(self.scenario.steps):
             if place:
                 await self._all_take_part(stage, healed_ns)
+            if stage.unmet:  # it has failed: what comes next would find a system that is broken already
+                break
             await asyncio.sleep(step.after_s)
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(step.act.on(stage))
