@@ -1,6 +1,6 @@
 """A suspended tenant is resolved as before, or, where its document says so, by nobody: every way in, every member, until resumed.
 
-And its quota of octets, on a real member: what is counted is told, and what does not fit is refused.
+And its quotas of octets and resolutions, on a real member: what is counted is told, and what does not fit is refused.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from tests.unit.front.world import ask_http, ask_tcp, ask_udp, code_of, resoluti
 
 NAME = "88.118.9/a"
 ANSWERED, UNANSWERED = (1, 1, 200, 1), (401, 401, 403, 401)
+ELSEWHERE = (2, 2, 500, 2)
 WHY = ["--why", "unpaid", "--by", "li.wei"]
 
 
@@ -53,6 +54,13 @@ class Stage:
     def again(self) -> None:
         self.up.stop()
         self.up = Up(self.folder)
+
+    def end(self) -> None:
+        """Front processes outlive a member that is killed, so it is stopped while it can be."""
+        if self.up.process.poll() is None:
+            self.up.process.terminate()
+            self.up.process.wait(60)
+        self.up.kill()
 
     def tenant(self, *words: str) -> Any:
         code, told = run("tenant", *words, *self.config)
@@ -123,7 +131,23 @@ def test_every_way_in_is_closed_until_it_is_resumed(fronts: int, tmp_path: Path)
         time.sleep(3)
         stage.reach(ANSWERED)  # whether it is answered is said anew with each suspension
     finally:
-        stage.up.kill()
+        stage.end()
+
+
+@pytest.mark.parametrize("fronts", [0, 1])
+def test_a_quota_of_resolutions_holds_on_every_way(fronts: int, tmp_path: Path) -> None:
+    stage = Stage(tmp_path, fronts)
+    try:
+        assert stage.put(NAME, "x")[0] == 0
+        stage.tenant("create", "region-9", "--title", "Region 9", *WHY)
+        stage.reach(ANSWERED)
+        stage.tenant("set", "region-9", "quota", "tenant", "--json-body", '{"resolutions_per_s": 0}', *WHY)
+        stage.reach(ELSEWHERE)
+        assert stage.tenant("show", "region-9")["tenant"]["quota"]["resolutions_per_s"] == 0
+        stage.tenant("set", "region-9", "quota", "tenant", "--json-body", '{"resolutions_per_s": 1000}', *WHY)
+        stage.reach(ANSWERED)
+    finally:
+        stage.end()
 
 
 def test_octets_are_told_and_limited(tmp_path: Path) -> None:
