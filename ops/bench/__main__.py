@@ -21,6 +21,7 @@ from rich.table import Table
 from ops.bench.bench import FULL, LONG_FLOOD_S, LONG_KILLS, QUICK, Bench, Stage
 from ops.bench.edge_answers import end_to_end, resolution, under_changes
 from ops.bench.edge_guarded import guarded
+from ops.bench.edge_hosting import hosting
 from ops.bench.edge_ingest import ingest, load, updates, use_member_threading
 from ops.bench.edge_many import core, groups
 from ops.bench.edge_registrations import registrations
@@ -55,9 +56,10 @@ CLUSTER: dict[str, Stage] = {
     "core": core,
 }
 ACTS: dict[str, Stage] = {"registrations": registrations}
-PARTS = {"main": MAIN, "cluster": CLUSTER, "takeover": TAKEOVERS, "registration": ACTS}
-UNASKED = ("main", "cluster")  # the others take the better part of an hour each
-STAGES = MAIN | CLUSTER | TAKEOVERS | ACTS
+HOSTING: dict[str, Stage] = {"hosting": hosting}
+PARTS = {"main": MAIN, "cluster": CLUSTER, "hosting": HOSTING, "takeover": TAKEOVERS, "registration": ACTS}
+UNASKED = ("main", "cluster", "hosting")  # the others take the better part of an hour each
+STAGES = MAIN | CLUSTER | HOSTING | TAKEOVERS | ACTS
 
 
 def machine() -> str:

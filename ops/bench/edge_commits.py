@@ -55,7 +55,7 @@ class CommitsConfig(msgspec.Struct, forbid_unknown_fields=True):
         kind: zaibei, etcd or etcd-txn (transactions of `puts` records of 240 octets).
         targets: `host:port`; the first one leads.
         identity, name, roots: our registrar's folder and name, and the CA of the members; for zaibei.
-        octets: of a value. pids: whose CPU time is counted.
+        octets: of a value. pids: whose CPU time is counted. connections: to each target; calls take turns.
     """
 
     kind: str
@@ -66,6 +66,7 @@ class CommitsConfig(msgspec.Struct, forbid_unknown_fields=True):
     octets: int = 1_024
     puts: int = 100
     pids: list[int] = []
+    connections: int = 1
 
 
 class Client:
@@ -73,7 +74,7 @@ class Client:
 
     def __init__(self, config: CommitsConfig) -> None:
         self._config = config
-        self._calls = [self._open(target) for target in config.targets]
+        self._calls = [[self._open(target) for _ in range(config.connections)] for target in config.targets]
         self._serial = self._at = 0
         self._acks: deque[tuple[float, float]] = deque(maxlen=KEPT_ACKS)  # (asked, acknowledged), monotonic
         self._acked = asyncio.Event()
@@ -115,11 +116,11 @@ class Client:
         cpu, began = cpu_s(self._config.pids), time.perf_counter()
         end = began + seconds
 
-        async def worker() -> None:
+        async def worker(place: int) -> None:
             while (asked := time.perf_counter()) < end:
                 request, at = requests.pop() if requests else self._request(), self._at
                 try:
-                    await self._calls[at](request, timeout=CALL_S_MAX)
+                    await self._calls[at][place % self._config.connections](request, timeout=CALL_S_MAX)
                 except grpc.aio.AioRpcError as exc:
                     self.failed[f"{exc.code().name}: {exc.details()}"] += 1
                     self._at = (at + 1) % len(self._calls)
@@ -127,7 +128,7 @@ class Client:
                     continue
                 latencies.append(time.perf_counter() - asked)
 
-        await asyncio.gather(*(worker() for _ in range(depth)))
+        await asyncio.gather(*(worker(place) for place in range(depth)))
         took = time.perf_counter() - began
         latencies.sort()
         count = len(latencies)
@@ -141,7 +142,8 @@ class Client:
         until = time.monotonic() + GAP_S_MAX
         while True:
             try:
-                await self._calls[self._at](self._request(), timeout=CALL_S_MAX, wait_for_ready=True)
+                for call in self._calls[self._at]:
+                    await call(self._request(), timeout=CALL_S_MAX, wait_for_ready=True)
                 return
             except grpc.aio.AioRpcError:
                 if time.monotonic() > until:
@@ -154,7 +156,7 @@ class Client:
         under_way: set[asyncio.Task[None]] = set()
         due = time.monotonic()
         while True:
-            for call in self._calls:
+            for call, *_ in self._calls:
                 task = asyncio.create_task(self._ask(call))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)

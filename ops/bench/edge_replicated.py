@@ -38,25 +38,27 @@ def client_of(folder: Path, config: CommitsConfig) -> Iterator[Child]:
         yield client
 
 
-def ours(cluster: Cluster, octets: int) -> CommitsConfig:
+def ours(cluster: Cluster, octets: int, connections: int = 1) -> CommitsConfig:
     """Of the hosted source; its leader first."""
     leader = cluster.leader(HOSTED)
     order = [leader, *(number for number in cluster.seats if number != leader)]
     return CommitsConfig(
         kind="zaibei", targets=cluster.registrations(order), identity=str(cluster.folder / "registrar"), name="tenant-9",
-        roots=str(cluster.roots), octets=octets, pids=[pid for number in order if cluster.seats[number].child is not None
+        roots=str(cluster.roots), octets=octets, connections=connections,
+        pids=[pid for number in order if cluster.seats[number].child is not None
         for pid in cluster.pids(number)],
     )  # fmt: skip
 
 
-def theirs(etcd: Etcd, octets: int, kind: str = "etcd") -> CommitsConfig:
+def theirs(etcd: Etcd, octets: int, kind: str = "etcd", connections: int = 1) -> CommitsConfig:
     leader = etcd.leader()
     order = [leader, *(number for number in etcd.clients if number != leader)]
     targets = [f"127.0.0.1:{etcd.clients[number]}" for number in order]
-    return CommitsConfig(kind=kind, targets=targets, octets=octets, puts=PUTS, pids=etcd.pids())
+    return CommitsConfig(kind=kind, targets=targets, octets=octets, puts=PUTS, connections=connections, pids=etcd.pids())
 
 
-def _run(folder: Path, config: CommitsConfig, seconds: float, depth: int) -> dict[str, Any]:
+def committed(folder: Path, config: CommitsConfig, seconds: float, depth: int) -> dict[str, Any]:
+    """What a client of its own process did in so many seconds with so many calls under way. Raises RuntimeError: nothing."""
     with client_of(folder, config) as client:
         client.tell(f"run {seconds} {depth}")
         done: dict[str, Any] = client.say()
@@ -66,7 +68,8 @@ def _run(folder: Path, config: CommitsConfig, seconds: float, depth: int) -> dic
     return done
 
 
-def _rate(done: dict[str, Any]) -> float:
+def rate_of(done: dict[str, Any]) -> float:
+    """Commits a second."""
     return float(done["commits"]) / float(done["seconds"])
 
 
@@ -97,7 +100,7 @@ def _intake(bench: Bench) -> list[Row]:
             name = f"{etcd.name}, transactions of {PUTS} puts of 240 octets"
             for turn in range(scale.runs):
                 bench.tell(f"{name}, run {turn + 1}")
-                puts.append(_rate(_run(room, theirs(etcd, 1, "etcd-txn"), scale.seconds, DEPTH)) * PUTS)
+                puts.append(rate_of(committed(room, theirs(etcd, 1, "etcd-txn"), scale.seconds, DEPTH)) * PUTS)
     what = "three members: durable intake of new records, from source to quorum receipt"
     note = f"whole members over mTLS, fsync, digest and validation on all three; aim {INGEST_AIM:,}"
     return [
@@ -126,17 +129,17 @@ def _commits(bench: Bench) -> list[Row]:
         for turn in range(scale.runs):
             for octets, depth, mine, peers in ((SMALL, 1, small, small_peer), (LARGE, DEPTH, large, large_peer)):
                 bench.tell(f"three members: commits of {octets:,} octets, {depth} under way, run {turn + 1} of {scale.runs}")
-                mine.append(_run(room, ours(cluster, octets), scale.seconds, depth))
+                mine.append(committed(room, ours(cluster, octets), scale.seconds, depth))
                 if etcd is not None:
-                    peers.append(_run(room, theirs(etcd, octets), scale.seconds, depth))
+                    peers.append(committed(room, theirs(etcd, octets), scale.seconds, depth))
     at = f"p50 {median(one['p50_ms'] for one in small):.2f} ms, p99 {median(one['p99_ms'] for one in small):.2f} ms"
     if small_peer:
         at += f"; etcd p50 {median(one['p50_ms'] for one in small_peer):.2f} ms"
     at += "; a registration over gRPC with mTLS, durable on a majority and applied; etcd: Put without TLS"
     return [
         _against(
-            "registrations of 1 KB, one after the other", [_rate(one) for one in small], "commits/s", name,
-            [_rate(one) for one in small_peer], SEQUENTIAL_SHARE, at,
+            "registrations of 1 KB, one after the other", [rate_of(one) for one in small], "commits/s", name,
+            [rate_of(one) for one in small_peer], SEQUENTIAL_SHARE, at,
         ),
         _against(
             "registrations of 64 KiB, 16 under way", [_megabytes(one) for one in large], "MB/s", name,
@@ -146,7 +149,7 @@ def _commits(bench: Bench) -> list[Row]:
 
 
 def _megabytes(done: dict[str, Any]) -> float:
-    return _rate(done) * LARGE / 1e6
+    return rate_of(done) * LARGE / 1e6
 
 
 def _against(what: str, figures: Sequence[float], unit: str, peer: str, peers: Sequence[float], share: float, note: str) -> Row:
