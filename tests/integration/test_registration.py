@@ -96,7 +96,7 @@ async def test_many_in_one_stream_have_an_outcome_each(tmp_path: Path) -> None:
         assert (code_of(done[10]), code_of(done[20])) == (Code.CONFLICT, Code.NOT_OWNER)
         state = here.world.copy(HOSTED).store.state()
         assert state.records == 3_000 - 4, "two refused, one deleted that was put, and 00030 never put"
-        assert state.index < 60, "many share an entry"
+        assert state.index < 300, "many share an entry: alone they would be 3,000"
         names = [found.identifier async for found in client.list(PREFIX, page=700, names_only=True)]
         assert names == sorted(names) and len(names) == state.records
 

@@ -207,7 +207,9 @@ async def test_an_unsound_message_ends_the_call_and_nothing_of_its_turn_is_hande
     one.links.send(2, wire(index=1))
     one.links.send(2, Wire(group=7, kind=Wire.KIND_APPEND, term=2, terms=[2, 1], entries=[b"a", b"b"]))
     await until(lambda: two.refused(1, "malformed") == 1 and "lost 2" in one.heard.story)
-    assert two.heard.turns == [] and "do not follow" in one.heard.reasons[0]
+    assert two.heard.turns == []
+    # Where the call ends while something is being written, grpc's core has a word of its own, now and then.
+    assert "do not follow" in one.heard.reasons[0] or "Internal error from Core" in one.heard.reasons[0]
     await until(lambda: one.links.connected == {2})
     assert one.links.send(2, wire(group=2**40))  # a group that is not known here is the groups' own matter
     await until(lambda: two.heard.turns)
