@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from hosting.guard.clients import client_of
 from hosting.handle.edits import Denied
 from hosting.handle.permits import same_key
 from replica.model.handle.ciphers import decrypted
@@ -62,7 +63,7 @@ class SessionLimits:
     """Of the table.
 
     Args:
-        sessions_max, client_max: sessions in all, and of one client address.
+        sessions_max, client_max: sessions in all, and of one client: an IPv4 address, or a /56 of IPv6.
         opened_max, client_opened_max: those of them without a proof.
         opened_ms: time for the proof. idle_ms_min, idle_ms_max: what a client may wish as the time without a message.
         life_ms: from its opening, however busy it is.
@@ -127,13 +128,20 @@ class Session:
         return True
 
 
+def counted_as(client: str) -> str:
+    """Whose share a session of this address takes. Who has an IPv6 address has a network full of them; in IPv4 many clients stand
+    behind one network, so that there each address counts."""
+    network = client_of(client) if ":" in client and "." not in client else b""
+    return network.hex() or client
+
+
 class Sessions:
     """See the module."""
 
     def __init__(self, limits: SessionLimits | None = None) -> None:
         self.limits = limits or SessionLimits()
         self._open: dict[int, Session] = {}
-        self._clients: dict[str, dict[int, None]] = {}  # ids of each client, oldest first
+        self._clients: dict[str, dict[int, None]] = {}  # ids of each client as it is counted, oldest first
         self._unproved = 0
         self._swept_ms = -SWEEP_MS
 
@@ -150,7 +158,7 @@ class Sessions:
             self._swept_ms = now_ms
             for one in [one for one in self._open.values() if self._over(one, now_ms)]:
                 self.end(one)
-        mine = [self._open[number] for number in self._clients.get(client, ())]
+        mine = [self._open[number] for number in self._clients.get(counted_as(client), ())]
         waiting = [one for one in mine if one.state is not SessionState.PROVED]
         if waiting and (len(mine) >= limits.client_max or len(waiting) >= limits.client_opened_max):
             self.end(waiting[0])
@@ -161,7 +169,7 @@ class Sessions:
     def open(self, session_id: int, client: str, key: bytes, identity: Reference | None, timeout_s: int, now_ms: int) -> Session:
         """A session for which `room` was made. `key` empty: it comes later, see `keyed`."""
         idle_ms = min(max(timeout_s * 1_000, self.limits.idle_ms_min), self.limits.idle_ms_max)
-        self._clients.setdefault(client, {})[session_id] = None
+        self._clients.setdefault(counted_as(client), {})[session_id] = None
         self._unproved += 1
         state = SessionState.OPENED if key else SessionState.KEYLESS
         made = self._open[session_id] = Session(session_id, client, key, identity, idle_ms, now_ms, now_ms, state)
@@ -250,10 +258,11 @@ class Sessions:
             return
         self._unproved -= session.state is not SessionState.PROVED
         session.move(SessionState.ENDED)
-        mine = self._clients[session.client]
+        place = counted_as(session.client)
+        mine = self._clients[place]
         del mine[session.session_id]
         if not mine:
-            del self._clients[session.client]
+            del self._clients[place]
 
     def _over(self, one: Session, now_ms: int) -> bool:
         if now_ms - one.began_ms >= self.limits.life_ms:

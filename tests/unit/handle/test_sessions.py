@@ -226,6 +226,24 @@ async def test_set_ups_that_are_refused() -> None:
     assert (await world.send(broken)).header.response_code == ResponseCode.INVALID_SESSIONSETUP
 
 
+def test_the_addresses_of_one_ipv6_network_have_one_share() -> None:
+    table = Sessions()
+
+    def fill(client: str, first: int) -> None:
+        for number in range(table.limits.client_opened_max):
+            if table.room(client, 0):
+                table.open(first + number, client, b"k" * 16, None, 60, 0)
+
+    for host in range(1, 200):
+        fill(f"2001:db8:0:{host:x}::{host:x}", 1_000 * host)
+    assert len(table) == table.limits.client_opened_max
+    assert table.room("2001:db8:1::1", 0) and table.room("192.0.2.1", 0)
+    fill("192.0.2.1", 1)
+    fill("192.0.2.2", 501)
+    fill("::ffff:192.0.2.3", 751)
+    assert len(table) == 4 * table.limits.client_opened_max, "many clients stand behind one network of IPv4"
+
+
 async def test_half_open_sessions_by_the_thousand_cost_their_sender_alone() -> None:
     world = World()
     good = await Client.opened(world)
