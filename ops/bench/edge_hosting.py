@@ -25,7 +25,7 @@ CLIENTS, CLIENTS_TARGET = 64, 2_000
 STREAMS, STREAM_TARGET = 4, 20_000
 VISIBLE_MS_MAX, VISIBLE = 100, 300
 IMPORT_S_MAX, IMPORT_ROWS = 90, 1_000_000
-IMPORT_LIMIT_S = 900.0
+IMPORT_LIMIT_S, STREAM_S_MAX = 900.0, 600.0
 ROWS_AT_ONCE = 50_000
 
 
@@ -77,7 +77,7 @@ def _streams(bench: Bench, child: Child) -> list[Row]:
     for turn in range(bench.scale.runs):
         bench.tell(f"three members: {count:,} registrations over {STREAMS} streams, run {turn + 1} of {bench.scale.runs}")
         child.tell(f"stream {count} {STREAMS}")
-        done = child.say()
+        done = child.say(STREAM_S_MAX)
         if done["bad"]:
             raise RuntimeError(f"{done['bad']} of {count} were not registered: {done['failed']}")
         walls.append(count / done["seconds"])
