@@ -27,9 +27,11 @@ from hosting.front.edge_site_key import SiteKey
 from hosting.guard.clients import client_of
 from hosting.guard.guard import Guard
 from hosting.guard.windows import Window
+from hosting.handle.codes import code_of, text_of
 from hosting.handle.edge_registrar import REGISTERS, Registrar
 from hosting.handle.edits import Denied
-from hosting.handle.sessions import Session, wants_hidden
+from hosting.handle.sessions import Session, SessionState, wants_hidden
+from replica.model.errors import ZaibeiError
 from replica.model.handle.bodies import ErrorResponse
 from replica.model.handle.codes import OpCode, ResponseCode
 from replica.model.handle.faults import ProtocolFault
@@ -80,6 +82,7 @@ class Begun:
 
     Args:
         signs: its answer is to be signed, for which it has a place. Else `session` vouches, or the registrar, who judges its MAC.
+        lapsed: is the key gone that was proved in `session`? Raises ZaibeiError: it cannot be told.
     """
 
     message: Message
@@ -87,6 +90,7 @@ class Begun:
     signs: bool
     session: Session | None = None
     datagram: bool = False
+    lapsed: Callable[[Session], Awaitable[Denied | None]] | None = None
 
 
 class Certifier:
@@ -140,7 +144,7 @@ class Certifier:
             if isinstance(found, Denied):
                 return [self.refusal(message, octets, found.code, found.text)]
             if can_sign(message):
-                return Begun(message, octets, False, found)
+                return Begun(message, octets, False, found, lapsed=registrar.desk.lapsed)
         code, why = self._why_not(message, client, datagram)
         if why:
             self.counters.refused += 1
@@ -170,9 +174,11 @@ class Certifier:
     async def answers(self, begun: Begun, work: Callable[[], Awaitable[list[bytes]]]) -> list[bytes]:
         """What the work says, vouched for."""
         try:
-            found = await self._worked(begun, work)
             if begun.session is not None:
+                gone = await self._gone(begun)
+                found = await self._worked(begun, work) if gone is None else [gone]
                 return [sealed(one, begun.session.key, begun.session.count()) for one in found]
+            found = await self._worked(begun, work)
             return [await self._vouched(one) for one in found] if begun.signs else found
         except TimeoutError:
             self.counters.refused += 1
@@ -180,6 +186,16 @@ class Certifier:
         finally:
             self._waiting -= begun.signs
             self._datagrams -= begun.datagram
+
+    async def _gone(self, begun: Begun) -> bytes | None:
+        """Why its session vouches for nothing more: its key is gone, as every other message in it finds out. None: it vouches."""
+        if begun.session is None or begun.session.state is not SessionState.PROVED or begun.lapsed is None:
+            return None
+        try:
+            denied = await begun.lapsed(begun.session)
+        except ZaibeiError as exc:
+            return self.refusal(begun.message, begun.octets, code_of(exc.trouble), text_of(exc.trouble).decode())
+        return None if denied is None else self.refusal(begun.message, begun.octets, denied.code, denied.text)
 
     async def _worked(self, begun: Begun, work: Callable[[], Awaitable[list[bytes]]]) -> list[bytes]:
         """A registration has its own limit of time, and is never cut off: whether it was done would not be known."""

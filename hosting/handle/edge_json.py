@@ -106,37 +106,34 @@ class JsonDesk:
 
     async def _key(self, asked: JsonAsked) -> Reference | JsonSaid:
         """The key that was proved, or what to say. Raises ProtocolFault, ZaibeiError."""
-        found = await self._proved_by(asked, read_authorization(asked.authorization))
-        return found if isinstance(found, JsonSaid) else found[1]
+        return await self._proved_by(asked, read_authorization(asked.authorization))
 
-    async def _proved_by(self, asked: JsonAsked, given: Basic | Proof | InSession | None) -> tuple[bytes, Reference] | JsonSaid:
-        """Kind and place of the key that was proved, or what to say. Raises ProtocolFault, ZaibeiError."""
+    async def _proved_by(self, asked: JsonAsked, given: Basic | Proof | InSession | None) -> Reference | JsonSaid:
+        """The same, by what was read. Raises ProtocolFault, ZaibeiError."""
         if isinstance(given, InSession) or (isinstance(given, Proof) and given.in_session):
             return await self._by_session(asked, given)
         if given is None and asked.certificate:
             shown = read_certificate(asked.certificate, self._now_ms())
             denied = await self._judge.certified(shown, asked.client)
-            return (HS_PUBKEY, shown.key) if denied is None else _refused(asked, denied)
+            return shown.key if denied is None else _refused(asked, denied)
         if given is None:
             return self._challenged(asked, CHALLENGE)
         if isinstance(given, Basic):
             if not self._takes_basic(asked):
                 return _refused(asked, Denied(ResponseCode.AUTHENTICATION_FAILED, IN_CLEAR))
             denied = await self._judge.secret(given.key, given.secret, asked.client)
-            kind = HS_SECKEY
         else:
             nonce = self.challenges.take(given.session, asked.client, self._now_ms())
             if nonce is None:
                 return self._challenged(asked, STALE)
             denied = await self._judge.proved(given.kind, given.key, nonce, given.cnonce, given.octets, asked.client)
-            kind = given.kind
-        return (kind, given.key) if denied is None else _refused(asked, denied)
+        return given.key if denied is None else _refused(asked, denied)
 
-    async def _by_session(self, asked: JsonAsked, given: Proof | InSession) -> tuple[bytes, Reference] | JsonSaid:
+    async def _by_session(self, asked: JsonAsked, given: Proof | InSession) -> Reference | JsonSaid:
         work = self.sessions.key(asked, given) if isinstance(given, InSession) else self.sessions.prove(asked, given)
         found = await work
         if not isinstance(found, Denied):
-            return b"", found
+            return found
         if found.code is ResponseCode.AUTHENTICATION_NEEDED:  # a 401 says how to go on
             return self._challenged(asked, found.text)
         return _refused(asked, found)
@@ -160,24 +157,36 @@ class JsonDesk:
         if asked.method == b"DELETE":
             self.sessions.table.end(session)
             return JsonSaid(200, b'{"responseCode":1}', SESSION_HEADERS)
+        lapsed = await self.sessions.lapsed(session)
+        if lapsed is not None:
+            return _refused(asked, lapsed)
         said = self.sessions.told(session)
         return JsonSaid(said.status, said.body, said.headers)
 
     async def _opened(self, asked: JsonAsked, given: Basic | Proof | InSession | None) -> JsonSaid:
         shown: tuple[bytes, Reference, bytes] | None = None
-        if (given is not None and not isinstance(given, InSession)) or asked.certificate:
+        if isinstance(given, InSession):  # the number of another session is no proof
+            given = None
+        claimed = self._claimed(asked, given)
+        if claimed is not None:
+            mark = await self._judge.mark(*claimed)  # before it is judged: a key that is replaced meanwhile must not count
             proved = await self._proved_by(asked, given)
             if isinstance(proved, JsonSaid):
                 return proved
-            kind, key = proved
-            shown = kind, key, await self._judge.mark(kind, key)
+            shown = *claimed, mark
         session = self.sessions.open(asked)
         if isinstance(session, Denied):
             return _refused(asked, session)
-        if shown is not None:
-            self.sessions.become(session, *shown)
+        if shown is not None and isinstance(denied := self.sessions.become(session, *shown), Denied):
+            return _refused(asked, denied)
         said = self.sessions.told(session, created=True)
         return JsonSaid(said.status, said.body, said.headers)
+
+    def _claimed(self, asked: JsonAsked, given: Basic | Proof | None) -> tuple[bytes, Reference] | None:
+        """Kind and place of the key a session is to be opened with; None: with none. Raises ProtocolFault: the certificate."""
+        if given is None:
+            return (HS_PUBKEY, read_certificate(asked.certificate, self._now_ms()).key) if asked.certificate else None
+        return (HS_SECKEY if isinstance(given, Basic) else given.kind), given.key
 
     def _challenged(self, asked: JsonAsked, text: str) -> JsonSaid:
         now_ms, table = self._now_ms(), self.challenges

@@ -10,7 +10,8 @@
 | any other request with `Authorization: Handle sessionId=…` | as the key that was proved; a proof beside it counts first |
 
 A session is its address's, its number cannot be guessed, a nonce is judged once. States, times and limits are those of sessions
-of the Handle protocol (sessions.py). The key is looked up for each request: one that is gone, or another now, ends the session.
+of the Handle protocol (sessions.py). The key is looked up for each request, those about the session too: one that is gone, or
+another now, ends the session.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from replica.model.handle.values import Reference
 
 NUMBER_OCTETS = 16
 IDLE_S = 3_600
+MARK_OCTETS = 32  # of what the judge says a key looks like
 HEADERS = b"Cache-Control: no-store\r\n"
 LOCATION = b"Location: /api/sessions/this\r\n"
 NEED_TLS = Denied(ResponseCode.AUTHENTICATION_FAILED, "sessions need TLS: whoever reads a session's number has the session")
@@ -80,11 +82,17 @@ class JsonSessions:
             return session
         if session.state is not SessionState.PROVED or session.identity is None:
             return NOT_PROVED
-        kind, mark = session.proof[:-32], session.proof[-32:]
-        if await self._judge.mark(kind, session.identity) != mark:
-            self.table.end(session)
-            return GONE
-        return session.identity
+        return await self.lapsed(session) or session.identity
+
+    async def lapsed(self, session: Session) -> Denied | None:
+        """Is the key that was proved gone, or another one? Then so is the session. Raises ZaibeiError: it cannot be told."""
+        if session.state is not SessionState.PROVED or session.identity is None:
+            return None
+        kind, mark = session.proof[:-MARK_OCTETS], session.proof[-MARK_OCTETS:]
+        if mark and await self._judge.mark(kind, session.identity) == mark:
+            return None
+        self.table.end(session)
+        return GONE
 
     async def prove(self, asked: JsonAsked, given: Proof) -> Reference | Denied:
         """Judge a proof over a session's nonce. Raises ProtocolFault, ZaibeiError: as the judge."""
@@ -99,9 +107,12 @@ class JsonSessions:
         return self.become(session, given.kind, given.key, mark)
 
     def become(self, session: Session, kind: bytes, key: Reference, mark: bytes) -> Reference | Denied:
-        """A key was proved in it. A session is one key's for good."""
+        """A key was proved in it. A session is one key's for good. `mark`: what the key looked like before it was judged."""
         if session.state is SessionState.ENDED:
             return NO_SESSION
+        if not mark:  # nothing by which it could be told later that the key is gone
+            self.table.end(session)
+            return GONE
         if session.state is SessionState.OPENED:
             session.identity = key
             self.table.proved(session, key, kind + mark)
