@@ -17,16 +17,15 @@ from typing import Any, Protocol
 from hosting.answer.heads import Heads
 from hosting.answer.port import AnswerPort, Found
 from hosting.answer.question import Answer, Question
-from hosting.answer.resolve import Plan, answer_plan, answer_record, plan
+from hosting.answer.resolve import answer_plan, answer_record, plan
 from hosting.answer.standing import TRY_ANOTHER, Standing, no_standing, standing_of
+from hosting.front.lanes import Lane, held_back
 from hosting.guard.guard import Guard
 from replica.model.errors import ZaibeiError
 from replica.model.identifier import NAME_OCTETS_MAX
 
 CROWDED = 1 / 2  # of the questions that may wait: from here on each source has its share
 SHEDDING = 3 / 4  # from here on only short ways are gone
-ASKED_TOO_OFTEN = Answer(TRY_ANOTHER, b"this identifier is asked for too often here; ask another site")
-OVER_QUOTA = Answer(TRY_ANOTHER, b"this tenant is over its quota of resolutions here; ask another site")
 
 
 class Sink(Protocol):
@@ -41,6 +40,11 @@ class Sink(Protocol):
         ...
 
 
+_Job = tuple[Sink, Any, Question, bytes]
+"""Who asked, its context, what, and the key part of the prefix."""
+_Lane = Lane[_Job]
+
+
 @dataclass(slots=True)
 class Counters:
     """What the batcher did; read by metrics."""
@@ -53,31 +57,6 @@ class Counters:
     paused: int = 0
     failed_reads: int = 0
     by_code: dict[int, int] = field(default_factory=dict)
-
-
-class _Lane:
-    """The questions of one batch to one source: the short ones first, then those with plans of several keys."""
-
-    __slots__ = ("jobs", "keys", "plan_jobs", "plan_keys")
-
-    def __init__(self) -> None:
-        self.keys: list[bytes] = []
-        self.jobs: list[tuple[Sink, Any, Question, bytes]] = []
-        self.plan_keys: list[bytes] = []
-        self.plan_jobs: list[tuple[Sink, Any, Question, Plan]] = []
-
-    def __len__(self) -> int:
-        return len(self.jobs) + len(self.plan_jobs)
-
-    def cut(self, most: int) -> list[tuple[Sink, Any, Question]]:
-        """Keep so many questions, the short ones before the others; what is given back stays without a read."""
-        if most >= len(self):
-            return []
-        plans = max(0, most - len(self.jobs))
-        gone = [*(job[:3] for job in self.jobs[most:]), *(job[:3] for job in self.plan_jobs[plans:])]
-        del self.jobs[most:], self.keys[most:], self.plan_jobs[plans:]
-        del self.plan_keys[sum(len(todo.keys) for _, _, _, todo in self.plan_jobs) :]
-        return gone
 
 
 class Batcher:
@@ -145,7 +124,7 @@ class Batcher:
             self._waiting += 1
             lane = self._lanes.get(head.source)
             if lane is None:
-                lane = self._lanes[head.source] = _Lane()
+                lane = self._lanes[head.source] = Lane()
             lane.keys.append(head.start + (suffix.upper() if head.fold else suffix))
             lane.jobs.append((sink, context, question, head.prefix))
         elif self._waiting >= self._shed_from:
@@ -187,9 +166,7 @@ class Batcher:
         if self._waiting >= self._crowded_from and self._has_its_share(todo.source):
             return False
         self._waiting += 1
-        lane = self._lanes.setdefault(todo.source, _Lane())
-        lane.plan_keys.extend(todo.keys)
-        lane.plan_jobs.append((sink, context, question, todo))
+        self._lanes.setdefault(todo.source, Lane()).plans.append(((sink, context, question, todo.prefix), todo))
         return True
 
     def _answer_now(self, sink: Sink, context: Any, question: Question, answer: Answer) -> None:
@@ -227,19 +204,11 @@ class Batcher:
         for source, count in counts.items():
             self._flying[source] = self._flying.get(source, 0) + count
         now_s = asyncio.get_running_loop().time()
-        tenants = self._heads.catalog.tenants
-        for source, lane in lanes.items():
-            over = self._guard.names(lane.keys, int(now_s))
-            if over:
-                self._hold_back(lane, over, sinks)
-            quota = tenants.get(source)
-            if quota is not None:
-                taken = self._guard.tenant(source, quota, len(lane), now_s)
-                self._refuse(lane.cut(taken), OVER_QUOTA, sinks)
-        lanes = {source: lane for source, lane in lanes.items() if len(lane)}  # of a flood that is held back no store is asked
+        for jobs, answer in held_back(lanes, self._guard, self._heads.catalog.tenants, now_s):
+            self._refuse(jobs, answer, sinks)
         try:
             if lanes:
-                found = await self.port.get_many({source: lane.keys + lane.plan_keys for source, lane in lanes.items()})
+                found = await self.port.get_many({source: lane.wants for source, lane in lanes.items()})
         except ZaibeiError as exc:
             self.counters.failed_reads += 1
             why = exc.trouble.message
@@ -260,30 +229,20 @@ class Batcher:
             if not self._flying[source]:
                 del self._flying[source]
 
-    def _hold_back(self, lane: _Lane, over: set[bytes], sinks: set[Sink]) -> None:
-        """Answer 2 to questions for identifiers that are asked for too often; the others stay in the lane."""
-        held = [(job, key) for job, key in zip(lane.jobs, lane.keys, strict=True) if key in over]
-        kept = [(job, key) for job, key in zip(lane.jobs, lane.keys, strict=True) if key not in over]
-        lane.jobs, lane.keys = [job for job, _ in kept], [key for _, key in kept]
-        self._refuse([job[:3] for job, _ in held], ASKED_TOO_OFTEN, sinks)
-
-    def _refuse(self, asked: Sequence[tuple[Sink, Any, Question]], answer: Answer, sinks: set[Sink]) -> None:
-        self.counters.questions += len(asked)
-        for sink, context, question in asked:
+    def _refuse(self, jobs: Sequence[_Job], answer: Answer, sinks: set[Sink]) -> None:
+        self.counters.questions += len(jobs)
+        for sink, context, question, _ in jobs:
             self._count(answer.code)
             sinks.add(sink)
             sink.answered(context, question, answer)
 
     def _deliver(self, lane: _Lane, values: Sequence[bytes | None], standing: Standing, sinks: set[Sink]) -> None:
-        self.counters.questions += len(lane.jobs) + len(lane.plan_jobs)
-        by_code = self.counters.by_code
         if standing.view is None:
             refusal = Answer(TRY_ANOTHER, standing.text.encode(), standing)
-            for sink, context, question, _ in (*lane.jobs, *lane.plan_jobs):
-                self._count(TRY_ANOTHER)
-                sinks.add(sink)
-                sink.answered(context, question, refusal)
+            self._refuse([*lane.jobs, *(job for job, _ in lane.plans)], refusal, sinks)
             return
+        self.counters.questions += len(lane)
+        by_code = self.counters.by_code
         for (sink, context, question, prefix), value, key in zip(lane.jobs, values, lane.keys, strict=False):
             answer = answer_record(question, value, standing, prefix, key)
             by_code[answer.code] = by_code.get(answer.code, 0) + 1
@@ -291,7 +250,7 @@ class Batcher:
             sink.answered(context, question, answer)
         at = len(lane.keys)
         own_site = self._heads.catalog.own_site
-        for sink, context, question, todo in lane.plan_jobs:
+        for (sink, context, question, _), todo in lane.plans:
             answer = answer_plan(question, todo, values[at : at + len(todo.keys)], standing, own_site)
             at += len(todo.keys)
             self._count(answer.code)

@@ -17,13 +17,12 @@ import grpc
 
 from hosting.answer.heads import Heads
 from hosting.answer.question import Answer, Question
-from hosting.answer.resolve import NOTHING, Plan, answer_plan, answer_record, plan
-from hosting.answer.standing import FOUND, TRY_ANOTHER, Standing, freshness_of, no_standing, standing_of
-from hosting.front.batcher import OVER_QUOTA
+from hosting.answer.resolve import NOTHING, answer_plan, answer_record, plan
+from hosting.answer.standing import FOUND, NO_SUCH_NAME, TRY_ANOTHER, Standing, freshness_of, no_standing, standing_of
 from hosting.front.edge_health import add_health
+from hosting.front.lanes import Lane, held_back
 from hosting.front.service import FrontService
 from hosting.guard.clients import client_of
-from hosting.guard.guard import OVER_STREAM, REFUSED
 from hosting.v1 import resolve_pb2, resolve_pb2_grpc
 from replica.model.errors import ZaibeiError
 from replica.model.handle.codes import ResponseCode
@@ -103,26 +102,8 @@ def host_of(peer: str) -> str:
     return unquote(place).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
-class _Lane:
-    """The names of one batch that one source answers: first those that need one key each, then those with plans."""
-
-    __slots__ = ("ats", "keys", "plans", "prefixes")
-
-    def __init__(self) -> None:
-        self.ats: list[int] = []
-        self.keys: list[bytes] = []
-        self.prefixes: list[bytes] = []
-        self.plans: list[tuple[int, Plan]] = []
-
-    def __len__(self) -> int:
-        return len(self.ats) + len(self.plans)
-
-    def cut(self, most: int) -> list[int]:
-        """Keep so many names, the short ones first; places of the others."""
-        plans = max(0, most - len(self.ats))
-        gone = [*self.ats[most:], *(at for at, _ in self.plans[plans:])]
-        del self.ats[most:], self.keys[most:], self.prefixes[most:], self.plans[plans:]
-        return gone
+_Lane = Lane[tuple[int, bytes]]
+"""The names of one batch that one source answers; of each its place, and the key part of its prefix."""
 
 
 class Resolver(resolve_pb2_grpc.ResolverServicer):
@@ -161,10 +142,11 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"1 to {IDENTIFIERS_MAX} identifiers, and at most {FILTERS_MAX} indexes and types",
             )
-        why_not = self._held_back(context.peer(), len(names))
-        if why_not == REFUSED:
+        guard, host = self._service.guard, host_of(context.peer())
+        if not guard.admits(host):
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this network is refused")
-        if why_not:
+        client = b"" if guard.trusts(host) else client_of(host)
+        if client and guard.stream(client, len(names), int(time.monotonic())) < len(names):
             return _Batch(names, b"too many questions from your network; ask another site")
         batch = _Batch(names)
         if self._service.watch.paused():
@@ -175,21 +157,19 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
             await self._read(names, Question(b"", tuple(indexes), tuple(name.encode() for name in types)), batch)
         except ZaibeiError as exc:
             return _Batch(names, f"{exc.trouble.message}; ask another site".encode())
+        missing = batch.codes.count(NO_SUCH_NAME) if client else 0
+        if missing:
+            guard.missed(client, missing)
         return batch
-
-    def _held_back(self, peer: str, names: int) -> str:
-        """Why the guard holds a call back: REFUSED, OVER_STREAM, or empty: it does not."""
-        guard, host = self._service.guard, host_of(peer)
-        if not guard.admits(host):
-            return REFUSED
-        client = b"" if guard.trusts(host) else client_of(host)
-        within = not client or guard.stream(client, names, int(time.monotonic())) == names
-        return "" if within else OVER_STREAM
 
     async def _read(self, names: Sequence[bytes], blank: Question, batch: _Batch) -> None:
         """Plan every name, read all keys at once, answer. `blank` carries the filters, which all names share."""
-        lanes = self._within_quotas(self._plan(names, blank, batch), batch)
-        wants = {source: lane.keys + [key for _, todo in lane.plans for key in todo.keys] for source, lane in lanes.items()}
+        lanes = self._plan(names, blank, batch)
+        tenants, now_s = self._heads.catalog.tenants, asyncio.get_running_loop().time()
+        for jobs, answer in held_back(lanes, self._service.guard, tenants, now_s):
+            for at, _ in jobs:
+                batch.put(at, 0, answer)
+        wants = {source: lane.wants for source, lane in lanes.items()}
         found = await self._service.port.get_many(wants) if wants else {}
         for source, lane in lanes.items():
             values, view = found.get(source, ([], None))
@@ -197,24 +177,15 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
             place = batch.vouched(standing)
             if standing.view is None:
                 refusal = Answer(TRY_ANOTHER, standing.text.encode(), standing)
-                for at in (*lane.ats, *(at for at, _ in lane.plans)):
+                for at, _ in (*lane.jobs, *(job for job, _ in lane.plans)):
                     batch.put(at, place, refusal)
                 continue
             _put_records(batch, place, blank, lane, values, standing)
             start = len(lane.keys)
-            for at, todo in lane.plans:
+            for (at, _), todo in lane.plans:
                 end = start + len(todo.keys)
                 batch.put(at, place, answer_plan(blank, todo, values[start:end], standing, self._heads.catalog.own_site))
                 start = end
-
-    def _within_quotas(self, lanes: dict[str, _Lane], batch: _Batch) -> dict[str, _Lane]:
-        """What is over its tenant's quota is answered at once; the rest is given back."""
-        tenants, now_s = self._heads.catalog.tenants, asyncio.get_running_loop().time()
-        for source in lanes.keys() & tenants.keys():
-            lane = lanes[source]
-            for at in lane.cut(self._service.guard.tenant(source, tenants[source], len(lane), now_s)):
-                batch.put(at, 0, OVER_QUOTA)
-        return {source: lane for source, lane in lanes.items() if len(lane)}
 
     def _plan(self, names: Sequence[bytes], blank: Question, batch: _Batch) -> dict[str, _Lane]:
         lanes: dict[str, _Lane] = {}
@@ -226,16 +197,15 @@ class Resolver(resolve_pb2_grpc.ResolverServicer):
             if head is not None and slash and len(name) <= NAME_OCTETS_MAX:
                 lane = lanes.get(head.source)
                 if lane is None:
-                    lane = lanes[head.source] = _Lane()
+                    lane = lanes[head.source] = Lane()
                 lane.keys.append(head.start + (suffix.upper() if head.fold else suffix))
-                lane.ats.append(at)
-                lane.prefixes.append(head.prefix)
+                lane.jobs.append((at, head.prefix))
                 continue
             todo = plan(blank._replace(handle=name), catalog, now_ms)
             if isinstance(todo, Answer):
                 batch.put(at, 0, todo)
             else:
-                lanes.setdefault(todo.source, _Lane()).plans.append((at, todo))
+                lanes.setdefault(todo.source, Lane()).plans.append(((at, todo.prefix), todo))
         return lanes
 
 
@@ -246,7 +216,7 @@ def _put_records(
     plain = standing.row.found == FOUND and not blank.authoritative and not standing.blocks
     indexes, types, places, codes, out = blank.indexes, blank.types, batch.places, batch.codes, batch.values
     room = VALUES_OCTETS_MAX - batch.octets
-    for at, value, prefix, key in zip(lane.ats, values, lane.prefixes, lane.keys, strict=False):
+    for (at, prefix), value, key in zip(lane.jobs, values, lane.keys, strict=False):
         octets = filter_values(value, indexes, types, True) if value and plain else None
         if octets is not None and octets != NOTHING and room >= len(octets):
             codes[at], out[at], places[at] = FOUND, octets, place

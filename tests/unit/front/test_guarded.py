@@ -13,7 +13,7 @@ from hosting.answer.standing import TRY_ANOTHER
 from hosting.front.batcher import Batcher
 from hosting.front.edge_front import FrontConfig
 from hosting.front.edge_grpc import host_of
-from hosting.guard.guard import Guard
+from hosting.guard.guard import MISSING_NAME, Guard
 from hosting.guard.limits import BEHIND_S, SLIP, GuardLimits
 from hosting.v1 import resolve_pb2, resolve_pb2_grpc
 from replica.model.handle.message import decode_message
@@ -145,6 +145,42 @@ async def test_an_identifier_asked_too_often_leaves_others_alone() -> None:
     await settle()
     assert inbox.codes == {**dict.fromkeys(range(5), TRY_ANOTHER), "other": 1}
     assert sum(map(len, port.wants[0].values())) == 1, "what is held back is not read"
+
+
+def batch(*names: bytes) -> resolve_pb2.BatchResolveRequest:
+    return resolve_pb2.BatchResolveRequest(identifiers=names)
+
+
+@pytest.mark.parametrize("name", [NAME, b"88.119.8/x", b"0.NA/88.119.8"])
+async def test_an_identifier_has_one_rate_over_all_protocols(name: bytes) -> None:
+    """Of every kind: those that need one key, those below a route, a prefix's own record."""
+    limits = GuardLimits(identifier_per_s=10)
+    async with serving(config=FrontConfig(guard=limits, grpc=(("127.0.0.1", 0),))) as (front, bound):
+        names = front.service.guard.names
+        front.service.guard.names = lambda keys, second: names(keys, 0)  # type: ignore[method-assign]  # all in one second
+        [before] = await ask_tcp(bound.tcp[0], resolution(name))
+        answered = code_of(before)
+        assert answered != TRY_ANOTHER
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{bound.grpc[0][1]}") as channel:
+            stub: resolve_pb2_grpc.ResolverAsyncStub = resolve_pb2_grpc.ResolverStub(channel)
+            told = await stub.BatchResolve(batch(*[name] * 9, b"88.118.8/big"))
+            assert told.response_codes == answered.to_bytes(2, "big") * 9 + bytes((0, 1))
+            told = await stub.BatchResolve(batch(name, b"88.118.8/big"))
+            assert told.response_codes == bytes((0, TRY_ANOTHER, 0, 1))
+            single = await stub.Resolve(resolve_pb2.ResolveRequest(identifier=name.decode()))
+            assert single.answer.response_code == TRY_ANOTHER and "asked for too often" in single.answer.message
+        [after] = await ask_tcp(bound.tcp[0], resolution(name))
+        assert code_of(after) == TRY_ANOTHER and front.service.guard.counters.identifier_over == 3
+
+
+async def test_a_scan_over_grpc_is_seen() -> None:
+    notes: list[tuple[str, bytes, int]] = []
+    async with serving(config=FrontConfig(guard=UNTRUSTED, grpc=(("127.0.0.1", 0),))) as (front, bound):
+        front.service.guard.note = lambda *note: notes.append(note)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{bound.grpc[0][1]}") as channel:
+            stub: resolve_pb2_grpc.ResolverAsyncStub = resolve_pb2_grpc.ResolverStub(channel)
+            await stub.BatchResolve(batch(NAME, b"88.118.8/none", b"88.118.8/neither"))
+    assert notes == [(MISSING_NAME, bytes((127, 0, 0)), 2)]
 
 
 async def test_while_many_wait_each_source_has_its_part() -> None:
