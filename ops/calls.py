@@ -30,6 +30,7 @@ from ops.failbacks import MemberFailbacks
 from ops.ladders import MemberLadders, runners_of
 from ops.metrics import samples
 from ops.mirror import Sampler
+from ops.moves import MemberMoves
 from ops.operators.blocks import BlockDesk
 from ops.operators.edge_book import BookFile
 from ops.operators.holds import HeldGroup, HoldDesk
@@ -88,7 +89,7 @@ class CopyHolds:
             raise ZaibeiError(Code.UNKNOWN, "decided, but not applied yet: look at `zaibei hold list`", definite=False) from None
 
 
-class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, MemberBlocks):
+class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, MemberBlocks, MemberMoves):
     """Satisfies ops.admin.calls.AdminCalls."""
 
     def __init__(

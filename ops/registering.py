@@ -45,7 +45,7 @@ def registration_port(sources: Sequence[Source], member: Member, identity: Ident
         for source in sources
         if source.name in names
     ]
-    return RegistrationPort(identity, Offices(settings, member.hosted, _now_ms))
+    return RegistrationPort(identity, Offices(settings, member.hosted, _now_ms, owner_of=member.owner_of))
 
 
 def registrar_of(

@@ -20,6 +20,7 @@ from replica.model.identifier import PrefixTree, prefix_part, prefix_text
 from replica.model.identity import Peer, Pins
 from replica.model.ladder_rules import registrations_refused
 from replica.model.precondition import Precondition
+from replica.model.prefix_moves import AWAY, move_at, newest
 
 PARTS_KEPT_MAX = 10_000
 PAPERS_MS_MAX = 1_000  # age of documents where this member does not lead: there nothing is changed, only read
@@ -130,7 +131,16 @@ class Office:
             refusal, need = self._counted(papers, change, need)
         if refusal is not None:
             raise refusal.error
+        self._settled(change.key)
         return need
+
+    def _settled(self, key: bytes) -> None:
+        """Raises ZaibeiError(FENCED): its prefix is on its way to another source; nothing is registered below it meanwhile."""
+        moves = self.clerk.group.state().moves
+        move = move_at(newest(moves), prefix_part(key)) if moves else None
+        if move is not None and move.step in AWAY:
+            text = f"{prefix_text(move.prefix)} moves from {move.source} to {move.target}: register again soon"
+            raise ZaibeiError(Code.FENCED, text, retry=True)
 
     def may_one(self, papers: Papers, caller: Caller, operations: Sequence[Operation], name: Named) -> None:
         """Asked before it is told what is there. Raises ZaibeiError as `admitted`: none of these is the caller's to do."""
@@ -230,6 +240,7 @@ class Offices:
     Args:
         find: a source's group where it is in service here; None: it is not.
         now_ms: Unix milliseconds.
+        owner_of: the source that owns a prefix after all moves; None of it: by the configuration.
     """
 
     def __init__(
@@ -238,8 +249,10 @@ class Offices:
         find: Callable[[str], HostedGroup | None],
         now_ms: Callable[[], int],
         limits: DeskLimits | None = None,
+        owner_of: Callable[[bytes], str | None] = lambda _: None,
     ) -> None:
         self.settings = tuple(settings)
+        self._owner_of, self._by_name = owner_of, {one.source: one for one in self.settings}
         self._find, self._now_ms, self._limits = find, now_ms, limits
         self.denials = Denials()
         self._owners: PrefixTree[OfficeSettings] = PrefixTree()
@@ -259,10 +272,9 @@ class Offices:
         Raises:
             ZaibeiError: NOT_OWNER (no hosted source's), NOT_AUTHORISED (not this registrar's), UNREACHABLE (not in service here).
         """
-        owned = self._owners.longest(prefix)
-        if owned is None:
+        settings = self._settings_at(prefix)
+        if settings is None:
             raise ZaibeiError(Code.NOT_OWNER, f"no source hosted here has the prefix {prefix_text(prefix)[:80]}")
-        settings = owned[1]
         if all(peer.fingerprint != who.fingerprint for peer in settings.registrars.peers):
             raise ZaibeiError(
                 Code.NOT_AUTHORISED, f"{who.name} is no registrar of {settings.source}: add it to `registrars` of that source"
@@ -275,8 +287,16 @@ class Offices:
 
     def source_at(self, prefix: bytes) -> str:
         """The hosted source of a prefix; empty: none's."""
+        settings = self._settings_at(prefix)
+        return "" if settings is None else settings.source
+
+    def _settings_at(self, prefix: bytes) -> OfficeSettings | None:
+        """Of the hosted source that owns a prefix: by the moves that were committed, and before any by the configuration."""
+        moved = self._by_name.get(self._owner_of(prefix) or "")
+        if moved is not None:
+            return moved
         owned = self._owners.longest(prefix)
-        return "" if owned is None else owned[1].source
+        return None if owned is None else owned[1]
 
     def tenant_of(self, who: Peer) -> str:
         """The first source whose registrar it is; itself where it is none's."""

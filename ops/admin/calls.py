@@ -10,6 +10,7 @@ from ops.admin.block_calls import BLOCK_SIGNATURES, BlockCalls
 from ops.admin.cluster_calls import CLUSTER_SIGNATURES
 from ops.admin.failback_calls import FAILBACK_SIGNATURES, FailbackCalls
 from ops.admin.ladder_calls import LADDER_SIGNATURES, LadderCalls
+from ops.admin.move_calls import MOVE_SIGNATURES, MoveCalls
 from ops.admin.proof_calls import PROOF_SIGNATURES, ProofCalls
 from ops.admin.tenant_calls import TENANT_SIGNATURES, TenantCalls
 from ops.admin.values import (
@@ -30,7 +31,7 @@ READ_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 60.0
 
 
-class AdminCalls(ProofCalls, FailbackCalls, LadderCalls, TenantCalls, BlockCalls, Protocol):
+class AdminCalls(ProofCalls, FailbackCalls, LadderCalls, TenantCalls, BlockCalls, MoveCalls, Protocol):
     """What a running member does for its operator. Each call may raise ZaibeiError; its code becomes the exit code."""
 
     async def status(self) -> Status: ...
@@ -147,6 +148,7 @@ CALLS: MappingProxyType[str, Call] = MappingProxyType(
                 | LADDER_SIGNATURES
                 | TENANT_SIGNATURES
                 | BLOCK_SIGNATURES
+                | MOVE_SIGNATURES
             ).items()
         },
     }

@@ -15,6 +15,7 @@ from ops.admin.codec import ANSWER_OCTETS_MAX, decode_answer, encode_request
 from ops.admin.edge_socket import short_path
 from ops.admin.failback_calls import FailbackClient
 from ops.admin.ladder_calls import LadderClient
+from ops.admin.move_calls import MoveClient
 from ops.admin.proof_calls import ProofClient
 from ops.admin.tenant_calls import TenantClient
 from ops.admin.values import (
@@ -37,7 +38,7 @@ GRACE_S = 2.0  # beyond the member's own time limit
 READ_OCTETS = 64 * 1024
 
 
-class AdminClient(ProofClient, FailbackClient, LadderClient, TenantClient, BlockClient):
+class AdminClient(ProofClient, FailbackClient, LadderClient, TenantClient, BlockClient, MoveClient):
     """Calls a running member.
 
     Args:

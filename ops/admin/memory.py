@@ -9,6 +9,7 @@ from typing import Any
 from ops.admin.block_calls import MemoryBlocks
 from ops.admin.failback_calls import MemoryFailbacks
 from ops.admin.ladder_calls import MemoryLadders
+from ops.admin.move_calls import MemoryMoves
 from ops.admin.proof_calls import MemoryProofs
 from ops.admin.tenant_calls import MemoryTenants
 from ops.admin.values import (
@@ -29,7 +30,7 @@ from replica.model.errors import Code, ZaibeiError
 
 
 @dataclass(slots=True)
-class MemoryMember(MemoryProofs, MemoryFailbacks, MemoryLadders, MemoryTenants, MemoryBlocks):
+class MemoryMember(MemoryProofs, MemoryFailbacks, MemoryLadders, MemoryTenants, MemoryBlocks, MemoryMoves):
     """Answers from what it was given. `takeover` maps (call, source) to an answer."""
 
     state: Status
@@ -43,6 +44,7 @@ class MemoryMember(MemoryProofs, MemoryFailbacks, MemoryLadders, MemoryTenants, 
     ladders: dict[str, Any] = field(default_factory=dict)
     failbacks: dict[str, Any] = field(default_factory=dict)
     tenants: dict[str, Any] = field(default_factory=dict)
+    moves: dict[str, Any] = field(default_factory=dict)
     blocks: dict[str, Any] = field(default_factory=dict)
     stopping: Callable[[], None] = lambda: None
 

@@ -37,6 +37,7 @@ COMMANDS = MappingProxyType(
         "source": Lazy("ops.cli.source:source", "Run", "Publish a registry, and check what somebody publishes."),
         "register": Lazy("ops.cli.register:register", "Run", "Identifiers of a source that is hosted here."),
         "tenant": Lazy("ops.cli.tenant:tenant", "Run", "Tenants: begin, rights, quotas, suspend, import, export."),
+        "prefix": Lazy("ops.cli.prefix:prefix", "Run", "Prefixes: who owns one, since when; move one to another source."),
         "status": Lazy("ops.cli.status:status", "Look", "Every source: position, lag, freshness, readiness."),
         "resolve": Lazy("ops.cli.resolve:resolve", "Look", "Look an identifier up, here or at any Handle server."),
         "copy": Lazy("ops.cli.copy:copy", "Look", "Copies on this disk: when read through, and found sound?"),

@@ -7,8 +7,12 @@ each other.
 from __future__ import annotations
 
 from replica.cluster.rules import ENTRY_FORMAT
-from replica.cluster.state import MemberRecord, Placement
+from replica.cluster.state import MemberRecord, Placement, PrefixRecord
 from replica.v1 import control_pb2, entry_pb2
+
+_MOVED = (
+    "act", "prefix", "number", "source", "target", "version", "position", "records", "case_sensitive", "acquired",
+)  # fmt: skip
 
 
 def _entry(act: str, admitted_ms: int, **body: object) -> entry_pb2.Entry:
@@ -58,3 +62,10 @@ def placed(act: str, admitted_ms: int, name: str, placement: Placement) -> entry
     """Where a group shall live."""
     body = control_pb2.GroupPlaced(name=name, voters=placement.voters, learners=placement.learners, leader=placement.leader)
     return _entry(act, admitted_ms, placed=body)
+
+
+def prefix_moved(admitted_ms: int, record: PrefixRecord) -> entry_pb2.Entry:
+    """A prefix was released; with `acquired`: and the new group has it. The same record twice counts once."""
+    fields = {name: getattr(record, name) for name in _MOVED}
+    body = control_pb2.PrefixMoved(digest=bytes.fromhex(record.digest), decided_ms=record.at_ms, **fields)
+    return _entry(f"{record.act}:{'acquired' if record.acquired else 'recorded'}", admitted_ms, prefix_moved=body)

@@ -14,12 +14,14 @@ from replica.cluster.state import (
     CONTROL_NAME,
     FIRST_MEMBER,
     ID_OCTETS,
+    MOVED_KEPT,
     REPLICAS,
     ControlState,
     GroupRecord,
     MemberRecord,
     MemberState,
     Placement,
+    PrefixRecord,
 )
 from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import Outcome, OutcomeKind
@@ -33,6 +35,7 @@ ACT_CHARS_MAX = 128
 REASON_CHARS_MAX = 400
 MEMBERS_MAX = 1_000  # living ones
 VOTERS_MAX = 7
+DIGEST_OCTETS = 32
 COPIES_MAX = 16  # of a group; the control group has one at every member
 
 Changed = tuple[ControlState, Outcome]
@@ -70,6 +73,8 @@ def apply_entry(state: ControlState, entry: control_pb2.ControlEntry) -> Changed
             after, given = _admitted(state, entry.admitted)
         elif body == "changed":
             after, given = _changed(state, entry.changed)
+        elif body == "prefix_moved":
+            after, given = _prefix_moved(state, entry.prefix_moved)
         elif body == "removed":
             after, given = _removed(state, entry.removed)
         else:
@@ -196,6 +201,31 @@ def _placed(state: ControlState, body: control_pb2.GroupPlaced) -> tuple[Control
         return state.with_group(replace(group, wanted=wanted)), group.ident
     made = GroupRecord(state.next_group, body.name, voters, wanted)
     return replace(state.with_group(made), next_group=state.next_group + 1), made.ident
+
+
+def _prefix_moved(state: ControlState, body: control_pb2.PrefixMoved) -> tuple[ControlState, int]:
+    _check(body.act and body.number and body.source != body.target, "a move names its act, its number and two sources")
+    _check_words(body.source, body.target)
+    _check(len(body.digest) == DIGEST_OCTETS, f"a digest is {DIGEST_OCTETS} octets")
+    for name in (body.source, body.target):
+        _check(state.group(name) is not None, f"there is no group {name!r}")
+    record = PrefixRecord(
+        body.act, body.prefix, body.number, body.source, body.target, body.version, body.position, body.records,
+        body.digest.hex(), body.case_sensitive, body.decided_ms, body.acquired,
+    )  # fmt: skip
+    was = next((one for one in state.moved if one.act == body.act), None)
+    if was is None:
+        _check(not body.acquired, f"the move of {body.prefix} was never recorded: nothing can be acquired")
+        other = max((one for one in state.moved if one.prefix == body.prefix), key=lambda one: one.number, default=None)
+        if other is not None:
+            _check(other.acquired, f"{body.prefix} is on its way to {other.target} already")
+            _check(other.number < body.number, f"move {body.number} of {body.prefix} is over: {other.number} was recorded")
+        return replace(state, moved=(*state.moved, record)[-MOVED_KEPT:]), 0
+    if was.acquired:
+        return state, 0
+    _check(replace(record, acquired=False, at_ms=was.at_ms) == was, f"that is not what was recorded of {body.prefix}")
+    kept = tuple(record if one.act == body.act and body.acquired else one for one in state.moved)
+    return replace(state, moved=kept), 0
 
 
 def _living(state: ControlState, number: int) -> MemberRecord:

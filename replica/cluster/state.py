@@ -20,6 +20,7 @@ ID_OCTETS = 16  # of a cluster, a lineage, a journal
 AUDIT_KEPT = 2_000  # newest records; older ones lie in the files that were exported
 ACTS_KEPT = 4_096  # an act is known again for so many acts; the rules below hold without that memory too
 REPLICAS = (3, 5)
+MOVED_KEPT = 10_000
 
 
 class MemberState(StrEnum):
@@ -95,6 +96,29 @@ class GroupRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixRecord:
+    """A prefix that moved from one source to another: recorded when it was released, `acquired` when the new group has it.
+
+    Args:
+        act, number, source, target, version, position, records: see replica/model/prefix_moves.py. digest: hex.
+        prefix: as people write it. at_ms: Unix milliseconds of the record's last change.
+    """
+
+    act: str
+    prefix: str
+    number: int
+    source: str
+    target: str
+    version: int
+    position: str
+    records: int
+    digest: str
+    case_sensitive: bool
+    at_ms: int
+    acquired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ControlState:
     """Everything the control group decided, at one applied index.
 
@@ -103,6 +127,7 @@ class ControlState:
         replicas: voters a group shall have where there are members enough.
         members, groups: ascending by number and id.
         acts: (act, number or id it gave, 0 where it gave none), newest last, at most ACTS_KEPT.
+        moved: prefixes that went from one source to another, oldest first, at most MOVED_KEPT.
         audit: the newest records of what was decided, at most AUDIT_KEPT; audit_number, audit_chain: of the newest (hex).
     """
 
@@ -117,6 +142,7 @@ class ControlState:
     audit: tuple[str, ...] = ()
     audit_number: int = 0
     audit_chain: str = ""
+    moved: tuple[PrefixRecord, ...] = ()
     index: int = 0
     term: int = 0
 

@@ -17,7 +17,7 @@ from replica.model.group_state import GroupState, OverlaySites
 from replica.model.identifier import PrefixTree, ancestors
 from replica.model.node_site import left_for, site_of_node
 from replica.model.position import Position
-from replica.model.states import FeedState
+from replica.model.states import FeedState, Mode
 from replica.model.view import LEADER_SILENCE_MS_MAX, SourceView
 
 READS_MAX = 3  # of one question while generations are switched
@@ -109,15 +109,19 @@ class SourceAnswers:
         )
 
 
-def catalog_of(states: Iterable[GroupState], own_site: bytes, version: int) -> Catalog:
+def catalog_of(states: Iterable[GroupState], own_site: bytes, version: int, moved: Mapping[bytes, str] | None = None) -> Catalog:
     """The catalog out of all groups' committed ownership, overlays and blocks.
 
     A shadow overlay (a drill's) never stands for a real prefix. Where two groups claim one prefix, the configuration check
     refused the start, so the first claim stands.
+
+    Args:
+        moved: prefixes that moved to another source -> who answers for them now (model/prefix_moves.py); over all else.
     """
     owners: PrefixTree[Owner] = PrefixTree()
     overlays: dict[bytes, OverlaySites] = {}
     blocked = []
+    states = list(states)
     for state in states:
         blocked += [one for order in state.blocks for one in order.blocked()]
         keeps_case = frozenset(state.case_sensitive)
@@ -130,6 +134,10 @@ def catalog_of(states: Iterable[GroupState], own_site: bytes, version: int) -> C
         if site := site_of_node(left_for(state)):
             for prefix in state.prefixes:
                 overlays.setdefault(prefix, OverlaySites(prefix, (site,), 1, state.authority_act))
+    modes = {state.source: state.mode for state in states}
+    cases = {move.prefix: move.case_sensitive for state in states for move in state.moves}
+    for prefix, source in (moved or {}).items():
+        owners.put(prefix, Owner(source, modes.get(source, Mode.RECORDS), case_sensitive=cases.get(prefix, False)))
     return Catalog(version, owners, overlays, own_site, Blocks(blocked))
 
 
@@ -144,6 +152,7 @@ def catalog_mark(states: Mapping[str, GroupState]) -> tuple[object, ...]:
             state.mode,
             state.overlays,
             state.blocks,
+            state.moves,
             left_for(state),
         )
         for name, state in states.items()

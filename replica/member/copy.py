@@ -34,10 +34,11 @@ from replica.member.staging import Staging
 from replica.model.drained import Drained
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
-from replica.model.identifier import prefix_key
+from replica.model.identifier import prefix_key, prefix_text
 from replica.model.identity import ends_s_of
 from replica.model.node import Endpoint
 from replica.model.outcome import Proposal
+from replica.model.prefix_moves import MoveStep, newest, with_moves
 from replica.model.signing import Signer
 from replica.store.edge_rocks import StoreBudget
 from replica.store.edge_store import SourceStore
@@ -336,8 +337,12 @@ class SourceCopy:
     async def _state_ownership(self) -> None:
         """Commit the configured prefixes when they differ from the committed ones (SEMANTICS 9)."""
         state, settings = self.store.state(), self.settings
-        prefixes = tuple(prefix_key(prefix) for prefix in settings.prefixes)
+        prefixes = with_moves(tuple(prefix_key(prefix) for prefix in settings.prefixes), state.moves)
         sensitive = tuple(prefix_key(prefix) for prefix in settings.case_sensitive)
+        came = newest(state.moves).values()
+        sensitive += tuple(
+            one.prefix for one in came if one.step is MoveStep.ACQUIRED and one.case_sensitive and one.prefix not in sensitive
+        )
         same = (sorted(state.prefixes), sorted(state.case_sensitive), state.mode) == (
             sorted(prefixes),
             sorted(sensitive),
@@ -347,9 +352,9 @@ class SourceCopy:
             return
         ownership = entry_pb2.Ownership(
             version=state.ownership_version + 1,
-            prefixes=settings.prefixes,
+            prefixes=[prefix_text(prefix) for prefix in prefixes],
             mode=source_pb2.Description.Mode.ValueType(int(settings.mode)),
-            case_sensitive=settings.case_sensitive,
+            case_sensitive=[prefix_text(prefix) for prefix in sensitive],
         )
         entry = entry_pb2.Entry(format=1, admitted_ms=time.time_ns() // 1_000_000, ownership=ownership)
         await propose_and_wait(self.log, entry, OWNERSHIP_S_MAX)

@@ -19,6 +19,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import HOSTED, GroupState
 from replica.model.outcome import OutcomeKind, Proposal
 from replica.model.position import ORIGIN, Position
+from replica.model.prefix_moves import NOWHERE, MoveStep, move_at, newest, owning
 from replica.model.signing import Signer
 from replica.store.edge_store import SourceStore
 from replica.v1 import entry_pb2
@@ -121,8 +122,15 @@ class HostedPort:
         return self._store.octets
 
     def allows(self, part: bytes) -> bool:
-        """May this source hold keys with this prefix part? By the configuration, and by what its group committed."""
+        """May this source hold keys with this prefix part? By the configuration, and by what its group committed.
+
+        What moved is decided by the group's own store alone. A prefix that is leaving is still read here, until it is dropped.
+        """
         state = self._store.state()
+        move = move_at(newest(state.moves), part) if state.moves else None
+        if move is not None and move.step is not MoveStep.FROZEN:
+            came = move.step is MoveStep.ACQUIRED and self._owner_of(owning(part)) in (None, self.source, move.source, NOWHERE)
+            return came or move.step is MoveStep.RELEASED
         owned = frozenset(state.prefixes) if state.ownership_version else None
         return Rights(self.source, self._settings.written, owned, self._owner_of).allows(part)
 

@@ -151,6 +151,7 @@ class Member(MemberFeeds):
         side = ClusterSide(self.settings, cluster, journal, apply, registry, self._on_failed, self._store_of)
         await side.open()
         self.life = ClusterLife(side, self, journal.knows)
+        side.machine.subscribe(lambda _: self._on_state(None))  # it records which prefixes moved
 
     def _lives_here(self, name: str) -> bool:
         if self.life is None:

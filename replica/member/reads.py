@@ -17,9 +17,10 @@ from replica.member.cluster_life import ClusterLife
 from replica.member.copy import Around, SourceCopy
 from replica.member.edge_feed_port import FeedPort
 from replica.member.hosted import HostedPort
+from replica.member.moves import move_of_record
 from replica.member.scrubs import Scrubs
 from replica.member.settings import Address, MemberSettings, SourceSettings
-from replica.model.catalog import Catalog
+from replica.model.catalog import Catalog, Owner
 from replica.model.edge_trust import LiveTrust
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
@@ -27,6 +28,7 @@ from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.values import decode_record
 from replica.model.identifier import END, ROUTE, PrefixTree, parent, prefix_key, prefix_text
 from replica.model.identity import Trusts
+from replica.model.prefix_moves import PrefixMove, where_moved
 from replica.model.trust import Role
 from replica.model.view import SourceView
 from replica.takeover.edge_runner import boottime_ns
@@ -62,9 +64,10 @@ class MemberReads:
         self._trusts: Trusts = settings.pins
         if settings.trust_files is not None:
             self._trusts = LiveTrust(lambda: self.settings.pins, settings.trust_files, frozenset({Role.SOURCE}))
-        self._owners: PrefixTree[str] = PrefixTree()
+        self._owners: PrefixTree[str] = PrefixTree()  # of the configuration, until a catalog says more
         for source in settings.sources:
             self._own(source)
+        self._catalog_owners: PrefixTree[Owner] = PrefixTree()
         self._catalog = Catalog(own_site=settings.own_site)
         self._catalog_mark: object = None
         self._catalog_due = False
@@ -120,7 +123,7 @@ class MemberReads:
         copy = self.copies.get(name)
         return None if copy is None or name in self.broken else copy.hosted
 
-    def _on_state(self, _: GroupState) -> None:
+    def _on_state(self, _: GroupState | None) -> None:
         """On the apply thread, after each entry: look at the catalog soon, once for many."""
         loop = self._loop
         if not self._catalog_due and loop is not None:
@@ -135,10 +138,13 @@ class MemberReads:
     def _renew_catalog(self) -> None:
         self._catalog_due = False
         states = {source.name: self._owned_by(source) for source in self.settings.sources}
-        mark = catalog_mark(states)
+        recorded = self.recorded_moves()
+        mark = (catalog_mark(states), recorded)
         if mark != self._catalog_mark:
             self._catalog_mark = mark
-            self._catalog = catalog_of(states.values(), self.settings.own_site, self._catalog.version + 1)
+            moved = where_moved({name: state.moves for name, state in states.items()}, frozenset(self.copies), recorded)
+            self._catalog = catalog_of(states.values(), self.settings.own_site, self._catalog.version + 1, moved)
+            self._catalog_owners = self._catalog.owners
             self.catalog_changed()
 
     def _owned_by(self, source: SourceSettings) -> GroupState:
@@ -155,13 +161,24 @@ class MemberReads:
         sensitive = tuple(prefix_key(prefix) for prefix in source.case_sensitive)
         return replace(state, prefixes=prefixes, case_sensitive=sensitive, mode=source.mode)
 
+    def recorded_moves(self) -> tuple[PrefixMove, ...]:
+        """Prefixes that moved from one source to another, as the control group has recorded; () for a member that works alone."""
+        return () if self.life is None else tuple(map(move_of_record, self.life.side.state.moved))
+
+    def owner_of(self, prefix: bytes) -> str | None:
+        """The source that answers for a prefix (key part) at this member, after all moves; None: nobody here knows one."""
+        owned = self._catalog_owners.longest(prefix)
+        return None if owned is None else owned[1].source
+
     def _own(self, source: SourceSettings) -> None:
         for prefix in source.prefixes:
             self._owners.put(prefix_key(prefix), source.name)
 
     def _owner_of(self, prefix: bytes) -> str | None:
-        owned = self._owners.longest(prefix)
-        return None if owned is None else owned[1]
+        told, owned = self._catalog_owners.longest(prefix), self._owners.longest(prefix)
+        if told is not None and (owned is None or len(owned[0]) <= len(told[0])):
+            return told[1].source
+        return None if owned is None else owned[1]  # enrolled a moment ago
 
     def _published(self, prefix: bytes) -> PublishedSites:
         """A prefix's sites as the copy of its parent's source holds them. Raises ZaibeiError."""

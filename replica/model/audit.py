@@ -278,6 +278,13 @@ def _block(body: Any) -> Decided:
     return Decided(f"order {body.number} blocks {len(named)} identifiers and prefixes", who, body.reason, evidence)
 
 
+def _prefix_move(body: Any) -> Decided:
+    evidence = {"act": body.act, "number": body.number, "version": body.version, "position": body.position}
+    evidence |= {"records": body.records, "digest": body.digest.hex(), "decided_ms": body.decided_ms}
+    what = f"prefix {body.prefix} moves from {body.source} to {body.target}: {_word(body, 'step', 'STEP_')}"
+    return Decided(what, _names([body.by]), body.reason, evidence)
+
+
 def _ledger_decision(body: Any) -> Decided:
     what = f"{len(body.lines)} diverged writes {'enter' if body.accept else 'stay out'}"
     lines = [one.hex() for one in body.lines[:LIST_MAX]]
@@ -314,6 +321,9 @@ def _control(body: Any) -> Decided:
         case "placed":
             what = f"group {one.name!r} shall live at {', '.join(map(str, one.voters))}"
             evidence |= {"voters": list(one.voters), "learners": list(one.learners), "leader": one.leader}
+        case "prefix_moved":
+            what = f"prefix {one.prefix} moves from {one.source} to {one.target}: {'acquired' if one.acquired else 'recorded'}"
+            evidence |= {"move": one.act, "number": one.number, "records": one.records, "digest": one.digest.hex()}
         case _:
             what = f"a decision of kind {inner!r}"
     return Decided(what, (), "", evidence)
@@ -338,13 +348,17 @@ TABLE: dict[str, Callable[[Any], Decided]] = {
     "order": _order,
     "review": _review,
     "block": _block,
+    "prefix_move": _prefix_move,
     "ledger_decision": _ledger_decision,
     "ledger_enter": _ledger_enter,
     "control": _control,
 }
 ALWAYS = frozenset(
-    {"epoch_ask", "decision", "overlay", "authority", "grant", "ladder", "order", "review", "ledger_decision", "block"}
-)
+    {
+        "epoch_ask", "decision", "overlay", "authority", "grant", "ladder", "order", "review", "ledger_decision", "block",
+        "prefix_move",
+    }
+)  # fmt: skip
 """Acts: recorded also where a rule refused them. Everything else only where it changed something."""
 
 

@@ -11,6 +11,7 @@ from replica.model.ladder import Ladder, Stage
 from replica.model.ledger import Ledger
 from replica.model.node import Endpoint
 from replica.model.position import ORIGIN, Position
+from replica.model.prefix_moves import PrefixMove
 from replica.model.states import Authority, FeedState, Mode
 
 HOSTED = "hosted"  # act of the authority of a group whose source lives here
@@ -62,6 +63,7 @@ class GroupState:
         node: where the node itself answers, as its source last described it.
         ladder: where the authority over its registrations stands, on the way up or back.
         blocks: orders not to answer something, the ones that are over too until another one comes.
+        moves: prefixes that left for another source or came from one, oldest first, each with its newest step here.
         ledger: of the newest failback; its lines lie beside the records. None: there was none.
     """
 
@@ -95,6 +97,7 @@ class GroupState:
     ledger: Ledger | None = None
     blocks: tuple[BlockOrder, ...] = ()
     block_numbers: tuple[tuple[str, int], ...] = ()  # hex key id of a signer -> highest number of its orders
+    moves: tuple[PrefixMove, ...] = ()
 
     @property
     def lives_here(self) -> bool:

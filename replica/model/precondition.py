@@ -28,10 +28,11 @@ def value_hash(value: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
-    """Of one key. `value_hash`: of the value that must be there, for `Must.EQUAL` alone."""
+    """Of one key. `value_hash`: of the value that must be there, for `Must.EQUAL`. `move`: act of the move that drops it."""
 
     must: Must = Must.NOTHING
     value_hash: bytes = b""
+    move: str = ""
 
     def met_by(self, value: bytes | None) -> bool:
         """Does it hold where this value is stored? None: no record is."""
@@ -55,7 +56,8 @@ class Precondition:
         return f"the record {self.value_hash[:4].hex()}…"
 
     def to_wire(self) -> entry_pb2.Precondition:
-        return entry_pb2.Precondition(kind=entry_pb2.Precondition.Kind.ValueType(int(self.must)), value_hash=self.value_hash)
+        kind = entry_pb2.Precondition.Kind.ValueType(int(self.must))
+        return entry_pb2.Precondition(kind=kind, value_hash=self.value_hash, move=self.move)
 
     @staticmethod
     def from_wire(message: entry_pb2.Precondition) -> Precondition:
@@ -69,7 +71,7 @@ class Precondition:
             raise ZaibeiError(
                 Code.MALFORMED, f"a precondition {must.name} has a hash of {wanted} octets, not {len(message.value_hash)}"
             )
-        return Precondition(must, message.value_hash)
+        return Precondition(must, message.value_hash, message.move)
 
 
 NOTHING = Precondition()

@@ -16,6 +16,7 @@ from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import key_text
 from replica.model.ladder_rules import registrations_refused
+from replica.model.move_rules import fenced
 from replica.model.outcome import OutcomeKind
 from replica.model.position import Position
 from replica.model.precondition import Must, Precondition
@@ -60,6 +61,8 @@ def judge_registration(
     kind, detail = judge(position, batch.before, batch.after, group.granted, known)
     if kind is not OutcomeKind.APPLIED:
         return None, (kind, detail)
+    if away := fenced(group, parsed.keys, parsed.ops, parsed.preconditions):
+        return None, (OutcomeKind.FENCED, away)
     if unmet := _unmet(parsed, held):
         return None, (OutcomeKind.CONFLICT, unmet)
     return batch, (kind, "")

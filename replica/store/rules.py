@@ -15,9 +15,10 @@ from replica.model.block_rules import take_block
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState, OverlaySites, SideGeneration
-from replica.model.identifier import prefix_key
+from replica.model.identifier import prefix_key, prefix_text
 from replica.model.ladder_values import Judged, Moved
 from replica.model.ladder_values import Moment as LadderMoment
+from replica.model.move_rules import take_move, under_way
 from replica.model.node import endpoints_of
 from replica.model.outcome import Outcome, OutcomeKind
 from replica.model.position import Position, epoch_start
@@ -288,6 +289,11 @@ def _judged(stored: Stored, moment: Moment, judged: Judged) -> Step:
 
 def ladder(stored: Stored, body: entry_pb2.Ladder, moment: Moment) -> Step:
     """A move of registration takeover or failback; model/ladder_rules.py says what it requires."""
+    leaving = under_way(stored.group)
+    if body.stage == entry_pb2.Ladder.STAGE_RETURN_REQUESTED and leaving is not None:
+        return _refused(
+            stored, moment, f"{prefix_text(leaving.prefix)} is on its way to {leaving.target}: a part moves out first"
+        )
     at = LadderMoment(moment.index, moment.position, moment.digest)
     return _judged(stored, moment, ladder_rules.move(stored.group, body, at))
 
@@ -306,6 +312,11 @@ def review(stored: Stored, body: entry_pb2.LadderReview, moment: Moment) -> Step
 
 def block(stored: Stored, body: entry_pb2.Block, moment: Moment) -> Step:
     return _judged(stored, moment, take_block(stored.group, body))
+
+
+def prefix_move(stored: Stored, body: entry_pb2.PrefixMove, moment: Moment) -> Step:
+    """A step of a prefix on its way to another source; model/move_rules.py says what it requires."""
+    return _judged(stored, moment, take_move(stored.group, body, moment.position))
 
 
 def noted(stored: Stored, body: object, moment: Moment) -> Step:
@@ -332,4 +343,5 @@ RULES: dict[str, Callable[[Stored, Any, Moment], Step]] = {
     "order": order,
     "review": review,
     "block": block,
+    "prefix_move": prefix_move,
 }

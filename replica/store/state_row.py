@@ -16,6 +16,7 @@ from replica.model.ladder import Ladder
 from replica.model.ledger import Ledger
 from replica.model.node import Endpoint
 from replica.model.position import Position
+from replica.model.prefix_moves import PrefixMove
 from replica.model.states import Authority, FeedState, Mode
 from replica.v1 import entry_pb2, position_pb2
 
@@ -77,12 +78,13 @@ class _Row:
     node: tuple[Endpoint, ...] = ()
     blocks: tuple[BlockOrder, ...] = ()
     block_numbers: tuple[tuple[str, int], ...] = ()
+    moves: tuple[PrefixMove, ...] = ()
 
 
 _COPIED = (
     "source", "generation", "ready", "granted", "grant_taken", "feed", "feed_code", "feed_reason", "hold", "side", "authority",
     "authority_act", "overlays", "serial_highest", "ownership_version", "prefixes", "case_sensitive", "mode", "verified",
-    "ladder", "ledger", "node", "blocks", "block_numbers",
+    "ladder", "ledger", "node", "blocks", "block_numbers", "moves",
 )  # fmt: skip
 _PRIVATE = ("hold_quarantined", "hold_counts", "staged_by", "members_needed")
 # Made here, once: two threads that decode a type for the first time in one moment crash msgspec 0.22 (stores open side by side).

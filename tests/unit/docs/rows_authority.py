@@ -244,4 +244,71 @@ LADDERS = [
     ),
 ]
 
-AUTHORITY = [*FENCES, *LADDERS]
+PREFIXES = "tests/unit/model/test_prefix_moves.py"
+MOVING = "tests/unit/ops/test_moves.py"
+MOVES = [
+    Row(
+        "9",
+        "nothing is registered below what was released",
+        "a registration acknowledged by the old source after the content was copied: lost",
+        f"{PREFIXES}::test_nothing_is_registered_below_what_leaves_but_what_the_move_itself_drops",
+        Plant("replica.model.move_rules:fenced", "if move is None or move.step not in AWAY:", "if True:"),
+    ),
+    Row(
+        "9",
+        "acquired only with the digest it was released with",
+        "a prefix answered from a source that lacks half of it",
+        f"{MOVING}::test_what_differs_is_not_acquired_and_nothing_is_dropped_before_it_is",
+        Plant(
+            "ops.moves:MemberMoves.move_acquire",
+            "if (summed.records, summed.digest()) != (released.records, released.digest):",
+            "if False:",
+        ),
+    ),
+    Row(
+        "9",
+        "reads come from the old source until this member's own store has acquired it",
+        "not found, for names that every other member answers",
+        f"{PREFIXES}::test_who_answers_at_each_moment",
+        Plant("replica.model.prefix_moves:where_moved", "move.target not in held", "True"),
+    ),
+    Row(
+        "9",
+        "what is neither here nor there any more is 2",
+        "not found, at a member whose copies of the two groups differ in age",
+        f"{PREFIXES}::test_who_answers_at_each_moment",
+        Plant("replica.model.prefix_moves:_where", "return NOWHERE", "return found[0][0].source"),
+    ),
+    Row(
+        "9",
+        "old data is dropped only after it was acquired, and late",
+        "the only copy of a prefix deleted; members that still read there",
+        f"{MOVING}::test_old_content_stays_until_every_member_can_know",
+        Plant("ops.moves:MemberMoves._drop", "if (left_ms := since_ms + DROP_AFTER_MS - _now_ms()) > 0:", "if False:"),
+    ),
+    Row(
+        "9",
+        "steps of a move come in their order, each once",
+        "two sources that both own a prefix",
+        f"{PREFIXES}::test_only_the_tables_steps_are_taken",
+        Plant(
+            "replica.model.prefix_moves:moved_on", "if move.step not in STEPS[None if was is None else was.step]:", "if False:"
+        ),
+    ),
+    Row(
+        "9",
+        "the configuration does not undo a move",
+        "the old source owning the prefix again after a change of leader",
+        f"{PREFIXES}::test_configured_prefixes_after_moves",
+        Plant("replica.model.prefix_moves:with_moves", "if prefix not in gone", ""),
+    ),
+    Row(
+        "9",
+        "a move is recorded once, and acquired only as it was recorded",
+        "one prefix recorded as on its way to two sources",
+        "tests/unit/cluster/test_prefix_moved.py::test_what_is_refused",
+        Plant("replica.cluster.rules:_prefix_moved", "_check(other.acquired,", "_check(True,"),
+    ),
+]
+
+AUTHORITY = [*FENCES, *LADDERS, *MOVES]
