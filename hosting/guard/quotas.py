@@ -6,28 +6,18 @@ batch. A changed quota begins with a full bucket.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from hosting.tenant.rates import Bucket
 from replica.model.tenant_view import TenantView
-
-
-@dataclass(slots=True)
-class _Tokens:
-    """What is left under one quota; `at_s`: when that was so."""
-
-    quota: TenantView
-    left: float
-    at_s: float
 
 
 class Quotas:
     """See the module. `over`: questions that were not answered, by source; as many sources as were ever over."""
 
-    __slots__ = ("_tokens", "over")
+    __slots__ = ("_buckets", "over")
 
     def __init__(self) -> None:
         self.over: dict[str, int] = {}
-        self._tokens: dict[str, _Tokens] = {}
+        self._buckets: dict[str, tuple[TenantView, Bucket]] = {}
 
     def take(self, source: str, quota: TenantView, count: int, now_s: float) -> int:
         """How many of `count` questions for a source are within its quota; they are taken from it.
@@ -37,16 +27,14 @@ class Quotas:
         """
         per_s = quota.resolutions_per_s
         if per_s is None:
-            self._tokens.pop(source, None)
+            self._buckets.pop(source, None)
             return count
-        full = max(1.0, per_s * quota.burst_s) if per_s else 0.0
-        tokens = self._tokens.get(source)
-        if tokens is None or tokens.quota != quota:
-            tokens = self._tokens[source] = _Tokens(quota, full, now_s)
-        tokens.left = min(full, tokens.left + (now_s - tokens.at_s) * per_s)
-        tokens.at_s = now_s
-        taken = min(count, int(tokens.left))
-        tokens.left -= taken
+        now_ms = int(now_s * 1_000)
+        held, bucket = self._buckets.get(source, (None, None))
+        if bucket is None or held != quota:
+            bucket = Bucket(per_s, quota.burst_s, now_ms)
+            self._buckets[source] = quota, bucket
+        taken = bucket.take_most(count, now_ms)
         if taken < count:
             self.over[source] = self.over.get(source, 0) + count - taken
         return taken

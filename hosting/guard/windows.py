@@ -33,6 +33,8 @@ class Window:
         self._turn(second)
         counts, limit = self._counts, self.limit
         counts.update(keys)
+        if max(map(counts.__getitem__, keys), default=0) <= limit:
+            return set()
         return {key for key in set(keys) if counts[key] > limit}
 
     def add(self, key: bytes, amount: int, second: int) -> int:

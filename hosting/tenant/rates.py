@@ -1,4 +1,4 @@
-"""A rate as a token bucket: what one tenant may do a second, with a little more at once; pure."""
+"""A rate as a token bucket: what one tenant may register or have resolved a second, with a little more at once; pure."""
 
 from __future__ import annotations
 
@@ -35,14 +35,18 @@ class Bucket:
             self._left -= 1
         return wait_ms
 
+    def take_most(self, count: int, now_ms: int) -> int:
+        """As many of `count` tokens as there are."""
+        self._come_back(now_ms)
+        taken = min(count, int(self._left))
+        self._left -= taken
+        return taken
+
     def wait_ms(self, now_ms: int) -> int | None:
         """What `take` would say, with nothing taken."""
         if not self.per_s:
             return None
-        back = max(0, now_ms - self._at_ms) * self.per_s / 1_000
-        self._at_ms = now_ms
-        self._left = min(self._full, self._left + back)
-        self._refused = max(0.0, self._refused - back)
+        self._come_back(now_ms)
         return 0 if self._left >= 1 else max(1, ceil(min(WAIT_MS_MAX, (1 - self._left) * 1_000 / self.per_s)))
 
     def refused(self, now_ms: int, count: int = 1) -> int:
@@ -55,3 +59,9 @@ class Bucket:
         held_ms = int(min(HELD_MS_MAX, wait_ms + before * 1_000 / self.per_s))
         self._refused = min(before + 1, most)
         return held_ms
+
+    def _come_back(self, now_ms: int) -> None:
+        back = max(0, now_ms - self._at_ms) * self.per_s / 1_000
+        self._at_ms = now_ms
+        self._left = min(self._full, self._left + back)
+        self._refused = max(0.0, self._refused - back)

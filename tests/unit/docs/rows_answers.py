@@ -276,7 +276,7 @@ QUOTAS = [
         "a tenant over its quota of resolutions is told to ask elsewhere",
         "one tenant's clients using up what all tenants are answered from",
         "tests/unit/front/test_quota.py::test_over_its_quota_a_tenant_is_refused_and_no_other",
-        Plant("hosting.guard.quotas:Quotas.take", "taken = min(count, int(tokens.left))", "taken = count"),
+        Plant("hosting.guard.quotas:Quotas.take", "taken = bucket.take_most(count, now_ms)", "taken = count"),
     ),
 ]
 

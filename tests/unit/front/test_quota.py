@@ -45,6 +45,23 @@ async def test_over_its_quota_a_tenant_is_refused_and_no_other() -> None:
     assert batcher.counters.by_code == {1: 3, TRY_ANOTHER: 3, 302: 1} and batcher.counters.questions == 7
 
 
+async def test_a_stranger_uses_up_a_tenants_quota_and_no_other_tenants() -> None:
+    """That is what a quota is (tenants.md says so): all clients count, and names that are not there do."""
+    inbox, port = Inbox(), world()
+    port.held = replace(CATALOG, tenants=limited("gd", 3) | limited("old", 3))
+    batcher = Batcher(port)
+    for at in range(4):
+        batcher.ask(inbox, ("stranger", at), Question(b"88.118.8/none%d" % at))
+    await settle()
+    batcher.ask(inbox, "client", Question(NAME))
+    batcher.ask(inbox, "other", Question(b"88.121/a"))
+    batcher.ask(inbox, "route", Question(b"88.119.8/x"))
+    await settle()
+    assert [inbox.codes["stranger", at] for at in range(4)] == [100] * 3 + [TRY_ANOTHER]
+    assert inbox.codes["client"] == TRY_ANOTHER and b"over its quota" in inbox.answers[4][2].octets
+    assert inbox.codes["route"] == 302 and b"over its quota" not in next(a.octets for c, _, a in inbox.answers if c == "other")
+
+
 @pytest.mark.parametrize("most", range(5))
 async def test_a_question_of_several_reads_counts_once_and_keeps_its_own(most: int) -> None:
     inbox, port = Inbox(), world()
