@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hosting.tenant.denials import GROUP as DENIALS
 from hosting.tenant.edge_denials import DenialBook
+from hosting.tenant.own_records import GROUP as DENIALS
 from ops.mirror import Sampler
 from replica.cluster.state import CONTROL_NAME
 from replica.feed.difference import KeyDifference
@@ -23,6 +23,9 @@ from replica.member.member import Member
 from replica.member.scrubs import Scrubs
 from replica.model.audit import FORMAT as AUDIT_FORMAT
 from replica.model.audit import NO_CHAIN, AuditHead
+from replica.model.audit_personal import about, joined, masked, split
+from replica.model.audit_seal import AuditKeys
+from replica.model.edge_audit_keys import AUDIT_KEY_FILE
 from replica.model.edge_identity import Identity, sync_folder
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identifier import key_text
@@ -108,11 +111,31 @@ class MemberProofs:
         lines = [line.encode() for line in state.audit[max(0, after + 1 - first) :][:limit]]
         return AuditPage(state.audit_head, lines)
 
-    async def audit_page(self, group: str, after: int, limit: int) -> dict[str, Any]:
+    async def audit_page(self, group: str, after: int, limit: int, person: str = "") -> dict[str, Any]:
         page = await asyncio.to_thread(self._audit, group, after, min(limit, PAGE_RECORDS_MAX))
-        head = page.head
-        records = [line.decode() for line in page.lines]
-        return {"group": group, "number": head.number, "chain": head.chain.hex(), "first": head.first, "records": records}
+        return page_of(group, page, after, self._member.settings.audit_keys, person)
+
+    async def audit_reveal(self, group: str, numbers: list[int], by: str, why: str) -> dict[str, Any]:
+        keys, book = self._member.settings.audit_keys, self._denials
+        if not by.strip() or not why.strip():
+            raise ZaibeiError(Code.MALFORMED, "who looks and for what reason is kept in the audit: name both")
+        if book is None:
+            raise ZaibeiError(Code.BUSY, "this member keeps no audit of its own yet, so nothing is shown", retry=True)
+        if not keys:
+            raise ZaibeiError(
+                Code.NOT_AUTHORISED, f"this member has no key of the audit. Next: at one that has, or put {AUDIT_KEY_FILE} there"
+            )
+        if len(numbers) > PAGE_RECORDS_MAX:
+            raise ZaibeiError(
+                Code.MALFORMED, f"at most {PAGE_RECORDS_MAX} records are shown at once. Next: --last, --who or --since"
+            )
+        pages = [await asyncio.to_thread(self._audit, group, number - 1, 1) for number in sorted(set(numbers))]
+        lines = [line for page in pages for line in page.lines]
+        head = pages[-1].head if pages else AuditHead()
+        told = page_of(group, AuditPage(head, lines), 0, keys, plain=True)
+        if lines:  # on the disk before a word of it is told
+            await asyncio.to_thread(book.reveal, group, [json.loads(line)["number"] for line in lines], by.strip(), why.strip())
+        return told
 
     async def audit_export(self, group: str, path: str) -> dict[str, Any]:
         return await asyncio.to_thread(self._write_audit, group, Path(path))
@@ -176,6 +199,27 @@ def _difference(source: str, located: Located) -> dict[str, Any]:
 
 def _sides(found: KeyDifference) -> dict[str, list[bytes]]:
     return {"only_ours": found.only_ours, "only_theirs": found.only_theirs, "other_value": found.other_value}
+
+
+def page_of(group: str, page: AuditPage, after: int, keys: AuditKeys, person: str = "", *, plain: bool = False) -> dict[str, Any]:
+    """A page of records as it is told: personal words masked, or with `plain` as they are; `sealed` those that stay closed here.
+
+    Args:
+        person: only records about exactly this name, key or address; empty: all.
+    """
+    records, closed = [], 0
+    for line in page.lines:
+        fields = json.loads(line)
+        words = keys.open(fields)
+        closed += words is None
+        if person and (words is None or not about(split(fields["kind"], joined(fields, words))[1], person)):
+            continue
+        shown = joined(fields, words) if plain and words is not None else masked(fields, words)
+        records.append(json.dumps(shown, ensure_ascii=False))
+    head = page.head
+    told = {"group": group, "number": head.number, "chain": head.chain.hex(), "first": head.first, "records": records}
+    last = json.loads(page.lines[-1])["number"] if page.lines else after
+    return {**told, "last": last, "closed": closed}
 
 
 def before_of(page: AuditPage) -> bytes:

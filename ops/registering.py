@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -18,8 +17,9 @@ from hosting.tenant.edge_denials import DenialBook
 from hosting.tenant.edge_port import RegistrationPort
 from hosting.tenant.edge_views import TenantViews
 from hosting.tenant.offices import Offices, OfficeSettings
-from ops.config.values import Source
+from ops.config.values import MemberConfig, Source
 from replica.member.member import Member
+from replica.model.audit_seal import AuditKeys
 from replica.model.edge_identity import Identity
 from replica.model.identifier import prefix_key
 from replica.model.identity import Pins
@@ -62,9 +62,10 @@ def registrar_of(
     return Registrar(looks, sources, guesses, basic_in_clear=basic_in_clear, server_key=server_key)
 
 
-def book_of_refusals(folder: Path, offices: Offices, stack: AsyncExitStack) -> DenialBook:
-    """The audit of what is refused here, in this folder; written from now on, and to its end when the stack closes."""
-    book = DenialBook(folder, offices.denials, _now_ms)
+def book_of_refusals(config: MemberConfig, keys: AuditKeys, offices: Offices, stack: AsyncExitStack) -> DenialBook:
+    """The audit of what is refused here, in the data folder; written from now on, and to its end when the stack closes."""
+    days = config.limits.audit_kept_days
+    book = DenialBook(config.member.data, offices.denials, _now_ms, keys=keys, kept_days=days)
     book.start()
     stack.push_async_callback(book.stop)
     return book

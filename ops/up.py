@@ -53,7 +53,9 @@ from replica.enrol.port import Centre
 from replica.feed.findings import RpoTarget
 from replica.member.member import Member
 from replica.member.settings import MB, ClusterSettings, MemberSettings, SourceSettings
+from replica.model.audit_seal import NO_KEYS, AuditKeys
 from replica.model.catalog import Catalog
+from replica.model.edge_audit_keys import AUDIT_KEY_FILE, ensure_audit_keys, load_audit_keys
 from replica.model.edge_collector import settle
 from replica.model.edge_identity import Identity
 from replica.model.edge_trust import LiveTrust
@@ -102,7 +104,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         await teller.start()
         stack.push_async_callback(teller.stop)
         views = tenant_views(config.sources, port, stack)
-        site_key = await asyncio.to_thread(ensure_site_key, key_path(config))
+        site_key, keys = await asyncio.to_thread(lambda: (ensure_site_key(key_path(config)), audit_keys(config)))
         fronts = await _start_fronts(config, port, views, seat, stack, teller, site_key)
         failure: list[BaseException] = []
         loop = asyncio.get_running_loop()
@@ -111,7 +113,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
             failure.append(error)
             loop.call_soon_threadsafe(seat.stop.set)
 
-        member = Member(member_settings(config, identity, fronts, site_key.public), failed, seat.registry)
+        member = Member(member_settings(config, identity, fronts, site_key.public, keys), failed, seat.registry)
         member.refusals.told = lambda reason: teller.note(BAD_CERTIFICATE, b"", 1)
         member.on_twins = lambda told: teller.note(TWO_SENDERS, b"", 1)
         stack.push_async_callback(member.stop)
@@ -120,7 +122,7 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         await views.start()
         bound = {**fronts, "feed": _addresses(member.feed_addresses), "beats": _addresses(member.beat_addresses)}
         registration = registration_port(config.sources, member, identity)
-        denials = book_of_refusals(config.member.data, registration.offices, stack)
+        denials = book_of_refusals(config, keys, registration.offices, stack)
         stack.push_async_callback(registration.stop)
         await registration.start(_pairs(config.listen.registration))
         guesses = Guesses(note=teller.note)
@@ -267,7 +269,11 @@ def _bound(bound: FrontBound) -> Fronts:
 
 # ------------------------------------------------------------------------------------------------------------- settings
 def member_settings(
-    config: MemberConfig, identity: Identity, bound: Mapping[str, Sequence[Address]], site_key: bytes = b""
+    config: MemberConfig,
+    identity: Identity,
+    bound: Mapping[str, Sequence[Address]],
+    site_key: bytes = b"",
+    keys: AuditKeys = NO_KEYS,
 ) -> MemberSettings:
     """The member's settings out of the configuration and what is really bound."""
     limits, site = config.limits, own_site(config, bound, site_key)
@@ -292,6 +298,7 @@ def member_settings(
         trust_files=trust_files(config),
         ask=answers,
         cluster=_cluster(config),
+        audit_keys=keys,
     )
 
 
@@ -358,6 +365,18 @@ def _source(source: Source) -> SourceSettings:
         unavailable_ms=source.unavailable_s * 1_000,
         hosted=source.name if source.hosted else "",
     )
+
+
+def audit_keys(config: MemberConfig) -> AuditKeys:
+    """Keys of the audit's personal words. A member that works alone makes its own; a cluster's are put there."""
+    path = config.member.identity_folder / AUDIT_KEY_FILE
+    keys = load_audit_keys(path) if read_card(config.member.data) is not None else ensure_audit_keys(path)
+    if not keys:
+        log.warning(
+            "no key of the audit is here: personal words are shown as masked, and stand plain in what this member decides",
+            extra={"fields": {"file": str(path), "next": "the file of another member, mode 0600, and a restart"}},
+        )
+    return keys
 
 
 def key_path(config: MemberConfig) -> Path:

@@ -6,19 +6,19 @@ with their number. So the sum of the counts is the number of refusals, always; w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final
 
-from replica.model.audit import ALGORITHM, FORMAT, AuditHead, chained
+from hosting.tenant.own_records import own_record
+from replica.model.audit import AuditHead
+from replica.model.audit_personal import DENIAL
+from replica.model.audit_seal import NO_KEYS, AuditKeys
 from replica.model.errors import Code
 
 MINUTE_MS: Final = 60_000
 KEYS_MAX: Final = 32  # rows of one minute, beside one of each reason for all others
 NAME_CHARS_MAX: Final = 200
-GROUP: Final = "denials"  # the audit's name, as a group's
 OTHERS: Final = "others"
 NOBODY: Final = "nobody proved"  # refused before a proof was asked for
 NOT_PROVED: Final = "a key was not proved"
@@ -119,8 +119,8 @@ def summed(rows: list[Denial]) -> list[Denial]:
     return [*rows[:ROWS_KEPT_MAX], *sums.values()]
 
 
-def record_of(denial: Denial, head: AuditHead) -> tuple[bytes, AuditHead]:
-    """Its line in the audit (replica/model/audit.py), and the head after it. It is of no group's log: index and term are 0."""
+def record_of(denial: Denial, head: AuditHead, keys: AuditKeys = NO_KEYS) -> tuple[bytes, AuditHead]:
+    """Its line in the member's own audit (own_records.py), and the head after it."""
     said = {
         "source": denial.source,
         "count": denial.count,
@@ -129,22 +129,5 @@ def record_of(denial: Denial, head: AuditHead) -> tuple[bytes, AuditHead]:
         "client": denial.client,
     }
     where = f" at {denial.source}" if denial.source else ""
-    fields = {
-        "format": FORMAT,
-        "algorithm": ALGORITHM,
-        "group": GROUP,
-        "number": head.number + 1,
-        "index": 0,
-        "term": 0,
-        "at_ms": denial.last_ms,
-        "kind": "denial",
-        "what": f"refused {denial.count} times in a minute{where}",
-        "who": [denial.who],
-        "why": denial.why,
-        "evidence": said,
-        "effect": False,
-        "entry": sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(),
-        "before": head.chain.hex(),
-    }
-    line = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-    return line, AuditHead(head.number + 1, chained(head.chain, line), head.first)
+    what = f"refused {denial.count} times in a minute{where}"
+    return own_record(head, DENIAL, denial.last_ms, what, [denial.who], denial.why, said, keys)

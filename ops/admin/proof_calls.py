@@ -14,8 +14,15 @@ class ProofCalls(Protocol):
         """Write what is served for a source, signed, to a new file of this absolute path; NOT_FOUND, CONFLICT."""
         ...
 
-    async def audit_page(self, group: str, after: int, limit: int) -> dict[str, Any]:
-        """Records of a group's audit behind a number, and its head as this member has it; NOT_FOUND."""
+    async def audit_page(self, group: str, after: int, limit: int, person: str) -> dict[str, Any]:
+        """Records of a group's audit behind a number, personal words masked, and its head as this member has it; NOT_FOUND.
+
+        `person`: only those about exactly this name, key or address; empty: all.
+        """
+        ...
+
+    async def audit_reveal(self, group: str, numbers: list[int], by: str, why: str) -> dict[str, Any]:
+        """These records with the personal words: an act that this member's audit keeps first. NOT_AUTHORISED: no key is here."""
         ...
 
     async def audit_export(self, group: str, path: str) -> dict[str, Any]:
@@ -42,7 +49,8 @@ class ProofCalls(Protocol):
 PROOF_SIGNATURES: MappingProxyType[str, tuple[Any, bool, dict[str, Any]]] = MappingProxyType(
     {
         "serving_state": (dict[str, Any], True, {"source": str, "path": str}),
-        "audit_page": (dict[str, Any], False, {"group": str, "after": int, "limit": int}),
+        "audit_page": (dict[str, Any], False, {"group": str, "after": int, "limit": int, "person": str}),
+        "audit_reveal": (dict[str, Any], True, {"group": str, "numbers": list[int], "by": str, "why": str}),
         "audit_export": (dict[str, Any], True, {"group": str, "path": str}),
         "difference": (dict[str, Any], True, {"source": str}),
         "comparison": (dict[str, Any], False, {"source": str}),
@@ -63,8 +71,12 @@ class ProofClient(ABC):
         answer: dict[str, Any] = self.call("serving_state", source=source, path=path)
         return answer
 
-    def audit_page(self, group: str, after: int, limit: int) -> dict[str, Any]:
-        answer: dict[str, Any] = self.call("audit_page", group=group, after=after, limit=limit)
+    def audit_page(self, group: str, after: int, limit: int, person: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call("audit_page", group=group, after=after, limit=limit, person=person)
+        return answer
+
+    def audit_reveal(self, group: str, numbers: list[int], by: str, why: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call("audit_reveal", group=group, numbers=numbers, by=by, why=why)
         return answer
 
     def audit_export(self, group: str, path: str) -> dict[str, Any]:
@@ -96,9 +108,14 @@ class MemoryProofs:
     async def serving_state(self, source: str, path: str) -> dict[str, Any]:
         return dict(self.proofs["serving_state"], source=source, path=path)
 
-    async def audit_page(self, group: str, after: int, limit: int) -> dict[str, Any]:
+    async def audit_page(self, group: str, after: int, limit: int, person: str) -> dict[str, Any]:
         page: dict[str, Any] = self.proofs["audit_page"]
-        return dict(page, group=group, records=page["records"][after : after + limit])
+        records = page["records"][after : after + limit]
+        return dict(page, group=group, records=records, last=after + len(records), closed=0)
+
+    async def audit_reveal(self, group: str, numbers: list[int], by: str, why: str) -> dict[str, Any]:
+        page: dict[str, Any] = self.proofs["audit_page"]
+        return dict(page, group=group, records=[page["records"][number - 1] for number in numbers], last=0, closed=0)
 
     async def audit_export(self, group: str, path: str) -> dict[str, Any]:
         return dict(self.proofs["audit_export"], group=group, path=path)

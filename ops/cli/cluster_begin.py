@@ -18,6 +18,7 @@ from ops.config.read import name as read_name
 from ops.config.read import zone as read_zone
 from ops.pki.edge_own import ca_of, has_ca
 from replica.enrol.token import decode_token
+from replica.model.edge_audit_keys import AUDIT_KEY_FILE
 from replica.model.errors import Code, ZaibeiError
 
 reach_option = click.option(
@@ -73,6 +74,10 @@ def init(console: Console, name: str, zone: str, reach: tuple[str, ...], replica
     lines = [f"{begun.card.name} is member 1 of the new cluster {begun.card.cluster.hex()}"]
     lines += ["the data that was there is kept"] if begun.kept else []
     lines += [f"the cluster's CA is in {begun.pki}: keep a copy of that folder in a safe place"] if begun.made_ca else []
+    key = config.member.identity_folder / AUDIT_KEY_FILE
+    lines.append(
+        f"the key of the audit's personal words is {key}: each further member needs the same file, mode 0600, before it starts"
+    )
     if begun.pinned and begun.kept:
         lines.append(
             f"! sources that pinned this member's earlier certificate ({begun.pinned}) must trust the CA: give each of them "
@@ -128,6 +133,10 @@ def join(console: Console, token: str, zone: str, reach: tuple[str, ...]) -> Non
     lines = [f"{card.name} is member {card.number} of the cluster {card.cluster.hex()}; others: {others}", *_told(file, part)]
     if not config.sources:
         lines.append("! no [[source]] is in its file yet: put the same blocks there as at the other members")
+    key = config.member.identity_folder / AUDIT_KEY_FILE
+    lines.append(
+        f"! put {AUDIT_KEY_FILE} of another member there, mode 0600: {key}; without it words of persons stay masked here"
+    )
     lines.append(f"Next: zaibei up{_where(found, file)}")
     console.answer(document, "\n".join(lines))
 

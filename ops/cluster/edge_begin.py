@@ -26,6 +26,7 @@ from replica.cluster.state import FIRST_MEMBER, ID_OCTETS
 from replica.enrol.edge_client import enrol, request_of
 from replica.enrol.request import make_request
 from replica.enrol.token import Token
+from replica.model.edge_audit_keys import AUDIT_KEY_FILE, ensure_audit_keys
 from replica.model.edge_identity import (
     CERTIFICATE_FILE,
     ensure_identity,
@@ -79,6 +80,7 @@ def begin_cluster(data: Path, name: str, links: tuple[str, ...], ca: PkiFolder |
         identity = ensure_identity(data / IDENTITY_FOLDER, name)
         lineage = read_lineage(data) or os.urandom(ID_OCTETS)
         write_lineage(data, lineage)
+        ensure_audit_keys(data / IDENTITY_FOLDER / AUDIT_KEY_FILE)
         card = Card(os.urandom(ID_OCTETS), lineage, FIRST_MEMBER, name, (CardMember(FIRST_MEMBER, name, links),))
         claims = Claims(Role.MEMBER, name, FIRST_MEMBER, card.cluster)
         if ca is None and own_ca:

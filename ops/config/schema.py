@@ -8,6 +8,7 @@ from types import MappingProxyType
 from hosting.guard.limits import GuardLimits
 from ops.config import read
 from ops.config.read import Reader
+from replica.model.audit_personal import KEPT_DAYS
 
 REQUIRED = "(required)"
 HANDLE_PORT, HTTP_PORT, GRPC_PORT, FEED_PORT, BEATS_PORT, METRICS_PORT = 2641, 8000, 2642, 2643, 2644, 9464
@@ -160,6 +161,12 @@ LIMITS = Section(
         Key("scrub_mb_s", read.whole(1, 10_000), 16, "Million octets a second read for it."),
         Key("connections_max", read.whole(16, 1_000_000), 4_096, "Client connections, TCP and HTTP each."),
         Key("feed_streams_max", read.whole(1, 10_000), 64, "Feed streams at once, in and out."),
+        Key(
+            "audit_kept_days",
+            read.whole(KEPT_DAYS, 36_500),
+            KEPT_DAYS,
+            "Days the audit of refusals is kept, the same at every member; what is older is dropped. Never below six months.",
+        ),
     ),
 )
 GUARD = Section(

@@ -10,6 +10,7 @@ from pathlib import Path
 from hosting.guard.edge_webhook import WebhookPlace
 from hosting.guard.limits import GuardLimits
 from ops.config.address import Address
+from replica.model.audit_personal import KEPT_DAYS
 from replica.model.identity import Peer, Pins
 from replica.model.states import Mode
 
@@ -229,6 +230,7 @@ class Limits:
     scrub_mb_s: int
     connections_max: int
     feed_streams_max: int
+    audit_kept_days: int = KEPT_DAYS
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from replica.cluster.rules import apply_entry
 from replica.cluster.state import CONTROL_NAME, ControlState
-from replica.model.audit import Where, record
+from replica.model.audit import Where, record, sealed_in
 from replica.model.errors import Code, ZaibeiError, require
 from replica.model.outcome import EntryKind, LogEntry, Outcome, OutcomeKind
 from replica.v1 import entry_pb2
@@ -208,5 +208,5 @@ def _apply(state: ControlState, entry: LogEntry) -> tuple[ControlState, Outcome]
 def _audited(state: ControlState, entry: LogEntry, parsed: entry_pb2.Entry) -> ControlState:
     """With the record of what was decided, in the same value as the decision."""
     where = Where(CONTROL_NAME, entry.index, entry.term, parsed.admitted_ms)
-    made = record(where, state.audit_head, "control", parsed.control, entry.data, effect=True)
+    made = record(where, state.audit_head, "control", parsed.control, entry.data, effect=True, sealed=sealed_in(parsed))
     return state if made is None else state.audited(*made)

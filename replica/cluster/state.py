@@ -6,18 +6,20 @@ be taken for another's. A removed member stays on the list for good: its number 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from replica.model.audit import NO_CHAIN, AuditHead
+from replica.model.audit_personal import may_go
 from replica.model.errors import require
 
 CONTROL_ID = 1
 CONTROL_NAME = "control"
 FIRST_MEMBER = 1
 ID_OCTETS = 16  # of a cluster, a lineage, a journal
-AUDIT_KEPT = 2_000  # newest records; older ones lie in the files that were exported
+AUDIT_KEPT = 2_000  # newest records; beyond it those go that are older than KEPT_DAYS
 ACTS_KEPT = 4_096  # an act is known again for so many acts; the rules below hold without that memory too
 REPLICAS = (3, 5)
 MOVED_KEPT = 10_000
@@ -128,7 +130,8 @@ class ControlState:
         members, groups: ascending by number and id.
         acts: (act, number or id it gave, 0 where it gave none), newest last, at most ACTS_KEPT.
         moved: prefixes that went from one source to another, oldest first, at most MOVED_KEPT.
-        audit: the newest records of what was decided, at most AUDIT_KEPT; audit_number, audit_chain: of the newest (hex).
+        audit: the newest records of what was decided, beyond AUDIT_KEPT young ones alone; audit_number, audit_chain: of the
+            newest (hex).
     """
 
     cluster: bytes = b""
@@ -148,7 +151,12 @@ class ControlState:
 
     def audited(self, line: bytes, head: AuditHead) -> ControlState:
         """With one more record."""
-        kept = (*self.audit, line.decode())[-AUDIT_KEPT:]
+        kept = (*self.audit, line.decode())
+        now_ms = json.loads(line)["at_ms"]
+        gone = 0
+        while len(kept) - gone > AUDIT_KEPT and may_go(kept[gone], now_ms):
+            gone += 1
+        kept = kept[gone:]
         return replace(self, audit=kept, audit_number=head.number, audit_chain=head.chain.hex())
 
     @property

@@ -44,6 +44,7 @@ class GroupLog(GroupDuties):
         on_role: called with True when proposals begin to be admitted here, with False when they end.
         first_entry: octets of a term's first entry.
         seat: which member this is, who the first voters are, and the way to the others.
+        prepare: may add to an entry that is not octets yet, once, before it is proposed: every member applies the same.
     """
 
     async def start(self) -> StartReport:
@@ -149,7 +150,11 @@ class GroupLog(GroupDuties):
 
     def propose(self, entry: entry_pb2.Entry | bytes) -> Proposal:
         """See Consensus."""
-        data = entry if isinstance(entry, bytes) else entry.SerializeToString()
+        if isinstance(entry, bytes):
+            data = entry
+        else:
+            self._prepare_entry(entry)
+            data = entry.SerializeToString()
         self._check_admission(len(data))
         self.seat.active()
         try:

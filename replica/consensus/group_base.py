@@ -43,6 +43,10 @@ def _nobody(_leading: bool) -> None:
     """Default of `on_role`."""
 
 
+def _as_it_is(_entry: entry_pb2.Entry) -> None:
+    """Default of `prepare`."""
+
+
 def first_entry_octets() -> bytes:
     """Octets of a term's first entry."""
     return entry_pb2.Entry(format=1, no_op=entry_pb2.NoOp()).SerializeToString()
@@ -70,7 +74,9 @@ class GroupBase(ABC):
         first_entry: Callable[[], bytes] = first_entry_octets,
         reseed_command: str = RESEED_COMMAND,
         seat: GroupSeat = ALONE,
+        prepare: Callable[[entry_pb2.Entry], None] = _as_it_is,
     ) -> None:
+        self._prepare_entry = prepare
         self._group, self._journal, self._machine, self._apply = group, journal, machine, apply
         self._limits, self.seat = limits or GroupLimits(), seat
         self._run_blocking, self._on_out_of_service, self._reopen = run_blocking, on_out_of_service, reopen

@@ -31,6 +31,7 @@ from replica.member.edge_asks import Answerer, AskService
 from replica.member.edge_peers import Peers
 from replica.member.group_files import ControlFiles, StoresHolder
 from replica.member.settings import Address, ClusterSettings, MemberSettings
+from replica.model.audit import seal_entry
 from replica.model.errors import Code, ZaibeiError
 from replica.model.position import LINEAGE_OCTETS
 from replica.store.edge_store import SourceStore
@@ -92,6 +93,7 @@ class ClusterSide:
             on_out_of_service=self._control_lost,
             seat=self.host.seat(CONTROL_ID, Membership(voters=frozenset({FIRST_MEMBER}))),
             reseed_command="zaibei cluster reseed plan {group} MEMBER",
+            prepare=lambda entry: seal_entry(CONTROL_NAME, entry, settings.audit_keys),
         )
         self.transfers = TransferService(StoresHolder(store_of), self.trust, cluster.card.cluster, self._source_of)
         self.asks = AskService(self.trust, self._answer)

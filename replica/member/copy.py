@@ -31,6 +31,7 @@ from replica.member.hosted import HostedPort, found
 from replica.member.placed import Placed
 from replica.member.settings import Address, MemberSettings, SourceSettings
 from replica.member.staging import Staging
+from replica.model.audit import seal_entry
 from replica.model.drained import Drained
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
@@ -126,6 +127,7 @@ class SourceCopy:
             reopen=store.reopen,
             seat=ALONE if placed is None else placed.seat,
             reseed_command=RESEED_COMMAND if placed is None else CLUSTER_RESEED_COMMAND,
+            prepare=lambda entry: seal_entry(settings.name, entry, member.audit_keys),
         )
         self.group = GroupPort(self.log, store)
         self.hosted = self._hosted()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from replica.cluster.card import Card
 from replica.feed.findings import RpoTarget
+from replica.model.audit_seal import NO_KEYS, AuditKeys
 from replica.model.edge_identity import Identity
 from replica.model.edge_trust import TrustFiles
 from replica.model.errors import require
@@ -106,6 +107,7 @@ class MemberSettings:
         scrub_days: between two scrubs of one copy, 0: only when asked for; scrub_mb_s: million octets read in a second.
         cluster: None: this member works alone.
         trust_files: of the CA whose sources may come in beside the pinned ones; None: pins alone count.
+        audit_keys: seal the personal words of what is proposed here; none: they stand plain in the log.
         ask: asks a node what it answers itself; None: nobody does, and no hand-back waits for it.
     """
 
@@ -130,6 +132,7 @@ class MemberSettings:
     cluster: ClusterSettings | None = None
     trust_files: TrustFiles | None = None
     ask: Ask | None = None
+    audit_keys: AuditKeys = NO_KEYS
     pins: Pins = field(init=False)
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ is one line of canonical JSON (keys sorted, no spaces):
 
     {"format": "zaibei-audit-1", "algorithm": "sha256", "group", "number": from 1, "index", "term", "at_ms": as the entry states,
      "kind", "what", "who": [names], "why", "evidence": {…}, "effect": whether it changed anything,
+     "sealed": personal words, encrypted, in place of the plain ones (audit_personal.py, audit_seal.py),
      "entry": SHA-256 of the entry's octets, "before": chain before this record, hex}
 
     chain after a record = SHA-256("zaibei-audit-chain-1\\0" | chain before | SHA-256(line)); before the first one: 32 zero octets
@@ -23,10 +24,14 @@ from hashlib import sha256
 from typing import Any
 
 from replica.model.audit_documents import documents_in
+from replica.model.audit_personal import SEALED, split
+from replica.model.audit_seal import AuditKeys, Sealed
 from replica.model.errors import Code, ZaibeiError
 from replica.model.position import Position
+from replica.v1 import entry_pb2
 
 FORMAT, ALGORITHM = "zaibei-audit-1", "sha256"
+SEALED_FORMAT = 2  # of an entry with sealed words: a member that does not know them must not make another record of it
 NO_CHAIN = bytes(32)
 TEXT_CHARS_MAX = 2_000
 LIST_MAX = 64  # names and parts of one record; what is more is counted
@@ -83,11 +88,14 @@ def chained(before: bytes, line: bytes) -> bytes:
     return sha256(b"zaibei-audit-chain-1\0" + before + sha256(line).digest()).digest()
 
 
-def record(where: Where, head: AuditHead, kind: str, body: Any, entry: bytes, *, effect: bool) -> tuple[bytes, AuditHead] | None:
+def record(
+    where: Where, head: AuditHead, kind: str, body: Any, entry: bytes, *, effect: bool, sealed: Sealed | None = None
+) -> tuple[bytes, AuditHead] | None:
     """The next record of a group.
 
     Args:
         body: of the entry, of that kind; entry: its octets. effect: it changed the group's state.
+        sealed: the personal words, as its proposer sealed them: they stand in place of the plain ones. None: it sealed none.
     Returns:
         Its line and the head after it; None: an entry that decides nothing.
     """
@@ -96,6 +104,9 @@ def record(where: Where, head: AuditHead, kind: str, body: Any, entry: bytes, *,
     decided = _decided(kind, body)
     if decided is None:
         return None
+    said = _said(decided)
+    if sealed is not None:
+        said = split(kind, said)[0] | {"sealed": sealed.told()}
     fields = {
         "format": FORMAT,
         "algorithm": ALGORITHM,
@@ -105,16 +116,43 @@ def record(where: Where, head: AuditHead, kind: str, body: Any, entry: bytes, *,
         "term": where.term,
         "at_ms": where.at_ms,
         "kind": kind,
-        "what": decided.what[:TEXT_CHARS_MAX],
-        "who": list(decided.who),
-        "why": decided.why[:TEXT_CHARS_MAX],
-        "evidence": dict(decided.evidence),
+        **said,
         "effect": effect,
         "entry": sha256(entry).hexdigest(),
         "before": head.chain.hex(),
     }
     line = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return line, AuditHead(head.number + 1, chained(head.chain, line), head.first)
+
+
+def sealed_words(group: str, kind: str, body: Any, at_ms: int, keys: AuditKeys) -> Sealed | None:
+    """For who proposes an entry: the personal words of its record, sealed. None: it has none, or there is no key."""
+    decided = _decided(kind, body) if keys and kind in SEALED else None
+    words = {} if decided is None else split(kind, _said(decided))[1]
+    return keys.seal(group, kind, at_ms, words) if words else None
+
+
+def seal_entry(group: str, entry: entry_pb2.Entry, keys: AuditKeys) -> None:
+    """Put the sealed words of its record into an entry that is about to be proposed. Twice does no harm: the later counts."""
+    kind = entry.WhichOneof("body") or ""
+    sealed = sealed_words(group, kind, getattr(entry, kind), entry.admitted_ms, keys) if kind in SEALED else None
+    if sealed is not None:
+        entry.format = SEALED_FORMAT
+        entry.sealed.key, entry.sealed.words, entry.sealed.salt = sealed.key, sealed.words, sealed.salt
+
+
+def sealed_in(entry: entry_pb2.Entry) -> Sealed | None:
+    """What its proposer sealed."""
+    return Sealed(entry.sealed.key, entry.sealed.words, entry.sealed.salt) if entry.HasField("sealed") else None
+
+
+def _said(decided: Decided) -> dict[str, Any]:
+    return {
+        "what": decided.what[:TEXT_CHARS_MAX],
+        "who": list(decided.who),
+        "why": decided.why[:TEXT_CHARS_MAX],
+        "evidence": dict(decided.evidence),
+    }
 
 
 def _decided(kind: str, body: Any) -> Decided | None:

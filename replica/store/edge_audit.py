@@ -15,14 +15,16 @@ from typing import Any
 
 from rocksdict import WriteBatch
 
-from replica.model.audit import AuditHead, Where, record
+from replica.model.audit import AuditHead, Where, record, sealed_in
+from replica.model.audit_personal import may_go
 from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import LogEntry
 from replica.store.edge_generation import Change, Generation
 from replica.store.edge_rocks import new_batch
 from replica.store.rows import Kind, after_kind, numbered
 
-RECORDS_MAX = 1_000_000  # of one source; the oldest go, one for each new one
+RECORDS_MAX = 1_000_000  # of one source; beyond it the oldest go, GO_AT_ONCE for each new one, but none that is too young to
+GO_AT_ONCE = 2
 ROWS_AT_ONCE = 1_000
 _HEAD = struct.Struct(">QQ32s")
 
@@ -79,19 +81,26 @@ class AuditTrail:
     def add(self, group: str, change: Change, entry: LogEntry, kind: str, message: Any, *, effect: bool) -> AuditHead:
         """Put the entry's record, where it leaves one, into its write. `wrote` takes the result once that went through."""
         where = Where(group, entry.index, entry.term, message.admitted_ms)
-        made = record(where, self._head, kind, getattr(message, kind), entry.data, effect=effect)
+        body, sealed = getattr(message, kind), sealed_in(message)
+        made = record(where, self._head, kind, body, entry.data, effect=effect, sealed=sealed)
         if made is None:
             return self._head
         line, head = made
-        return self._put(change.wb, line, head)
+        return self._put(change.wb, line, head, where.at_ms)
 
-    def _put(self, wb: WriteBatch, line: bytes, head: AuditHead) -> AuditHead:
-        if head.number - head.first >= self.records_max:
+    def _put(self, wb: WriteBatch, line: bytes, head: AuditHead, now_ms: int) -> AuditHead:
+        for _ in range(GO_AT_ONCE):
+            if head.number - head.first < self.records_max or not self._may_go(head.first, now_ms):
+                break
             wb.delete(numbered(Kind.AUDIT, head.first))
             head = replace(head, first=head.first + 1)
         wb.put(numbered(Kind.AUDIT, head.number), line)
         wb.put(Kind.AUDIT, _HEAD.pack(head.number, head.first, head.chain))
         return head
+
+    def _may_go(self, number: int, now_ms: int) -> bool:
+        oldest = self.of.rocks.get(numbered(Kind.AUDIT, number))
+        return oldest is None or may_go(oldest, now_ms)
 
     def wrote(self, head: AuditHead) -> None:
         self._head = head

@@ -13,6 +13,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from replica import native
+from replica.model.audit import SEALED_FORMAT
 from replica.model.batch import Batch, open_batch
 from replica.model.brake import BrakeWindows
 from replica.model.digest import ContentDigest
@@ -44,7 +45,7 @@ from replica.store.rules import BLOCKED, DISCARDED, RELEASED, RULES, Moment, Ste
 from replica.store.state_row import Quarantined, Stored, hold_ident, pack_state, quarantined_of
 from replica.v1 import entry_pb2
 
-ENTRY_FORMAT = 1
+ENTRY_FORMATS = (1, SEALED_FORMAT)
 APPROVALS_MIN = 2
 CLOSE_WAIT_S_MAX = 10  # for readers to leave
 PINNED_ENTRIES_MAX = 20_000  # a certificate's content holds back old files: let go when no newer one comes for so long
@@ -183,7 +184,7 @@ class SourceStore(StoreBeside):
         except DecodeError as exc:
             raise ZaibeiError(Code.DAMAGED, f"entry {entry.index} does not parse: {exc}") from exc
         kind = message.WhichOneof("body")
-        if message.format != ENTRY_FORMAT or kind is None:
+        if message.format not in ENTRY_FORMATS or kind is None:
             raise ZaibeiError(
                 Code.DAMAGED, f"entry {entry.index} has format {message.format}, kind {kind}: a newer version wrote it"
             )

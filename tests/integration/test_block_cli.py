@@ -90,7 +90,9 @@ def test_an_order_from_plan_to_its_end(tmp_path: Path) -> None:
             "order 17 blocks 1 identifiers and prefixes",
         ]
         assert [one["effect"] for one in audit["records"]] == [True, True, False]
-        assert audit["records"][0]["who"] == ["li.wei"] and audit["records"][0]["why"] == "decision 17"
+        assert audit["records"][0]["who"] == ["l…"] and audit["records"][0]["why"] == "masked (11 characters)"
+        code, audit = run("audit", "list", "region-9", "--kind", "block", "--reveal", "--by", "zhao", "--why", "case 1", *config)
+        assert code == 0 and audit["records"][0]["who"] == ["li.wei"] and audit["records"][0]["why"] == "decision 17"
     finally:
         up.kill()
 

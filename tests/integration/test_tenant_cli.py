@@ -87,10 +87,26 @@ def test_a_tenants_year(folder: Path, ups: list[Up]) -> None:
     ups.append(Up(folder))
     code, shown = tenant("show", "region-9")
     assert code == 0 and shown["tenant"]["state"] == "active" and len(shown["tenant"]["documents"]) == 6
+    check_audit(folder)
+    check_refusals(folder, ups, lambda: run("register", "delete", "88.118.9/a", "--server", ups[-1].addresses[0], *client[2:])[0])
+
+
+def check_audit(folder: Path) -> None:
+    """Who changed the tenant's documents and why: sealed where it lies, masked when shown, told for a reason."""
+    config = ["--config", str(folder / "zaibei.toml")]
     code, audit = run("audit", "list", "region-9", "--kind", "registration", *config)
+    assert code == 0 and {one["what"] for one in audit["records"]} == {"the tenant's documents are changed"}
+    told = json.dumps(audit, ensure_ascii=False)
+    assert "li.wei" not in told and "contract" not in told and "unpaid" not in told
+    assert run("audit", "list", "region-9", "--who", "li.wei", *config)[1]["records"] == audit["records"], "found, and masked"
+    assert run("audit", "list", "region-9", "--reveal", *config)[0] == 2
+    reason = ["--reveal", "--by", "zhao", "--why", "case 17"]
+    code, audit = run("audit", "list", "region-9", "--kind", "registration", *reason, *config)
     acts = [(one["who"], one["why"]) for one in audit["records"] if "tenant/region-9" in one["what"]]
     assert acts == [(["li.wei"], "contract 17"), (["li.wei"], "unpaid"), (["li.wei"], "contract 17")]
-    check_refusals(folder, ups, lambda: run("register", "delete", "88.118.9/a", "--server", ups[-1].addresses[0], *client[2:])[0])
+    out = folder / "region-9.audit"
+    assert run("audit", "export", "region-9", "--out", str(out), *config)[0] == 0
+    assert not any(word in out.read_bytes() for word in (b"li.wei", b"contract", b"unpaid")), "encrypted where it lies"
 
 
 def check_refusals(folder: Path, ups: list[Up], refused: Callable[[], int]) -> None:
@@ -100,11 +116,25 @@ def check_refusals(folder: Path, ups: list[Up], refused: Callable[[], int]) -> N
     assert [refused() for _ in range(3)] == [3, 3, 3]
     ups[-1].stop()
     ups.append(Up(folder))
-    code, audit = run("audit", "list", "denials", "--text", "region-9", *config)
-    assert code == 0 and audit["records"][-1]["who"][0].startswith("sha256:") and audit["records"][-1]["why"] == "no right"
-    assert sum(one["evidence"]["count"] for one in audit["records"]) >= 3
+    denials = ["audit", "list", "denials", "--kind", "denial"]
+    code, audit = run(*denials, "--text", "region-9", *config)
+    found = audit["records"]
+    assert code == 0 and len(found[-1]["who"][0]) == len("sha256:0000…") and found[-1]["why"] == "no right"
+    assert sum(one["evidence"]["count"] for one in found) >= 3
+    whole = run(*denials, "--reveal", "--by", "zhao", "--why", "case 18", *config)[1]["records"][-1]["who"][0]
+    assert whole.startswith(found[-1]["who"][0][:-1]) and len(whole) > 64
+    assert run(*denials, "--who", whole, *config)[1]["records"][-1] == found[-1]
+    reveals = run("audit", "list", "denials", "--kind", "reveal", "--who", "zhao", *config)[1]["records"]
+    assert [one["evidence"]["group"] for one in reveals] == ["region-9", "denials"], "who looked is kept too"
+    for path in (folder / "zaibei-data").glob("denials*"):
+        assert whole.encode() not in path.read_bytes() and b"zhao" not in path.read_bytes(), "encrypted at rest"
+    code, audit = run("audit", "list", "denials", "--last", "1000", *config)
     out = folder / "denials.audit"
     assert run("audit", "export", "denials", "--out", str(out), *config)[0] == 0
     certificate = folder / "zaibei-data" / "identity" / "certificate.pem"
-    code, verdict = run("audit", "verify", str(out), "--trust", str(certificate), "--head", audit["head"])
+    words = ["--trust", str(certificate), "--head", audit["head"]]
+    code, verdict = run("audit", "verify", str(out), *words)
     assert code == 0 and verdict["records"] == len(audit["records"])
+    assert verdict["words"] == {"sealed": verdict["records"], "opened": 0} and whole.encode() not in out.read_bytes()
+    code, verdict = run("audit", "verify", str(out), *words, "--key", str(certificate.with_name("audit.key")))
+    assert code == 0 and verdict["words"] == {"sealed": verdict["records"], "opened": verdict["records"]}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from replica.cluster import entries
 from replica.cluster.machine import ControlMachine, MemoryKeep
 from replica.cluster.state import AUDIT_KEPT, CONTROL_NAME, MemberRecord
 from replica.model.audit import NO_CHAIN, check_chain
+from replica.model.audit_personal import DAY_MS, KEPT_DAYS
 from replica.model.outcome import LogEntry
 from replica.v1 import entry_pb2
 from tests.unit.cluster.worlds import CLUSTER, LINEAGE
+
+NOW_MS = 1_800_000_000_000
 
 
 def fed(machine: ControlMachine, *made: entry_pb2.Entry) -> None:
@@ -52,7 +57,13 @@ def test_members_agree_and_a_checkpoint_carries_it() -> None:
     assert json.loads(one.state.audit[-1])["why"] == "its disk"
 
 
-def test_the_state_keeps_the_newest_records_and_says_where_they_begin() -> None:
+@pytest.mark.parametrize(("days", "gone"), [(0, 3), (KEPT_DAYS - 1, 3), (KEPT_DAYS + 1, 8)])
+def test_beyond_its_number_the_state_keeps_what_is_young_and_says_where_it_begins(days: int, gone: int) -> None:
+    """Half of them are `days` older than the other half; the first three are of 1970."""
+
+    def at_ms(number: int) -> int:
+        return NOW_MS + number + (days * DAY_MS if number > AUDIT_KEPT // 2 else 0)
+
     machine = ControlMachine(MemoryKeep())
     fed(machine, *begin())
     state = machine.state
@@ -60,11 +71,13 @@ def test_the_state_keeps_the_newest_records_and_says_where_they_begin() -> None:
     for number in range(AUDIT_KEPT + 5):
         fed(
             machine,
-            entries.changed(f"c{number}", number, MemberRecord(member.number, "m1", zone=f"z{number}", links=member.links)),
+            entries.changed(
+                f"c{number}", at_ms(number), MemberRecord(member.number, "m1", zone=f"z{number}", links=member.links)
+            ),
         )
     state = machine.state
-    assert len(state.audit) == AUDIT_KEPT
+    assert len(state.audit) == AUDIT_KEPT + 8 - gone
     first = json.loads(state.audit[0])
-    assert state.audit_head.first == first["number"] > 1
+    assert state.audit_head.first == first["number"] == 1 + gone
     lines = [line.encode() for line in state.audit]
     assert check_chain(lines, CONTROL_NAME, first["number"], bytes.fromhex(first["before"]), state.audit_head) == []

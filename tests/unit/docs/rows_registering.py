@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.unit.docs.planting import Plant
+from tests.unit.docs.rows_audit import AUDIT
 from tests.unit.docs.rule_rows import Row
 
 REGISTRATION = "tests/unit/store/test_registration.py"
@@ -189,6 +190,7 @@ REGISTERING = [
         "tests/unit/tenant/test_audited.py::test_who_suspended_a_tenant_and_why",
         Plant("replica.model.audit_documents:documents_in", "if not changed:", "if True:"),
     ),
+    *AUDIT,
     Row(
         "2.2",
         "a secret is not taken where others listen",

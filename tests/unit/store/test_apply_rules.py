@@ -395,7 +395,7 @@ def test_where_the_node_answers_is_kept_as_it_was_last_said(granted: World) -> N
 
 
 def test_an_entry_of_a_newer_version_takes_the_group_out_of_service(granted: World) -> None:
-    data = entry_pb2.Entry(format=2, no_op=entry_pb2.NoOp()).SerializeToString()
+    data = entry_pb2.Entry(format=3, no_op=entry_pb2.NoOp()).SerializeToString()
     with pytest.raises(ZaibeiError, match="newer version"):
         granted.store.apply([LogEntry(2, 1, data)])
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from replica.model.audit import NO_CHAIN, check_chain
+from replica.model.audit import NO_CHAIN, check_chain, seal_entry
+from replica.model.audit_personal import DAY_MS, KEPT_DAYS
+from replica.model.audit_seal import AuditKeys
 from replica.store import SourceStore
 from replica.store.edge_audit import AuditTrail
 from replica.v1 import entry_pb2
 from tests.unit.store.conftest import World
 from tests.unit.store.support import SOURCE, Group, Source, put, small_budget
 from tests.unit.store.test_loading import loaded
+
+NOW_MS = 1_800_000_000_000
 
 
 def opened(folder: Path, name: str = "store") -> SourceStore:
@@ -104,13 +108,47 @@ def test_a_crash_before_the_flush_loses_record_and_entry_together(tmp_path: Path
     fresh.close()
 
 
+def marked(group: Group, number: int, at_ms: int) -> None:
+    body = entry_pb2.FeedMark(state=2 if number % 2 == 0 else 1, reason=str(number))
+    group.apply(entry_pb2.Entry(mark=body, admitted_ms=at_ms))
+
+
+def test_no_record_that_is_younger_than_six_months_goes_however_many_there_are(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    source, group = Source(), Group(store)
+    group.grant(source.grant())
+    store._trail = AuditTrail(store._live, records_max=4)
+    for number in range(10):
+        marked(group, number, NOW_MS + number)
+    marked(group, 10, NOW_MS + KEPT_DAYS * DAY_MS)
+    page = store.audit_page(0, 100)
+    assert page.head.first == 2 and len(page.lines) == 11, "the grant of 1970 went, and nothing else"
+    store.close()
+
+
+def test_a_sealed_entry_makes_the_same_record_at_every_member(tmp_path: Path) -> None:
+    one, other = opened(tmp_path, "one"), opened(tmp_path, "other")
+    source, group = Source(), Group(one)
+    group.grant(source.grant())
+    entry = entry_pb2.Entry(admitted_ms=NOW_MS, authority=entry_pb2.Authority(kind=2, act="t", reason="li.wei says so"))
+    keys = AuditKeys((b"k" * 32,))
+    seal_entry(SOURCE, entry, keys)
+    group.apply(entry)
+    group.replay(other)
+    page = one.audit_page(0, 9)
+    assert page == other.audit_page(0, 9) and check_chain(page.lines, SOURCE, 1, NO_CHAIN, page.head) == []
+    assert b"li.wei" not in page.lines[-1] and keys.open(json.loads(page.lines[-1])) == {"why": "li.wei says so"}
+    for store in (one, other):
+        store.close()
+
+
 def test_the_oldest_records_go_when_there_are_too_many_and_the_chain_holds(tmp_path: Path) -> None:
     store = opened(tmp_path)
     source, group = Source(), Group(store)
     group.grant(source.grant())
     store._trail = AuditTrail(store._live, records_max=4)
     for number in range(10):
-        mark(group, 2 if number % 2 == 0 else 1, str(number))
+        marked(group, number, NOW_MS + number * (KEPT_DAYS + 1) * DAY_MS)
     page = store.audit_page(0, 100)
     numbers = [json.loads(line)["number"] for line in page.lines]
     assert numbers == list(range(page.head.first, page.head.number + 1))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,6 @@ from hypothesis import strategies as st
 
 from hosting.tenant import denials as rules
 from hosting.tenant.denials import (
-    GROUP,
     KEYS_MAX,
     NO_RIGHT,
     NOT_PROVED,
@@ -22,11 +23,15 @@ from hosting.tenant.denials import (
     record_of,
     summed,
 )
-from hosting.tenant.edge_denials import DenialBook
+from hosting.tenant.edge_denials import PIECE_DAYS, DenialBook
+from hosting.tenant.own_records import GROUP
 from replica.model.audit import NO_CHAIN, AuditHead, check_chain
+from replica.model.audit_personal import DAY_MS, KEPT_DAYS
+from replica.model.audit_seal import AuditKeys
 from replica.model.errors import Code
 
 MINUTE = 60_000
+NOW_MS = 1_800_000_000_000
 WHYS = (NO_RIGHT, NOT_PROVED)
 NOTES = st.lists(st.tuples(st.integers(0, 99), st.sampled_from("ab"), st.sampled_from(WHYS), st.integers(0, 90_000)))
 
@@ -103,16 +108,93 @@ def test_what_was_written_is_there_after_a_start_and_its_chain_holds(tmp_path: P
     assert (tmp_path / "denials.audit").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_oldest_go_and_the_chain_goes_on(tmp_path: Path) -> None:
-    kept = book(tmp_path, records_max=4)
-    for number in range(11):
-        kept.add([row(1, str(number)), row(1, str(number))])
-        head, lines = kept.page(0, 100)
-        assert len(lines) == head.number - head.first + 1 <= 8
-        before = bytes.fromhex(json.loads(lines[0])["before"])
-        assert check_chain(lines, GROUP, head.first, before, head) == []
-    assert head.number == 22 and head.first > 8 and book(tmp_path, 4).head == head
-    assert kept.page(head.number - 1, 9)[1] == lines[-1:]
+def aged(folder: Path, now: list[int], records_max: int = 4, **more: int) -> DenialBook:
+    return DenialBook(folder, Denials(), lambda: now[0], records_max=records_max, **more)
+
+
+def sound(kept: DenialBook) -> list[bytes]:
+    """All lines that are kept, which follow the chain that the first of them names."""
+    head, lines = kept.page(0, 10_000)
+    assert len(lines) == head.number - head.first + 1
+    before = bytes.fromhex(json.loads(lines[0])["before"])
+    assert check_chain(lines, GROUP, head.first, before, head) == []
+    return lines
+
+
+def test_whole_pieces_go_once_they_are_older_than_the_limit_and_a_record_says_so(tmp_path: Path) -> None:
+    now = [NOW_MS]
+    kept = aged(tmp_path, now)
+    for number in range(10):  # three pieces of four days each, the last one open
+        kept.add([row(1, str(number), now[0])])
+        now[0] += DAY_MS
+    now[0] = NOW_MS + KEPT_DAYS * DAY_MS + 3 * DAY_MS  # all four of the first piece but its newest are too old: none goes
+    kept.add([row(1, "a", now[0])])
+    assert kept.head.first == 1 and len(sound(kept)) == 11
+    now[0] += 2 * DAY_MS
+    kept.add([row(1, "b", now[0])])
+    lines = sound(kept)
+    assert kept.head.first == 5 and aged(tmp_path, now).head == kept.head
+    told = [json.loads(line) for line in lines if json.loads(line)["kind"] == "dropped"]
+    assert [(one["evidence"]["first"], one["evidence"]["last"], one["evidence"]["kept_days"]) for one in told] == [
+        (1, 4, KEPT_DAYS)
+    ]
+    assert told[0]["evidence"]["chain"] == json.loads(lines[0])["before"], "what is kept follows what went"
+    assert kept.page(kept.head.number - 1, 9)[1] == lines[-1:] and kept.page(6, 3)[1] == lines[2:5]
+
+
+def test_a_longer_limit_counts_and_a_shorter_one_does_not(tmp_path: Path) -> None:
+    for days, first in ((1, 6), (KEPT_DAYS + 100, 1)):
+        now = [NOW_MS]
+        (tmp_path / str(days)).mkdir()
+        kept = aged(tmp_path / str(days), now, kept_days=days)
+        for number in range(5):
+            kept.add([row(1, str(number), now[0])])
+        now[0] = NOW_MS + (KEPT_DAYS - 1) * DAY_MS
+        kept.add([row(1, "a", now[0])])
+        assert kept.head.first == 1
+        now[0] = NOW_MS + (KEPT_DAYS + 1) * DAY_MS
+        kept.add([row(1, "a", now[0])])
+        assert kept.head.first == first
+
+
+def test_a_quiet_members_piece_ends_too_and_files_of_the_version_before_go_on(tmp_path: Path) -> None:
+    now = [NOW_MS]
+    kept = aged(tmp_path, now)
+    kept.add([row(1, "a", now[0])])
+    os.replace(tmp_path / "denials.audit", tmp_path / "denials.before.audit")
+    kept = aged(tmp_path, now)
+    kept.add([row(1, "b", now[0])])
+    now[0] += PIECE_DAYS * DAY_MS
+    kept.add([row(1, "c", now[0])])
+    assert len(sound(kept)) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "denials.000000000001.audit", "denials.000000000002.audit", "denials.audit"]  # fmt: skip
+
+
+def test_a_piece_that_lacks_lies_beside_with_the_rest(tmp_path: Path) -> None:
+    now = [NOW_MS]
+    kept = aged(tmp_path, now)
+    for number in range(13):
+        kept.add([row(1, str(number), now[0])])
+    (tmp_path / "denials.000000000005.audit").unlink()
+    assert aged(tmp_path, now).head == AuditHead() and len(list(tmp_path.glob("*.damaged-*"))) == 3
+
+
+def test_who_was_refused_and_from_where_is_not_on_the_disk_in_the_clear(tmp_path: Path) -> None:
+    keys = AuditKeys((b"k" * 32,))
+    kept = DenialBook(tmp_path, Denials(), lambda: NOW_MS, keys=keys)
+    kept.add([Denial("region-9", "300:88.118.9/LI", NO_RIGHT, "192.0.2.77", 3, 5, 6)])
+    kept.reveal("denials", [1], "wang.fang", "telephone 123")
+    octets = (tmp_path / "denials.audit").read_bytes()
+    for word in (b"88.118.9", b"192.0.2", b"wang.fang", b"telephone"):
+        assert word not in octets
+    one, other = (json.loads(line) for line in sound(kept))
+    assert (one["why"], one["evidence"]["count"], one["evidence"]["source"]) == (NO_RIGHT, 3, "region-9")
+    assert keys.open(one) == {"who": ["300:88.118.9/LI"], "evidence": {"client": "192.0.2.77"}}
+    assert (other["kind"], other["evidence"]) == ("reveal", {"group": "denials", "numbers": [1]})
+    assert keys.open(other) == {"who": ["wang.fang"], "why": "telephone 123"}
+    said = json.dumps({**one["evidence"], "client": "192.0.2.77"}, sort_keys=True).encode()
+    assert sha256(said).hexdigest() != one["entry"], "the record's hash is no help to who guesses an address"
 
 
 def test_a_line_that_was_cut_short_is_taken_off(tmp_path: Path) -> None:
