@@ -108,11 +108,11 @@ class FrontService:
                 sink.registered(context, begun)
                 return
             if begun.signs or len(self._registrations) < REGISTRATIONS_MAX:
-                work = partial(self._unsigned, asked.octets, client)
+                work = partial(self._unsigned, asked.octets, client, datagram)
                 self._begin(_told(sink, context, partial(self.certifier.answers, begun, work)))
                 return
         elif registrar is not None and len(self._registrations) < REGISTRATIONS_MAX:
-            self._begin(_told(sink, context, partial(registrar.answer, asked.octets, client)))
+            self._begin(_told(sink, context, partial(registrar.answer, asked.octets, client, datagram=datagram)))
             return
         sink.registered(context, [])
 
@@ -121,7 +121,7 @@ class FrontService:
         self._registrations.add(call)
         call.add_done_callback(self._registrations.discard)
 
-    async def _unsigned(self, octets: bytes, client: str) -> list[bytes]:
+    async def _unsigned(self, octets: bytes, client: str, datagram: bool) -> list[bytes]:
         """The messages that answer one message, as they are without CT."""
         taken = self.exchange.take(octets, certified=True)
         if taken is None or isinstance(taken, bytes):
@@ -140,7 +140,7 @@ class FrontService:
             self.ask_views(waiter, None)
             return [self.site_message(echo, *await waiter.views)]
         registrar = self._registrar()
-        return [] if registrar is None else await registrar.answer(octets, client)
+        return [] if registrar is None else await registrar.answer(octets, client, datagram=datagram)
 
     def ask_json(self, sink: JsonSink, context: Any, asked: JsonAsked) -> bool:
         """Have a request of the JSON API answered; `sink.json_said` is called later, or at once. False: no source lives here."""

@@ -26,6 +26,16 @@ def client_of(host: str) -> bytes:
         return b""
 
 
+def share_of(host: str, *, forgeable: bool = False) -> str:
+    """Whose share of places what this address leaves waiting takes.
+
+    Who has an IPv6 address has a network full of them; in IPv4 many clients stand behind one network, so that there each address
+    counts. What comes in datagrams counts apart: whoever forges an address must not push out what its owner left waiting.
+    """
+    network = client_of(host) if ":" in host and "." not in host else b""
+    return (network.hex() or host) + " udp" * forgeable
+
+
 def address_of(host: str) -> bytes:
     """An address as text in 4 or 16 octets; empty for what is none."""
     try:

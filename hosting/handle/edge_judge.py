@@ -12,6 +12,7 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from hosting.guard.guesses import Guesses
+from hosting.guard.windows import Window
 from hosting.handle.certified import Certified, same_public
 from hosting.handle.edge_look import Looks
 from hosting.handle.edits import Denied
@@ -27,9 +28,11 @@ from replica.model.handle.values import HandleValue, Permission, Reference
 
 JUDGED_MAX = 2  # proofs judged at once, in threads: up to 0.1 s of a core each
 JUDGED_WAITING_MAX = 64
+FORGEABLE_PER_S = 5  # whose sender may be forged, by all together: half a core at most
 
 GUESSES = Denied(ResponseCode.SERVER_TOO_BUSY, "too many wrong proofs came from your network: again in a minute")
 NOT_PROVED = Denied(ResponseCode.AUTHENTICATION_FAILED, "this key was not proved: there is none, or the proof is of another")
+BUSY = Denied(ResponseCode.SERVER_TOO_BUSY, "too many proofs wait to be judged: again later, or over TCP")
 NOBODYS_SECRET = bytes(32)  # tested where there is no key: the proof is wrong whatever comes of that
 NOBODYS_PUBLIC = encode_key("RSA", {"e": b"\1\0\1", "n": ((1 << 2_047) | 1).to_bytes(256, "big")})
 NO_KEY_TO_OPEN = Denied(ResponseCode.SESSION_FAILED, "there is no key there that everybody may read, to open a session with")
@@ -46,8 +49,19 @@ class Judge:
         self._looks, self._now_ms, self.guesses = looks, now_ms, guesses or Guesses()
         self._judging = asyncio.Semaphore(JUDGED_MAX)
         self._waiting = 0
+        self._forgeable = Window(FORGEABLE_PER_S, 1)
 
-    async def proved(self, kind: bytes, key: Reference, nonce: bytes, digest: bytes, proof: bytes, client: str) -> Denied | None:
+    async def proved(
+        self,
+        kind: bytes,
+        key: Reference,
+        nonce: bytes,
+        digest: bytes,
+        proof: bytes,
+        client: str,
+        *,
+        forgeable: bool = False,
+    ) -> Denied | None:
         """Is the proof good? None: it is.
 
         Args:
@@ -55,6 +69,7 @@ class Judge:
             nonce, digest: what was signed, one behind the other.
             proof: see `replica.model.handle.proofs`.
             client: address it came from, without the port.
+            forgeable: the address may be another's.
         Raises:
             ProtocolFault: it is no proof. ZaibeiError: it cannot be told.
         """
@@ -62,10 +77,10 @@ class Judge:
         if known is None:
             return Denied(ResponseCode.AUTHENTICATION_FAILED, "keys are HS_SECKEY or HS_PUBKEY here")
         judge, nobodys = known
-        if not self._hears(client, key):
+        if not self._hears(client, key, forgeable):
             return GUESSES
-        if self._waiting >= JUDGED_WAITING_MAX:
-            return Denied(ResponseCode.SERVER_TOO_BUSY, "too many proofs wait to be judged: again later")
+        if self._waiting >= JUDGED_WAITING_MAX or (forgeable and not self._forgeable.add(b"", 1, self._now_ms() // 1_000)):
+            return BUSY
         self._waiting += 1
         try:
             found = await self.key(kind, key)
@@ -75,7 +90,7 @@ class Judge:
                 good = await asyncio.to_thread(_good, judge, found or nobodys, nonce, digest, proof)
         finally:
             self._waiting -= 1
-        return None if good and found else self._wrong(client, key)
+        return None if good and found else self._wrong(client, key, forgeable)
 
     async def secret(self, key: Reference, given: bytes, client: str) -> Denied | None:
         """Is this the secret key itself? None: it is. Raises ZaibeiError: it cannot be told."""
@@ -96,26 +111,26 @@ class Judge:
             good = False
         return None if good and found else self._wrong(client, shown.key)
 
-    async def to_open(self, key: Reference, client: str) -> bytes | Denied:
+    async def to_open(self, key: Reference, client: str, *, forgeable: bool = False) -> bytes | Denied:
         """Data of a public key by which anybody may open a session; one that the public may not read is nobody's here.
 
         Raises ZaibeiError: it cannot be told.
         """
-        if not self._hears(client, key):
+        if not self._hears(client, key, forgeable):
             return GUESSES
         found = await self._value(HS_PUBKEY, key)
         if found is None or not found.permissions & Permission.PUBLIC_READ:
-            self._wrong(client, key)
+            self._wrong(client, key, forgeable)
             return NO_KEY_TO_OPEN
         return found.data
 
-    def _wrong(self, client: str, key: Reference) -> Denied:
-        self.guesses.wrong(client, self._now_ms() // 1_000)
+    def _wrong(self, client: str, key: Reference, forgeable: bool = False) -> Denied:
+        self.guesses.wrong(client, self._now_ms() // 1_000, forgeable=forgeable)
         self._note(UNPROVED, client, key)
         return NOT_PROVED
 
-    def _hears(self, client: str, key: Reference) -> bool:
-        if self.guesses.hears(client, self._now_ms() // 1_000):
+    def _hears(self, client: str, key: Reference, forgeable: bool = False) -> bool:
+        if self.guesses.hears(client, self._now_ms() // 1_000, forgeable=forgeable):
             return True
         self._note(NOT_HEARD, client, key)
         return False
@@ -124,13 +139,14 @@ class Judge:
         who = f"{key.index}:{key.handle.decode('utf-8', 'replace')}"
         self._looks.denials.note(why, "", who, self._now_ms(), client)
 
-    async def valid(self, kind: bytes, wanted: VerifyRequest, client: str) -> bool:
+    async def valid(self, kind: bytes, wanted: VerifyRequest, client: str, *, forgeable: bool = False) -> bool:
         """Was this proved by the key? A key that is not there proves nothing, and no more is said of it.
 
         Raises:
             ProtocolFault: it is no proof. ZaibeiError: it cannot be told now.
         """
-        denied = await self.proved(kind, wanted.key, wanted.nonce, wanted.digest, wanted.proof, client)
+        shown = (wanted.nonce, wanted.digest, wanted.proof)
+        denied = await self.proved(kind, wanted.key, *shown, client, forgeable=forgeable)
         if denied is not None and denied.code is ResponseCode.SERVER_TOO_BUSY:
             raise ZaibeiError(Code.BUSY, denied.text, retry=True)
         return denied is None

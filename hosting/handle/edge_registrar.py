@@ -119,11 +119,11 @@ class Registrar:
         self.desk = SessionDesk(self.judge, sources.random, server_key)
         self._sources = sources
 
-    async def answer(self, octets: bytes, client: str) -> list[bytes]:
+    async def answer(self, octets: bytes, client: str, *, datagram: bool = False) -> list[bytes]:
         """The messages that answer one message; none: silence.
 
         Args:
-            client: address it came from, without the port.
+            client: address it came from, without the port. datagram: that may be forged.
         """
         try:
             hidden = is_encrypted(octets)
@@ -133,7 +133,7 @@ class Registrar:
             if message.header.response_code:
                 return []
             cipher = self.desk.sessions.cipher(message.envelope.session_id)
-            answers = await self._answer(message, octets, client)
+            answers = await self._answer(message, octets, client, datagram)
             if cipher is not None and (hidden or message.header.flags & OpFlag.ENCRYPT):
                 return [self._hidden(one, *cipher) for one in answers]
             return answers
@@ -141,14 +141,14 @@ class Registrar:
             said = fault_answer(fault, expiration=self._expires())
             return [] if said is None else [said]
 
-    async def _answer(self, message: Message, octets: bytes, client: str) -> list[bytes]:
+    async def _answer(self, message: Message, octets: bytes, client: str, datagram: bool) -> list[bytes]:
         op = message.header.op_code
         if op == OpCode.CHALLENGE_RESPONSE:
             return await self._proved(message, octets, client)
         if op == OpCode.VERIFY_CHALLENGE:
-            return await self._tested(message, octets, self._verified(message, client))
+            return await self._tested(message, octets, self._verified(message, client, datagram))
         if op == OpCode.SESSION_SETUP:
-            return await self._opened(message, octets, client)
+            return await self._opened(message, octets, client, datagram)
         if op == OpCode.SESSION_EXCHANGEKEY:
             return await self._exchanged(message, octets, client)
         if op == OpCode.SESSION_TERMINATE:
@@ -165,26 +165,26 @@ class Registrar:
             full = None if reads or isinstance(request, Reference) else self.work.full(request, self._sources.now_ms())
             if full is not None:  # nothing would be done after the proof: so it is not asked for, and its key not looked up
                 return [self._refused(message, octets, code_of(full), text_of(full))]
-            return [self._challenged(message, octets, client, None)]
+            return [self._challenged(message, octets, client, None, datagram)]
         session = self.desk.sessions.used(message, octets, self._sources.now_ms())
         if isinstance(session, Denied):
             return [self._denied(message, octets, session)]
         if session.state is SessionState.PROVED and session.identity is not None and op != OpCode.LOGIN_ID_SYSTEM:
             found = await self._tested(message, octets, self._carried_out(message, session.identity, self.desk.lapsed(session)))
             return self._sealed(found, message, session)
-        return self._sealed([self._challenged(message, octets, client, session)], message, session)
+        return self._sealed([self._challenged(message, octets, client, session, datagram)], message, session)
 
     # ------------------------------------------------------------------------------------------------- challenges
-    def _challenged(self, message: Message, octets: bytes, client: str, session: Session | None) -> bytes:
+    def _challenged(self, message: Message, octets: bytes, client: str, session: Session | None, datagram: bool) -> bytes:
         now_ms, table = self._sources.now_ms(), self.challenges
-        if not table.room(client, len(octets), now_ms):
+        if not table.room(client, len(octets), now_ms, datagram=datagram):
             return self._refused(
                 message, octets, ResponseCode.SERVER_TOO_BUSY, b"too many requests wait for a proof: again later"
             )
         number = self._free() if session is None else session.session_id
         nonce = self._sources.random(NONCE_OCTETS)
         said, challenge = challenge_to(message, octets, nonce, number, expiration=self._expires())
-        table.offer(number, client, Waiting(message, octets, challenge, session), len(octets), now_ms)
+        table.offer(number, client, Waiting(message, octets, challenge, session), len(octets), now_ms, datagram=datagram)
         return said
 
     def _free(self) -> int:
@@ -230,14 +230,14 @@ class Registrar:
             return Done((b"",))
         return replace(denied, code=ResponseCode.VERIFY_CREDENTIAL_FAILED) if denied.code in _UNPROVED else denied
 
-    async def _verified(self, message: Message, client: str) -> Done:
-        valid = await self.judge.valid(HS_SECKEY, decode_verify_request(message.body), client)
+    async def _verified(self, message: Message, client: str, datagram: bool) -> Done:
+        valid = await self.judge.valid(HS_SECKEY, decode_verify_request(message.body), client, forgeable=datagram)
         return Done((bytes((valid,)),))
 
     # ------------------------------------------------------------------------------------------------- sessions
-    async def _opened(self, message: Message, octets: bytes, client: str) -> list[bytes]:
+    async def _opened(self, message: Message, octets: bytes, client: str, datagram: bool) -> list[bytes]:
         async def opening() -> Done | Denied:
-            found = await self.desk.open(message, client, self.challenges, self._sources.now_ms)
+            found = await self.desk.open(message, client, self.challenges, self._sources.now_ms, datagram=datagram)
             if isinstance(found, Denied):
                 return found
             numbers.append(found[0].session_id)

@@ -64,12 +64,12 @@ class SessionDesk:
         self._clients = Window(CLIENT_EXCHANGES_PER_S, CLIENTS_MAX)
 
     async def open(
-        self, message: Message, client: str, taken: Container[int], now_ms: Callable[[], int]
+        self, message: Message, client: str, taken: Container[int], now_ms: Callable[[], int], *, datagram: bool = False
     ) -> tuple[Session, SessionSetupAnswer] | Denied:
         """A session and the body that tells its key, or ours.
 
         Args:
-            taken: session ids that mean something else.
+            taken: session ids that mean something else. datagram: the client's address may be forged.
         Raises:
             ProtocolFault: the body, or the key in it. ZaibeiError: the key's handle cannot be read.
         """
@@ -81,27 +81,29 @@ class SessionDesk:
         if setup.mode is SetupMode.SERVER_KEY:
             if self._server_key is None:
                 return NO_KEY
-            if not self.sessions.room(client, now_ms()):
+            if not self.sessions.room(client, now_ms(), datagram=datagram):
                 return TOO_MANY
-            session = self.sessions.open(self._free(taken), client, b"", _identity(setup), setup.timeout_s, now_ms())
+            number, wished = self._free(taken), (_identity(setup), setup.timeout_s)
+            session = self.sessions.open(number, client, b"", *wished, now_ms(), datagram=datagram)
             return session, SessionSetupAnswer(setup.mode, public_data(self._server_key.public_key()))
         if self._opening >= OPENING_MAX:
             return TOO_MANY
         self._opening += 1
         try:
-            public = await self._public(setup, client)
+            public = await self._public(setup, client, datagram)
         finally:
             self._opening -= 1
         if isinstance(public, Denied):
             return public
-        if not self.sessions.room(client, now_ms()):
+        if not self.sessions.room(client, now_ms(), datagram=datagram):
             return TOO_MANY
         key, session_id = self._random(KEY_OCTETS), self._free(taken)
         try:
             data = public.encrypt(key_on_wire(key), padding.PKCS1v15())
         except ValueError as exc:
             raise ProtocolFault(f"a public key that encrypts nothing: {exc}", ResponseCode.INVALID_SESSIONSETUP) from exc
-        session = self.sessions.open(session_id, client, key, _identity(setup), setup.timeout_s, now_ms())
+        wished = (_identity(setup), setup.timeout_s)
+        session = self.sessions.open(session_id, client, key, *wished, now_ms(), datagram=datagram)
         return session, SessionSetupAnswer(setup.mode, data)
 
     async def exchange(self, message: Message, client: str, now_ms: int) -> Session | Denied:
@@ -149,10 +151,10 @@ class SessionDesk:
         self.sessions.end(session)
         return GONE
 
-    async def _public(self, setup: SessionSetup, client: str) -> rsa.RSAPublicKey | Denied:
+    async def _public(self, setup: SessionSetup, client: str, datagram: bool) -> rsa.RSAPublicKey | Denied:
         data: bytes | None = setup.public_key
         if setup.key_at is not None:
-            found = await self._judge.to_open(setup.key_at, client)
+            found = await self._judge.to_open(setup.key_at, client, forgeable=datagram)
             if isinstance(found, Denied):
                 return found
             data = found

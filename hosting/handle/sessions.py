@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from hosting.guard.clients import client_of
+from hosting.guard.clients import share_of
 from hosting.handle.edits import Denied
 from hosting.handle.permits import same_key
 from replica.model.handle.ciphers import decrypted
@@ -64,7 +64,7 @@ class SessionLimits:
 
     Args:
         sessions_max, client_max: sessions in all, and of one client: an IPv4 address, or a /56 of IPv6.
-        opened_max, client_opened_max: those of them without a proof.
+        opened_max, client_opened_max: those of them without a proof; datagrams_opened_max: of those, asked for over UDP.
         opened_ms: time for the proof. idle_ms_min, idle_ms_max: what a client may wish as the time without a message.
         life_ms: from its opening, however busy it is.
         window: counters remembered.
@@ -74,6 +74,7 @@ class SessionLimits:
     client_max: int = 64
     opened_max: int = 1_024
     client_opened_max: int = 16
+    datagrams_opened_max: int = 512
     opened_ms: int = 60_000
     idle_ms_min: int = 60_000
     idle_ms_max: int = 3_600_000
@@ -91,6 +92,7 @@ class Session:
         identity: key that may be proved in it; None: nobody's.
         idle_ms: it ends without a message for so long.
         proof: what the proved key looked like; another key in its place ends the session.
+        datagram: it was asked for over UDP, where the address may be forged.
     """
 
     session_id: int
@@ -106,6 +108,7 @@ class Session:
     top: int = -1
     seen: set[int] = field(default_factory=set)
     algorithm: int = AES_128
+    datagram: bool = False
 
     def move(self, to: SessionState) -> None:
         if to not in MOVES[self.state]:
@@ -128,13 +131,6 @@ class Session:
         return True
 
 
-def counted_as(client: str) -> str:
-    """Whose share a session of this address takes. Who has an IPv6 address has a network full of them; in IPv4 many clients stand
-    behind one network, so that there each address counts."""
-    network = client_of(client) if ":" in client and "." not in client else b""
-    return network.hex() or client
-
-
 class Sessions:
     """See the module."""
 
@@ -142,7 +138,7 @@ class Sessions:
         self.limits = limits or SessionLimits()
         self._open: dict[int, Session] = {}
         self._clients: dict[str, dict[int, None]] = {}  # ids of each client as it is counted, oldest first
-        self._unproved = 0
+        self._unproved = self._unproved_datagrams = 0
         self._swept_ms = -SWEEP_MS
 
     def __len__(self) -> int:
@@ -151,28 +147,42 @@ class Sessions:
     def __contains__(self, session_id: object) -> bool:
         return session_id in self._open
 
-    def room(self, client: str, now_ms: int) -> bool:
+    def room(self, client: str, now_ms: int, *, datagram: bool = False) -> bool:
         """Make room for one more, at the cost of its own client's unproved ones alone. False: there is none."""
         limits = self.limits
         if now_ms - self._swept_ms >= SWEEP_MS:
             self._swept_ms = now_ms
             for one in [one for one in self._open.values() if self._over(one, now_ms)]:
                 self.end(one)
-        mine = [self._open[number] for number in self._clients.get(counted_as(client), ())]
+        mine = [self._open[number] for number in self._clients.get(share_of(client, forgeable=datagram), ())]
         waiting = [one for one in mine if one.state is not SessionState.PROVED]
         if waiting and (len(mine) >= limits.client_max or len(waiting) >= limits.client_opened_max):
             self.end(waiting[0])
         elif len(mine) >= limits.client_max:
             return False
+        if datagram and self._unproved_datagrams >= limits.datagrams_opened_max:
+            return False
         return len(self._open) < limits.sessions_max and self._unproved < limits.opened_max
 
-    def open(self, session_id: int, client: str, key: bytes, identity: Reference | None, timeout_s: int, now_ms: int) -> Session:
+    def open(
+        self,
+        session_id: int,
+        client: str,
+        key: bytes,
+        identity: Reference | None,
+        timeout_s: int,
+        now_ms: int,
+        *,
+        datagram: bool = False,
+    ) -> Session:
         """A session for which `room` was made. `key` empty: it comes later, see `keyed`."""
         idle_ms = min(max(timeout_s * 1_000, self.limits.idle_ms_min), self.limits.idle_ms_max)
-        self._clients.setdefault(counted_as(client), {})[session_id] = None
+        self._clients.setdefault(share_of(client, forgeable=datagram), {})[session_id] = None
         self._unproved += 1
+        self._unproved_datagrams += datagram
         state = SessionState.OPENED if key else SessionState.KEYLESS
-        made = self._open[session_id] = Session(session_id, client, key, identity, idle_ms, now_ms, now_ms, state)
+        made = Session(session_id, client, key, identity, idle_ms, now_ms, now_ms, state, datagram=datagram)
+        self._open[session_id] = made
         return made
 
     def keyless(self, session_id: int, client: str, now_ms: int) -> Session | Denied:
@@ -250,15 +260,18 @@ class Sessions:
         if session.state is SessionState.OPENED and session.identity is not None and same_key(session.identity, key):
             session.move(SessionState.PROVED)
             self._unproved -= 1
+            self._unproved_datagrams -= session.datagram
             session.proof = proof
 
     def end(self, session: Session) -> None:
         """Harmless when it has ended."""
         if self._open.pop(session.session_id, None) is None:
             return
-        self._unproved -= session.state is not SessionState.PROVED
+        if session.state is not SessionState.PROVED:
+            self._unproved -= 1
+            self._unproved_datagrams -= session.datagram
         session.move(SessionState.ENDED)
-        place = counted_as(session.client)
+        place = share_of(session.client, forgeable=session.datagram)
         mine = self._clients[place]
         del mine[session.session_id]
         if not mine:

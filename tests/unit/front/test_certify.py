@@ -268,7 +268,7 @@ async def test_a_place_is_given_back_whatever_happens(key: SiteKey, monkeypatch:
     monkeypatch.setattr(edge_certify, "WORK_S_MAX", 0.01)
     service = service_of(key)
 
-    async def never(octets: bytes, client: str) -> list[bytes]:
+    async def never(octets: bytes, client: str, datagram: bool) -> list[bytes]:
         await asyncio.Event().wait()
         return []
 

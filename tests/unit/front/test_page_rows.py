@@ -104,7 +104,7 @@ async def test_a_session_is_not_ended_without_its_mac() -> None:
 
 
 def test_the_limits_of_sessions_are_those_stated() -> None:
-    assert SessionLimits() == SessionLimits(4_096, 64, 1_024, 16, 60_000, 60_000, 3_600_000, 86_400_000, 200)
+    assert SessionLimits() == SessionLimits(4_096, 64, 1_024, 16, 512, 60_000, 60_000, 3_600_000, 86_400_000, 200)
     place = World()
     assert place.registrar.json.sessions.table.limits == place.registrar.desk.sessions.limits == SessionLimits()
 
