@@ -388,13 +388,15 @@ def own_site(config: MemberConfig, bound: Mapping[str, Sequence[Address]], publi
     """HS_SITE of this cluster: TCP first (DOMAIN: the national clients take the first TCP interface), dual stack by alt_addr.
 
     An IPv4 address comes first where there is one; the site has one port per protocol, so addresses of the other family
-    are published only when they listen on the same ports.
+    are published only when they listen on the same ports. The tunnel over TLS comes last: clients that take what comes first
+    need no CA of ours.
     """
-    handle, http = list(bound.get("handle", ())), list(bound.get("http", ()))
+    handle, http, https = (list(bound.get(name, ())) for name in ("handle", "http", "https"))
     if config.site.addresses:
         first = config.site.addresses[0]
         handle_port = first.handle_port or (handle[0].port if handle else 0)
         http_port = first.http_port or (http[0].port if http else 0)
+        https_port = first.https_port or (https[0].port if https else 0)
         hosts = [one.host for one in config.site.addresses]
     else:
         reachable = [address for address in handle if not address.is_any]
@@ -402,14 +404,15 @@ def own_site(config: MemberConfig, bound: Mapping[str, Sequence[Address]], publi
             return b""
         first_host = next((address for address in reachable if not address.is_ipv6), reachable[0])
         handle_port = first_host.port
-        http_port = next((address.port for address in http if address.host == first_host.host), 0)
+        http_port, https_port = (next((one.port for one in of if one.host == first_host.host), 0) for of in (http, https))
         hosts = [first_host.host, *(one.host for one in reachable if one.port == handle_port and one.host != first_host.host)]
     interfaces = [
         Interface(InterfaceUse.QUERY, Protocol.TCP, handle_port),
         Interface(InterfaceUse.QUERY, Protocol.UDP, handle_port),
     ]
-    if http_port:
-        interfaces.append(Interface(InterfaceUse.QUERY, Protocol.HTTP, http_port))
+    for protocol, port in ((Protocol.HTTP, http_port), (Protocol.HTTPS, https_port)):
+        if port:
+            interfaces.append(Interface(InterfaceUse.QUERY, protocol, port))
     hosts.sort(key=lambda host: ":" in host)
     site = site_of(hosts, interfaces, serial=1, public_key=public_key, description=config.site.description)
     return encode_site(site)

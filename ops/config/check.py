@@ -353,12 +353,13 @@ def _member(reading: Reading, table: Table, around: Surroundings) -> MemberPart:
 
 def _site(reading: Reading, table: Table, listen: Listen, key_file: Path | None) -> Site:
     http = table["http_port"] or (listen.http[0].port if listen.http else 0)
+    https = table["https_port"] or (listen.https[0].port if listen.https else 0)
     handle = listen.handle[0].port if listen.handle else 0
     if table["addresses"]:
-        addresses = tuple(Published(address.host, address.port or handle, http) for address in table["addresses"])
+        addresses = tuple(Published(address.host, address.port or handle, http, https) for address in table["addresses"])
     else:
         reading.origins["site.addresses"] = "default (listen.handle)"
-        addresses = tuple(Published(address.host, address.port, http) for address in listen.handle if not address.is_any)
+        addresses = tuple(Published(address.host, address.port, http, https) for address in listen.handle if not address.is_any)
     return Site(table["description"], addresses, table["ttl_s"], key_file)
 
 

@@ -131,6 +131,7 @@ SITE = Section(
             '["203.0.113.5", "[2001:db8::5]:2641"]',
         ),
         Key("http_port", read.whole(0, 65_535), 0, "Published port of the JSON API. 0: the one listened on."),
+        Key("https_port", read.whole(0, 65_535), 0, "Published port of the JSON API over TLS. 0: the one listened on, if any."),
         Key("ttl_s", read.whole(1, 86_400), 60, "Seconds clients may keep our site; at most 300 to be takeover-ready."),
         Key(
             "key_file",

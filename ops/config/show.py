@@ -31,7 +31,7 @@ def document(config: MemberConfig) -> dict[str, Any]:
         },
         "site": {
             "description": site.description,
-            "addresses": [{"host": a.host, "handle_port": a.handle_port, "http_port": a.http_port} for a in site.addresses],
+            "addresses": [asdict(address) for address in site.addresses],
             "ttl_s": site.ttl_s,
             "key_file": str(site.key_file or ""),
         },

@@ -77,6 +77,7 @@ class Published:
     host: str
     handle_port: int
     http_port: int
+    https_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from hosting.front.edge_site_key import ensure_site_key
 from ops.config import MemberConfig, load_config
+from ops.config.address import Address
 from ops.config.check import check
 from ops.config.edge_load import surroundings
 from ops.config.faults import ConfigError
@@ -20,7 +22,7 @@ from ops.config.show import document
 from ops.publishing import key_of, publishers_of
 from ops.up import key_path, own_site
 from replica.model.errors import Code, ZaibeiError
-from replica.model.handle.types import decode_site
+from replica.model.handle.types import Protocol, decode_site
 from replica.model.handle.values import Reference
 from replica.model.signing import Signer
 
@@ -109,6 +111,28 @@ def test_a_file_with_them_is_read(good: Callable[[Root], MemberConfig], tmp_path
     )
     [found] = load_config(tmp_path / "zaibei.toml").config.request_folders
     assert str(found.resolver) == "[::1]:2641" and found.answers == tmp_path / "answers" and found.top_level == ""
+
+
+def test_our_site_names_what_listens_tls_last(good: Callable[[Root], MemberConfig], tmp_path: Path) -> None:
+    """Clients that take the first interface, or the first TCP one, go on as before."""
+    here = Address("192.0.2.5", 2641)
+    bound = {"handle": [here], "http": [Address("192.0.2.5", 8000)], "https": [Address("192.0.2.5", 8443)]}
+
+    def named(config: MemberConfig, bound: Mapping[str, Sequence[Address]]) -> list[tuple[Protocol, int]]:
+        return [(one.protocol, one.port) for one in decode_site(own_site(config, bound)).servers[0].interfaces]
+
+    plain = [(Protocol.TCP, 2641), (Protocol.UDP, 2641), (Protocol.HTTP, 8000)]
+    config = good(whole(site={"addresses": ["192.0.2.5:2641"]}))
+    assert named(config, bound) == [*plain, (Protocol.HTTPS, 8443)]
+    assert named(config, {"handle": [here], "http": bound["http"]}) == plain, "where nothing listens nothing is named"
+    listened = replace(config, site=replace(config.site, addresses=()))
+    assert named(listened, bound) == [*plain, (Protocol.HTTPS, 8443)]
+    elsewhere = [Address("192.0.2.6", 8443)]
+    assert named(listened, bound | {"https": elsewhere}) == plain, "at another address than the site's"
+    behind = good(whole(site={"addresses": ["192.0.2.5:2641"], "https_port": 443}))
+    assert (
+        named(behind, bound) == [*plain, (Protocol.HTTPS, 443)] and document(behind)["site"]["addresses"][0]["https_port"] == 443
+    )
 
 
 def test_the_key_of_our_site_is_named_checked_and_shown_by_its_path_alone(
