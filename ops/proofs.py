@@ -23,7 +23,7 @@ from replica.member.member import Member
 from replica.member.scrubs import Scrubs
 from replica.model.audit import FORMAT as AUDIT_FORMAT
 from replica.model.audit import NO_CHAIN, AuditHead
-from replica.model.audit_personal import about, joined, masked, split
+from replica.model.audit_personal import about, joined, masked
 from replica.model.audit_seal import AuditKeys
 from replica.model.edge_audit_keys import AUDIT_KEY_FILE
 from replica.model.edge_identity import Identity, sync_folder
@@ -125,6 +125,8 @@ class MemberProofs:
             raise ZaibeiError(
                 Code.NOT_AUTHORISED, f"this member has no key of the audit. Next: at one that has, or put {AUDIT_KEY_FILE} there"
             )
+        if any(number < 1 for number in numbers):
+            raise ZaibeiError(Code.MALFORMED, "records are numbered from 1")
         if len(numbers) > PAGE_RECORDS_MAX:
             raise ZaibeiError(
                 Code.MALFORMED, f"at most {PAGE_RECORDS_MAX} records are shown at once. Next: --last, --who or --since"
@@ -212,7 +214,7 @@ def page_of(group: str, page: AuditPage, after: int, keys: AuditKeys, person: st
         fields = json.loads(line)
         words = keys.open(fields)
         closed += words is None
-        if person and (words is None or not about(split(fields["kind"], joined(fields, words))[1], person)):
+        if person and (words is None or not about(joined(fields, words), person)):
             continue
         shown = joined(fields, words) if plain and words is not None else masked(fields, words)
         records.append(json.dumps(shown, ensure_ascii=False))

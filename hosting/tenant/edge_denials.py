@@ -73,6 +73,7 @@ class DenialBook:
         self._lock = threading.Lock()
         self._told = False
         self._pieces: list[Piece] = []
+        self._read: tuple[Path, list[bytes]] | None = None
         lines = _whole(self._new)
         try:
             self._pieces = _pieces(folder)
@@ -186,10 +187,17 @@ class DenialBook:
             wanted = max(0, min(limit, head.number - at + 1))
             for one in self._pieces:
                 if len(lines) < wanted and one.first <= at + len(lines) < one.first + one.count:
-                    lines += _lines(one.path)[at + len(lines) - one.first :]
+                    lines += self._lines_of(one)[at + len(lines) - one.first :]
             if len(lines) < wanted:
+                self._read = None
                 lines += _lines(self._new)[at + len(lines) - (head.number - self._count + 1) :]
         return head, lines[:wanted]
+
+    def _lines_of(self, piece: Piece) -> list[bytes]:
+        """Kept until the next one: whoever reads a piece reads it page by page."""
+        if self._read is None or self._read[0] != piece.path:
+            self._read = (piece.path, _lines(piece.path))
+        return self._read[1]
 
 
 def _named(folder: Path, first: int) -> Path:

@@ -33,7 +33,7 @@ from replica.model.group_state import GroupState
 from replica.model.outcome import Outcome
 from replica.model.position import Position
 from replica.model.progress import Progress, Report, silent
-from replica.v1 import source_pb2
+from replica.v1 import entry_pb2, source_pb2
 
 LOGGER = logging.getLogger("zaibei.feed")
 TICK_S = 0.1
@@ -388,7 +388,7 @@ class _Stream:
                 case Send(message):
                     self._post(message)
                 case ProposeCommand(tag, entry):
-                    self._propose(tag, entry.SerializeToString())
+                    self._propose(tag, entry)
                 case Prove(position):
                     self._job(partial(self._prove, position))
                 case FetchSnapshot():
@@ -420,7 +420,7 @@ class _Stream:
         except asyncio.QueueFull:
             self.end(Trouble(Code.UNREACHABLE, f"the source does not read: {OUTBOX_MAX} messages wait", retry=True))
 
-    def _propose(self, tag: int, entry: bytes) -> None:
+    def _propose(self, tag: int, entry: entry_pb2.Entry) -> None:
         self._unsettled += 1
         try:
             proposal = self.driver.group.propose(entry)

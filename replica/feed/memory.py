@@ -12,7 +12,7 @@ from replica.model.errors import ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.outcome import Outcome, Proposal
 from replica.model.position import Position
-from replica.v1 import source_pb2
+from replica.v1 import entry_pb2, source_pb2
 
 
 class MemoryGroup:
@@ -40,13 +40,13 @@ class MemoryGroup:
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
 
-    def propose(self, entry: bytes) -> Proposal:
+    def propose(self, entry: entry_pb2.Entry) -> Proposal:
         if self.refuse is not None:
             raise self.refuse
         loop = asyncio.get_running_loop()
         committed: asyncio.Future[int] = loop.create_future()
         applied: asyncio.Future[Outcome] = loop.create_future()
-        loop.call_soon(self._apply, entry, Proposal(committed, applied))
+        loop.call_soon(self._apply, entry.SerializeToString(), Proposal(committed, applied))
         return Proposal(committed, applied)
 
     def _apply(self, entry: bytes, proposal: Proposal) -> None:

@@ -10,7 +10,7 @@ from replica.model.digest import ContentDigest
 from replica.model.group_state import GroupState
 from replica.model.outcome import Proposal
 from replica.model.position import Position
-from replica.v1 import source_pb2
+from replica.v1 import entry_pb2, source_pb2
 
 OwnerOf = Callable[[bytes], str | None]
 """Source that owns the longest prefix at or above a prefix key part, out of the whole cluster; None: nobody."""
@@ -82,8 +82,12 @@ class Group(GroupReads, Protocol):
         """Call back (on any thread) after each apply; the result ends the subscription."""
         ...
 
-    def propose(self, entry: bytes) -> Proposal:
-        """Raises ZaibeiError(BUSY, DISK_FULL, DISK_FAILED, DAMAGED, STOPPING); never waits."""
+    def propose(self, entry: entry_pb2.Entry) -> Proposal:
+        """Never waits; seals first what persons said in it (replica/model/audit.py).
+
+        Raises:
+            ZaibeiError(BUSY, DISK_FULL, DISK_FAILED, DAMAGED, STOPPING).
+        """
         ...
 
     def existing(self, keys: Sequence[bytes]) -> list[bool]:

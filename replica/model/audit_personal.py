@@ -2,7 +2,7 @@
 
 | field | where | personal because | shown masked as |
 | --- | --- | --- | --- |
-| who | every record | names and keys of persons: operators, `index:handle`, fingerprints of certificates | `300:88.118.9/L…` |
+| who | all but `grant` | names and keys of persons: operators, `index:handle`, fingerprints of certificates | `300:88.118.9/L…` |
 | why | every record but `denial` | free text that a person wrote: names, telephone numbers, cases | its length alone |
 | what | `registration` | names of documents: `right/ID`, `person/300:88.118.9/LI` | that documents are changed |
 | evidence.documents | `registration` | the same names, each with the SHA-256 of its body | their number |
@@ -11,7 +11,7 @@
 
 Everything else is open: kind, time, effect, positions, prefixes, identifiers that an order blocks (public in their registry),
 names of members and sources, counts, hashes of what was signed. `why` of a denial is one of a few fixed ones. Entries of SEALED
-kinds go into the log with these words encrypted (audit_seal.py); others hold what machines say, and are only masked when shown.
+kinds go into the log with these words encrypted (audit_seal.py); in those of MACHINES nothing is personal. All others are masked.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ NET_BITS: Final = {4: 24, 6: 56}  # of an address, that are shown
 DENIAL, REGISTRATION = "denial", "registration"
 SEALED: Final = frozenset(
     {
+        "grant",
+        "epoch_ask",
         "decision",
         "overlay",
         "authority",
@@ -42,7 +44,15 @@ SEALED: Final = frozenset(
         REGISTRATION,
     }
 )
-"""Kinds of entries that persons decide: their proposer encrypts what is personal before the log takes them."""
+"""Kinds of entries in which persons act or speak: their proposer encrypts what is personal before the log takes them."""
+MACHINES: Final = frozenset(
+    {
+        "grant_taken", "mark", "hold", "load_begin", "load_switch", "load_abort", "ownership", "node", "check", "ledger_enter",
+        "dropped",
+    }
+)  # fmt: skip
+"""Kinds in which machines alone speak: nothing of them is personal, and whoever is called at night must read it."""
+MEMBER_ACTS: Final = frozenset({"grant"})  # `who` is the name of a member
 EVIDENCE: Final = ("approvals", "client", "documents")
 OPEN_NAMES: Final = frozenset({"others", "zaibei"})  # nobody's
 OPEN_WHAT: Final = {REGISTRATION: "the tenant's documents are changed"}
@@ -52,7 +62,8 @@ def split(kind: str, fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     """What of these fields (what, who, why, evidence) may stand open, and the personal words. Together they are the fields."""
     evidence = dict(fields["evidence"])
     words: dict[str, Any] = {}
-    if fields["who"]:
+    who = list(fields["who"])
+    if who and kind not in MEMBER_ACTS:
         words["who"] = list(fields["who"])
     if fields["why"] and kind != DENIAL:
         words["why"] = fields["why"]
@@ -62,7 +73,7 @@ def split(kind: str, fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
         words["evidence"] = found
     opened = {
         "what": OPEN_WHAT.get(kind, fields["what"]),
-        "who": [],
+        "who": who if kind in MEMBER_ACTS else [],
         "why": fields["why"] if kind == DENIAL else "",
         "evidence": evidence,
     }
@@ -82,8 +93,10 @@ def masked(fields: Mapping[str, Any], words: Mapping[str, Any] | None) -> dict[s
     Args:
         words: its personal words; None: they are sealed and cannot be opened here.
     """
+    if fields["kind"] in MACHINES:
+        return dict(fields)
     if words is None:
-        return {**fields, "who": [SHOWN_MASK], "why": fields["why"] or SHOWN_MASK}
+        return {**fields, "who": fields["who"] or [SHOWN_MASK], "why": fields["why"] or SHOWN_MASK}
     plain = joined(fields, words)
     evidence = dict(plain["evidence"])
     if client := evidence.get("client"):
@@ -95,7 +108,7 @@ def masked(fields: Mapping[str, Any], words: Mapping[str, Any] | None) -> dict[s
     return {
         **plain,
         "what": OPEN_WHAT.get(kind, plain["what"]),
-        "who": [short(one) for one in plain["who"]],
+        "who": plain["who"] if kind in MEMBER_ACTS else [short(one) for one in plain["who"]],
         "why": why if kind == DENIAL or not why else f"{SHOWN_MASK} ({len(why)} characters)",
         "evidence": evidence,
     }
@@ -123,9 +136,9 @@ def network(address: str) -> str:
     return str(ipaddress.ip_network((one, NET_BITS[one.version]), strict=False))
 
 
-def about(words: Mapping[str, Any], person: str) -> bool:
-    """Is this exact word among who acted, or where they called from?"""
-    return person in words.get("who", ()) or person == words.get("evidence", {}).get("client")
+def about(plain: Mapping[str, Any], person: str) -> bool:
+    """Is this exact word among who acted in a record with its words in place, or where they called from?"""
+    return person in plain["who"] or (bool(person) and person == plain["evidence"].get("client"))
 
 
 def may_go(line: bytes | str, now_ms: int, kept_days: int = KEPT_DAYS) -> bool:

@@ -15,6 +15,7 @@ from replica.cluster.card import Card, CardMember
 from replica.member.cluster_life import ClusterLife
 from replica.member.copy import SourceCopy
 from replica.member.settings import MB, ClusterSettings, MemberSettings, SourceSettings
+from replica.model.audit_seal import NO_KEYS, AuditKeys
 from replica.model.edge_identity import Identity
 from replica.model.edge_trust import LiveTrust, TrustFiles
 from replica.model.identity import Pins
@@ -40,6 +41,7 @@ class Cluster:
         self.identities: dict[int, Identity] = {}
         self.worlds: dict[int, World] = {}
         self.sources: tuple[SourceSettings, ...] = ()
+        self.audit_keys: dict[int, AuditKeys] = {}  # of the members that have any
         for number in self.ports:
             home = folder / f"m{number}" / "identity"
             self.identities[number] = issue_into(self.ca, home, Claims(Role.MEMBER, f"m{number}", number, CLUSTER))
@@ -64,6 +66,7 @@ class Cluster:
             open_files=256,
             disk_reserve_octets=32 * MB,
             cluster=cluster,
+            audit_keys=self.audit_keys.get(number, NO_KEYS),
         )
 
     async def start(self, *numbers: int) -> None:
