@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from hosting.guard.guesses import WRONG_PER_MINUTE
+from hosting.handle import edge_judge
 from hosting.handle.certified import Certified
 from hosting.handle.edge_judge import NOT_PROVED
 from replica.model.handle import admin_bodies, proofs
@@ -113,3 +116,27 @@ async def test_a_verification_does_not_tell_which_keys_there_are() -> None:
         said = await place.send(octets)
         told.add((said.header.response_code, said.body[-1:]))
     assert told == {(1, b"\0")}
+
+
+@pytest.mark.parametrize("kind", [HS_SECKEY, HS_PUBKEY])
+async def test_a_wrong_proof_is_as_much_work_whatever_stands_there(kind: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time tells little more than the words: one look, one judging with a key of somebody's or nobody's."""
+    registrar = place_of_keys().registrar
+    judge, looks, done = registrar.judge, registrar.judge._looks, []
+    values, good = looks.values, edge_judge._good
+
+    async def looked(handle: bytes) -> Any:
+        done.append("look")
+        return await values(handle)
+
+    def judged(*given: Any) -> bool:
+        done.append("judge" if given[1] else "nothing")
+        return good(*given)
+
+    monkeypatch.setattr(looks, "values", looked)
+    monkeypatch.setattr(edge_judge, "_good", judged)
+    for key in GUESSED:
+        done.clear()
+        proof = proofs.prove_secret(b"g", b"n", b"d", MacCode.HMAC_SHA256)
+        await judge.proved(kind, key, b"n", b"d", proof if kind == HS_SECKEY else proofs.prove_public(GUESSER, b"n", b"d"), SEEN)
+        assert done == ["look", "judge"], key

@@ -143,3 +143,21 @@ async def test_a_quota_of_resolutions_is_known_wherever_answers_are_made_and_bin
 
 def replace_tenant(paper: Tenant, **fields: object) -> Tenant:
     return msgspec.structs.replace(paper, **fields)
+
+
+async def test_members_of_different_views_each_hold_to_what_they_know(world: World) -> None:
+    """A client that asks the one that was not told yet is answered, as before; nobody forgets what it was told."""
+    late = World()
+    await late.views.start()
+    await late.views.stop()
+    world.write(SUSPENDED)
+    assert (await world.answered(b"88.118.9/x"), await late.answered(b"88.118.9/x")) == (False, True)
+    late.write(SUSPENDED)
+    assert not await late.answered(b"88.118.9/x")
+    world.port.trouble = late.port.trouble = Trouble(Code.UNREACHABLE, "cut off")
+    world.write(Tenant(title="Region 9"))
+    for one in (world, late):
+        await one.views.look()
+        one.port.trouble = None
+        assert not one.views.catalog().tenants["region-9"].answered, "cut off it goes by what it was told last"
+    assert (await world.answered(b"88.118.9/x"), await late.answered(b"88.118.9/x")) == (True, False)
