@@ -38,6 +38,7 @@ from ops.operators.masses import MassDesk
 from ops.operators.takeovers import TakeoverDesk
 from ops.proofs import MemberProofs
 from ops.seat import Bound, Seat
+from ops.sites import SiteProber
 from ops.tenants import MemberTenants
 from replica import native
 from replica.feed.phases import Phase
@@ -101,7 +102,9 @@ class MemberCalls(MemberProofs, MemberFailbacks, MemberLadders, MemberTenants, M
         sampler: Sampler | None = None,
         offices: Offices | None = None,
         denials: DenialBook | None = None,
+        sites: SiteProber | None = None,
     ) -> None:
+        self._sites = sites
         self._denials = denials
         self._offices = offices or Offices((), member.hosted, _now_ms)
         self._sampler = sampler or Sampler(lambda: member.copies)

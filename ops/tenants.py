@@ -11,6 +11,7 @@ from hosting.tenant.enterprise import time_to_effect_ms
 from hosting.tenant.offices import Office, Offices
 from hosting.tenant.papers import KINDS_FROM, KINDS_TO, PAPERS_MAX, Enterprise, Papers, key_of, paper_of, value_of
 from ops.operators.tenants import HOSTED, PLANNED, Act, TenantPlan, document, enterprise_step, plan
+from ops.sites import SiteProber
 from replica.model.batch import OP_PUT, Change
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identifier import document_key, prefix_key, prefix_text
@@ -27,6 +28,7 @@ class MemberTenants:
     """Part of MemberCalls."""
 
     _offices: Offices
+    _sites: SiteProber | None
 
     async def tenant_list(self) -> list[Row]:
         rows = []
@@ -48,6 +50,20 @@ class MemberTenants:
             except ZaibeiError as exc:
                 documents.append({**name, "body": None, "fault": str(exc)})
         return {**await _row(office), "documents": documents}
+
+    async def tenant_sites(self, source: str) -> Row:
+        office = self._offices.office_of(source)
+        if self._sites is None:
+            raise ZaibeiError(Code.REFUSED, "nothing is probed at this member")
+        if not office.clerk.group.leader:
+            raise ZaibeiError(Code.NOT_LEADER, f"this member does not lead {source}, so it probes nothing of it", retry=True)
+        settings = self._sites.settings
+        return {
+            "source": source,
+            "per_s": settings.per_s,
+            "interval_s": round(self._sites.book.interval_s, 1),
+            "enterprises": self._sites.rows(source),
+        }
 
     async def tenant_plan(self, source: str, act: str, by: str, why: str, title: str, visibility: str) -> Row:
         planned = await self._tenant_planned(Act(source, act, by, why, title, visibility))

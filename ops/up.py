@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,6 +48,7 @@ from ops.pki.edge_own import ALONE, ca_of, trust_files
 from ops.publishing import publishers_of
 from ops.registering import book_of_refusals, registrar_of, registration_port, tenant_views
 from ops.seat import Seat
+from ops.sites import SiteProber, site_prober
 from replica.cluster.edge_card import read_card
 from replica.enrol.port import Centre
 from replica.feed.findings import RpoTarget
@@ -147,9 +148,10 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
         bound["metrics"] = await metrics.start()
         stack.push_async_callback(metrics.stop)
         sampler = Sampler(lambda: member.copies)
+        prober = site_prober(SiteProber(member, registration.offices, config.probes, teller), seat.registry, stack)
         admin = AdminServer(
             config.member.admin_socket,
-            MemberCalls(config, member, seat, lambda: bound, sampler, registration.offices, denials),
+            MemberCalls(config, member, seat, lambda: bound, sampler, registration.offices, denials, prober),
             None if running is None else ClusterDesk(running, LateInviter(config, lambda: bound.get("enrol", ()))),
             None if member.life is None else OtherMembers(member.life, config.member.name),
         )
@@ -157,14 +159,19 @@ async def run(config: MemberConfig, identity: Identity, seat: Seat) -> None:
             member.life.operator = admin.handing.handed
         await admin.start()
         stack.push_async_callback(admin.stop)
-        for work in (sampler.run(), watch_loop(seat.registry)):
-            stack.callback(asyncio.create_task(work).cancel)
+        _beside(stack, sampler.run(), watch_loop(seat.registry))
         settle()
         seat.ready(bound)
         await seat.stop.wait()
         port.member = None
         if failure:
             raise _as_end(failure[0])
+
+
+def _beside(stack: contextlib.AsyncExitStack, *works: Coroutine[None, None, None]) -> None:
+    """Run until the stack closes."""
+    for work in works:
+        stack.callback(asyncio.create_task(work).cancel)
 
 
 def _as_end(failure: BaseException) -> BaseException:

@@ -123,6 +123,10 @@ class Teller:
         for lane in self._lanes:
             await lane.place.close()
 
+    def next_ident(self) -> str:
+        """For an event that somebody else than the watch makes."""
+        return self._next_ident()
+
     def _next_ident(self) -> str:
         self._number += 1
         return f"{self._begin}-{self._number}"

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     CERTIFICATE = "certificate_misuse"  # a certificate that does not count here
     SCAN = "scan"  # names are tried that are not there
     QUOTA = "quota"  # a tenant is resolved more often than was agreed
+    SITE = "enterprise_site"  # an enterprise's own service, to which we refer clients, does not answer
 
 
 class Severity(IntEnum):
@@ -58,6 +59,7 @@ SEVERITIES: Final = {
     Kind.CERTIFICATE: Severity.WARNING,
     Kind.SCAN: Severity.NOTICE,
     Kind.QUOTA: Severity.NOTICE,
+    Kind.SITE: Severity.NOTICE,
 }
 
 

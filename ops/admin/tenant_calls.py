@@ -20,6 +20,10 @@ class TenantCalls(Protocol):
         """How it stands, and every document about it."""
         ...
 
+    async def tenant_sites(self, source: str) -> Row:
+        """The sites of its enterprises: `enterprises`, a row each with its health, and how they are probed."""
+        ...
+
     async def tenant_plan(self, source: str, act: str, by: str, why: str, title: str, visibility: str) -> Row:
         """Look, change nothing: what an act would do, and its token."""
         ...
@@ -49,6 +53,7 @@ TENANT_SIGNATURES: MappingProxyType[str, tuple[Any, bool, dict[str, Any]]] = Map
     {
         "tenant_list": (list[Row], False, {}),
         "tenant_show": (Row, False, {"source": str}),
+        "tenant_sites": (Row, False, {"source": str}),
         "tenant_plan": (Row, False, _ACT),
         "tenant_run": (Row, True, _ACT | {"token": str}),
         "tenant_document": (Row, True, {"source": str, "kind": str, "ident": str, "body": Row} | _WHO),
@@ -75,6 +80,10 @@ class TenantClient(ABC):
 
     def tenant_show(self, source: str) -> Row:
         answer: Row = self.call("tenant_show", source=source)
+        return answer
+
+    def tenant_sites(self, source: str) -> Row:
+        answer: Row = self.call("tenant_sites", source=source)
         return answer
 
     def tenant_plan(self, source: str, act: str, by: str, why: str, title: str, visibility: str) -> Row:
@@ -114,6 +123,9 @@ class MemoryTenants:
 
     async def tenant_show(self, source: str) -> Row:
         return dict(self.tenants["tenant_show"], source=source)
+
+    async def tenant_sites(self, source: str) -> Row:
+        return dict(self.tenants["tenant_sites"], source=source)
 
     async def tenant_plan(self, source: str, act: str, by: str, why: str, title: str, visibility: str) -> Row:
         return dict(self.tenants["tenant_plan"], source=source, act=act)

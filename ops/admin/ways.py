@@ -34,7 +34,7 @@ _LEADER = (
     "registration_review_text", "registration_review",
     "failback_plan", "failback_run", "failback_lines", "failback_decision", "failback_decide",
     "grant_plan", "grant_run", "hold_show", "hold_plan", "difference",
-    "tenant_show", "tenant_plan", "tenant_run", "tenant_document", "tenant_enterprise", "tenant_page",
+    "tenant_show", "tenant_sites", "tenant_plan", "tenant_run", "tenant_document", "tenant_enterprise", "tenant_page",
     "move_plan", "move_look", "move_step", "move_record", "move_page", "move_take", "move_acquire",
 )  # fmt: skip
 WAYS: Mapping[str, Way] = MappingProxyType(

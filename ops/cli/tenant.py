@@ -108,6 +108,36 @@ def _used(octets: int | None) -> str:
 @click.argument("name")
 @target_options
 @styled
+def sites(console: Console, name: str) -> int:
+    """Health of the sites of NAME's enterprises, to which clients are referred: every interface at every address.
+
+    Exit 9: one of them FAILED. Exit 11: none did, but of one nothing is known (not probed lately, or not to be probed).
+
+    \b
+    Example:
+      zaibei tenant sites region-9
+    """
+    found = admin().tenant_sites(name)
+    columns = ["enterprise", "health", "since", "interfaces", "why"]
+    rows = [
+        [one["prefix"], one["health"], f"{one['since_ms'] / 1_000:.0f} s", len(one["checks"]), one["why"]]
+        for one in found["enterprises"]
+    ]
+    how = (
+        f"Each interface is probed every {found['interval_s']:g} s."
+        if found["per_s"]
+        else "Nothing is probed: [probes] per_s = 0."
+    )
+    shown = table(columns, rows) if rows else f"No prefix record below {name}'s prefixes names a site."
+    console.answer({"sites": found}, shown, how)
+    states = {one["health"] for one in found["enterprises"]}
+    return Exit.VERIFICATION_FAILED if "FAILED" in states else Exit.UNKNOWN if "UNKNOWN" in states else Exit.DONE
+
+
+@tenant.command()
+@click.argument("name")
+@target_options
+@styled
 def show(console: Console, name: str) -> int:
     """One tenant with every document about it. Exit 9: a document cannot be read, so its registrations are refused.
 

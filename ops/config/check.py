@@ -29,6 +29,7 @@ from ops.config.values import (
     MemberConfig,
     MemberPart,
     OperatorKey,
+    ProbeSettings,
     Published,
     Recursive,
     Registrar,
@@ -89,7 +90,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
     reading.unknown_sections(root)
     sections = {
         name: reading.section(root, name)
-        for name in ("member", "listen", "site", "limits", "guard", "security", "cluster", "pki")
+        for name in ("member", "listen", "site", "limits", "guard", "security", "cluster", "pki", "probes")
     }
     many = [name for name, section in SECTIONS.items() if section.many]
     arrays = {name: reading.sections(root, name) for name in many}
@@ -118,6 +119,7 @@ def check(root: Mapping[str, object], origin: str, around: Surroundings) -> tupl
         limits=Limits(**sections["limits"]),
         guard=GuardLimits(**sections["guard"]),
         security=security,
+        probes=ProbeSettings(**{**sections["probes"], "networks": tuple(sections["probes"]["networks"])}),
         cluster=ClusterPart(**sections["cluster"]),
         pki=pki,
         sources=tuple(source for source in sources if source is not None),

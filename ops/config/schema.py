@@ -446,8 +446,25 @@ TOP_LEVEL = Section(
     ),
 )
 
+PROBES = Section(
+    "probes",
+    False,
+    "Sites of enterprises below tenants, to which clients are referred: probed, so that their health is known. See tenants.md.",
+    (
+        Key("per_s", read.whole(0, 100), 5, "Probes a second, over all tenants led here; 0: none."),
+        Key("interval_s", read.whole(5, 3_600), 60, "Between two probes of one interface; longer where there are too many."),
+        Key(
+            "networks",
+            read.listed(read.network, '["10.8.0.0/16"]'),
+            [],
+            "Networks that are probed although they are not public. Tenants write the addresses: name no more than you must.",
+            '["10.8.0.0/16"]',
+        ),
+    ),
+)
+
 _ALL = (
-    *(MEMBER, LISTEN, SITE, LIMITS, GUARD, SECURITY, CLUSTER, PKI, SOURCE),
+    *(MEMBER, LISTEN, SITE, LIMITS, GUARD, SECURITY, CLUSTER, PKI, PROBES, SOURCE),
     *(RECURSIVE, REQUEST_FOLDER, TOP_RECORD, ANNOUNCE),
     *(OPERATOR, TOP_LEVEL),
 )

@@ -38,6 +38,7 @@ def document(config: MemberConfig) -> dict[str, Any]:
         "limits": {key.name: getattr(config.limits, key.name) for key in SECTIONS["limits"].keys},
         "guard": {name: list(one) if isinstance(one, tuple) else one for name, one in asdict(config.guard).items()},
         "security": _security(config.security),
+        "probes": asdict(config.probes) | {"networks": list(config.probes.networks)},
         "cluster": {
             "listen": [str(address) for address in config.cluster.listen],
             "reach": [str(address) for address in config.cluster.reach],

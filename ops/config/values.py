@@ -282,6 +282,15 @@ class PkiPart:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """How enterprises' sites are probed. `networks`: asked although their addresses are not public."""
+
+    per_s: int = 5
+    interval_s: int = 60
+    networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MemberConfig:
     """One member's whole configuration, checked."""
 
@@ -301,6 +310,7 @@ class MemberConfig:
     notes: tuple[str, ...] = field(default=(), compare=False)  # legal, but worth a look
     guard: GuardLimits = field(default_factory=GuardLimits)
     security: SecurityPart = field(default_factory=SecurityPart)
+    probes: ProbeSettings = field(default_factory=ProbeSettings)
 
     def pins(self) -> Pins:
         """Every peer this member trusts."""

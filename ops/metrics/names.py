@@ -18,6 +18,7 @@ ROOMS = (
     "publisher",
     "answer",
     "front",
+    "tenant",
     "client",
     "admin",
     "ops",

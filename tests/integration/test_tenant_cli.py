@@ -76,6 +76,9 @@ def test_a_tenants_year(folder: Path, ups: list[Up]) -> None:
     assert put("88.118.9/a")[0] == 4
     assert run("register", "get", "88.118.9/a", *client)[0] == 0
 
+    code, sites = tenant("sites", "region-9")
+    assert code == 0 and sites["sites"]["enterprises"] == [] and sites["sites"]["interval_s"] == 60
+    assert tenant("sites", "region-8")[0] == 6
     check_export(tenant, folder / "region-9.jsonl")
 
     assert tenant("resume", "region-9", *why)[0] == 0 and put("88.118.9/a")[0] == 0

@@ -311,4 +311,55 @@ MOVES = [
     ),
 ]
 
-AUTHORITY = [*FENCES, *LADDERS, *MOVES]
+HEALTH = "tests/unit/tenant/test_site_health.py"
+SITES = "tests/integration/test_tenant_sites.py"
+PROBES = [
+    Row(
+        "P9",
+        "an enterprise's site reads OK no longer than its interval and 2 s",
+        "a dead service called healthy because nobody looks any more",
+        f"{HEALTH}::test_none_reads_ok_longer_than_its_interval_and_two_seconds",
+        Plant("hosting.tenant.site_health:Check.at", "return Health.UNKNOWN if stale else self.health", "return self.health"),
+    ),
+    Row(
+        "P9",
+        "a late probe of ours says nothing of an enterprise",
+        "a busy moment here told to an enterprise as its failure",
+        f"{SITES}::test_a_probe_of_ours_that_was_late_says_nothing",
+        Plant("ops.sites:SiteProber._probe", "if now_ns - began_ns > (PROBE_S_MAX + LATE_S_MAX) * NS:", "if False:"),
+    ),
+    Row(
+        "P9",
+        "an enterprise is OK only when all its interfaces are",
+        "clients of one family sent to what does not answer, under a green light",
+        f"{HEALTH}::test_an_enterprise_is_ok_only_when_all_of_it_is",
+        Plant("hosting.tenant.site_health:Enterprise.at", "states == {Health.OK} and", "Health.OK in states and"),
+    ),
+    Row(
+        "P9",
+        "one failed probe is no failure",
+        "an event for each lost datagram",
+        f"{HEALTH}::test_three_values_and_what_each_needs",
+        Plant("hosting.tenant.site_health:Check.probed", "elif self.failures >= FAILED_MIN:", "elif True:"),
+    ),
+    Row(
+        "P13",
+        "no tenant sends our probes into our own network",
+        "a tenant's record that lets us scan what only we can reach",
+        f"{HEALTH}::test_public_ones_are_and_configured_networks_and_never_ourselves",
+        Plant("hosting.tenant.site_health:not_to_probe", "if not one.is_global or one.is_multicast:", "if False:"),
+    ),
+    Row(
+        "P13",
+        "so many probes a second and no more",
+        "a tenant with a thousand records making us flood somebody",
+        f"{SITES}::test_no_more_probes_a_second_than_configured",
+        Plant(
+            "ops.sites:SiteProber.run",
+            "await asyncio.sleep(self._chance.uniform(*SPREAD) / self.settings.per_s)",
+            "await asyncio.sleep(0)",
+        ),
+    ),
+]
+
+AUTHORITY = [*FENCES, *LADDERS, *MOVES, *PROBES]
