@@ -22,7 +22,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Final
 
@@ -134,8 +134,7 @@ class DenialBook:
         now_ms = self._now_ms()
         if self._count >= self._records_max or (self._count and now_ms - self._began_ms >= PIECE_DAYS * DAY_MS):
             self._new_piece()
-        going = [one for one in self._pieces if may_go(one.last, now_ms, self._kept_days)]
-        going = going if going == self._pieces[: len(going)] else []  # whole pieces from the oldest on, or a clock was wrong
+        going = self._going(now_ms)
         if going:
             first, last = going[0], going[-1]
             end, chain = last.first + last.count - 1, last.chain.hex()
@@ -149,6 +148,16 @@ class DenialBook:
         self.head, self._count = head, self._count + len(lines)
         if going:
             self._drop(going)
+
+    def _going(self, now_ms: int) -> list[Piece]:
+        """Pieces that go: from the oldest on, too old also by the newest whole piece.
+
+        So a clock that leaps, and is set right before a piece is full or over, drops nothing.
+        """
+        if not self._pieces:
+            return []
+        newest_ms = int(json.loads(self._pieces[-1].last)["at_ms"])
+        return [*takewhile(lambda one: may_go(one.last, min(now_ms, newest_ms), self._kept_days), self._pieces)]
 
     def _append(self, octets: bytes) -> None:
         fresh = not self._new.exists()

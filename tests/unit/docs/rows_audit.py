@@ -72,7 +72,14 @@ AUDIT = [
         "2.2",
         "records that go leave one that says so",
         "an audit that begins somewhere, and nobody knowing what went",
-        f"{DENIALS}::test_whole_pieces_go_once_they_are_older_than_the_limit_and_a_record_says_so",
+        f"{DENIALS}::test_whole_pieces_go_once_they_are_older_than_the_limit_and_a_record_says_so[4-5]",
         Plant("hosting.tenant.edge_denials:DenialBook._add", "made = [*made, lambda head:", "_ = [*made, lambda head:"),
+    ),
+    Row(
+        "2.2",
+        "a clock that leaps drops no record",
+        "half a year of refusals gone for one wrong second",
+        f"{DENIALS}::test_a_clock_that_leaps_drops_nothing",
+        Plant("hosting.tenant.edge_denials:DenialBook._going", "min(now_ms, newest_ms)", "now_ms"),
     ),
 ]

@@ -121,40 +121,48 @@ def sound(kept: DenialBook) -> list[bytes]:
     return lines
 
 
-def test_whole_pieces_go_once_they_are_older_than_the_limit_and_a_record_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("days", "first"), [(3, 1), (4, 5)])
+def test_whole_pieces_go_once_they_are_older_than_the_limit_and_a_record_says_so(tmp_path: Path, days: int, first: int) -> None:
     now = [NOW_MS]
     kept = aged(tmp_path, now)
     for number in range(10):  # three pieces of four days each, the last one open
         kept.add([row(1, str(number), now[0])])
         now[0] += DAY_MS
-    now[0] = NOW_MS + KEPT_DAYS * DAY_MS + 3 * DAY_MS  # all four of the first piece but its newest are too old: none goes
+    now[0] = NOW_MS + (KEPT_DAYS + days) * DAY_MS  # the newest record of the first piece is of day 3
     kept.add([row(1, "a", now[0])])
-    assert kept.head.first == 1 and len(sound(kept)) == 11
-    now[0] += 2 * DAY_MS
+    assert kept.head.first == 1 and len(sound(kept)) == 11, "by the newest whole piece nothing is old yet"
+    now[0] += PIECE_DAYS * DAY_MS
     kept.add([row(1, "b", now[0])])
     lines = sound(kept)
-    assert kept.head.first == 5 and aged(tmp_path, now).head == kept.head
-    told = [json.loads(line) for line in lines if json.loads(line)["kind"] == "dropped"]
-    assert [(one["evidence"]["first"], one["evidence"]["last"], one["evidence"]["kept_days"]) for one in told] == [
-        (1, 4, KEPT_DAYS)
-    ]
-    assert told[0]["evidence"]["chain"] == json.loads(lines[0])["before"], "what is kept follows what went"
-    assert kept.page(kept.head.number - 1, 9)[1] == lines[-1:] and kept.page(6, 3)[1] == lines[2:5]
+    assert kept.head.first == first and aged(tmp_path, now).head == kept.head
+    told = [one["evidence"] for one in map(json.loads, lines) if one["kind"] == "dropped"]
+    assert [(one["first"], one["last"], one["kept_days"]) for one in told] == ([(1, 4, KEPT_DAYS)] if first > 1 else [])
+    assert all(one["chain"] == json.loads(lines[0])["before"] for one in told), "what is kept follows what went"
+    assert kept.page(kept.head.number - 1, 9)[1] == lines[-1:] and kept.page(6, 3)[1] == lines[7 - first : 10 - first]
 
 
-def test_a_longer_limit_counts_and_a_shorter_one_does_not(tmp_path: Path) -> None:
-    for days, first in ((1, 6), (KEPT_DAYS + 100, 1)):
-        now = [NOW_MS]
-        (tmp_path / str(days)).mkdir()
-        kept = aged(tmp_path / str(days), now, kept_days=days)
-        for number in range(5):
-            kept.add([row(1, str(number), now[0])])
-        now[0] = NOW_MS + (KEPT_DAYS - 1) * DAY_MS
+def test_a_clock_that_leaps_drops_nothing(tmp_path: Path) -> None:
+    now = [NOW_MS]
+    kept = aged(tmp_path, now, records_max=100)
+    for days in (0, 40, 3_650, 41, 3_650, 42):
+        now[0] = NOW_MS + days * DAY_MS
         kept.add([row(1, "a", now[0])])
+    assert kept.head.first == 1 and len(sound(kept)) == 6
+
+
+@pytest.mark.parametrize(("days", "first"), [(1, 6), (KEPT_DAYS + 100, 1)])
+def test_a_longer_limit_counts_and_a_shorter_one_does_not(tmp_path: Path, days: int, first: int) -> None:
+    now = [NOW_MS]
+    kept = aged(tmp_path, now, kept_days=days)
+    for number in range(4):
+        kept.add([row(1, str(number), now[0])])
+    for after in (1, KEPT_DAYS - 1, KEPT_DAYS + 40):
         assert kept.head.first == 1
-        now[0] = NOW_MS + (KEPT_DAYS + 1) * DAY_MS
+        now[0] = NOW_MS + after * DAY_MS
         kept.add([row(1, "a", now[0])])
-        assert kept.head.first == first
+    now[0] += PIECE_DAYS * DAY_MS
+    kept.add([row(1, "a", now[0])])
+    assert kept.head.first == first
 
 
 def test_a_quiet_members_piece_ends_too_and_files_of_the_version_before_go_on(tmp_path: Path) -> None:
