@@ -257,6 +257,31 @@ REGISTERING = [
     ),
     Row(
         "2.2",
+        "a session of the JSON API ends with its key, however it was opened",
+        "a key that was taken away going on to register in a session opened out of another",
+        f"{HOSTILE}/test_hostile_sessions.py::test_however_a_session_was_opened_it_ends_with_its_key[another session]",
+        Plant(
+            "hosting.handle.edge_json_sessions:JsonSessions.lapsed",
+            "await self._judge.mark(kind, session.identity) == mark",
+            "True",
+        ),
+    ),
+    Row(
+        "2.2",
+        "what waits for a proof over UDP, where addresses are forged, has a part of the places",
+        "a hundred forged datagrams a second, and nobody registers over the Handle protocol",
+        f"{HOSTILE}/test_hostile_forged.py::test_datagrams_from_everywhere_leave_streams_their_room[challenge]",
+        Plant("hosting.handle.challenges:Challenges.room", "self._datagrams >= limits.datagrams_max", "False"),
+    ),
+    Row(
+        "2.2",
+        "wrong proofs in datagrams that anybody can send are counted apart from their address's streams",
+        "20 forged datagrams a minute shutting a tenant's administrators out",
+        f"{HOSTILE}/test_hostile_forged.py::test_wrong_proofs_in_an_owners_name_do_not_shut_it_out[verification]",
+        Plant("hosting.guard.guesses:Guesses.wrong", "FORGEABLE * forgeable + client", "client"),
+    ),
+    Row(
+        "2.2",
         "a prefix's record that another tenant keeps lends nothing the tenant does not grant",
         "a parent reading and changing a tenant's records, its secret keys among them",
         f"{HOSTILE}/test_hostile_parent.py::test_whom_a_parent_names_in_the_prefix_record_below_gains_nothing_there[key-False]",
