@@ -22,7 +22,7 @@ PLANTED = [row for row in ROWS if isinstance(row.off, Plant)]
 NUMBERS = {
     "1.1", "1.2", "1.4", "2.1", "2.2", "2.3", "2.4", "3.1", "3.2", "3.3", "4", "5.1", "5.2", "5.3", "6", "7",
     "8", "9", "10", "11.1", "11.2", "11.3", "11.5",
-    "12", "P1",
+    "12", "P1", "P9", "P13",
 }  # fmt: skip
 pytestmark = pytest.mark.timeout(600)  # the tests of the table run once more, each with its rule off
 
