@@ -81,12 +81,13 @@ class Homes:
         looked = 0
         for settings in self._looks.sources:
             try:
-                papers = await self._looks.office(settings.prefixes[0]).documents() if settings.prefixes else Papers()
+                office = self._looks.office_of(settings)
+                papers = await office.documents()
             except ZaibeiError as exc:
                 if exc.code is not Code.UNREACHABLE:
                     raise
                 continue  # of another member
-            for prefix in (*settings.prefixes, *_own(papers, key, now_ms)):
+            for prefix in {*settings.prefixes, *office.clerk.group.state().prefixes, *_own(papers, key, now_ms)}:
                 looked += 1
                 if looked > JUDGED_MAX:
                     return OVER_JUDGED

@@ -15,7 +15,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.faults import ProtocolFault
 from replica.model.handle.names import full_name
 from replica.model.handle.values import HandleValue, decode_record
-from replica.model.identifier import PrefixTree, prefix_text
+from replica.model.identifier import prefix_text
 
 Values = tuple[HandleValue, ...] | None
 
@@ -53,14 +53,17 @@ class Looks:
 
     def __init__(self, offices: Offices, port: AnswerPort) -> None:
         self._offices, self._port = offices, port
-        self._sources: PrefixTree[str] = PrefixTree({prefix: one.source for one in offices.settings for prefix in one.prefixes})
 
     def office(self, prefix: bytes) -> Office:
-        """Raises ZaibeiError: NOT_OWNER, UNREACHABLE."""
-        found = self._sources.longest(prefix)
-        if found is None:
+        """Of the source that owns the prefix after all moves. Raises ZaibeiError: NOT_OWNER, UNREACHABLE."""
+        found = self._offices.source_at(prefix)
+        if not found:
             raise ZaibeiError(Code.NOT_OWNER, "no source that lives here has this prefix")
-        return self._offices.office_of(found[1])
+        return self._offices.office_of(found)
+
+    def office_of(self, settings: OfficeSettings) -> Office:
+        """Raises ZaibeiError(UNREACHABLE)."""
+        return self._offices.office_of(settings.source)
 
     async def at_desk(self, name: Named) -> Seen:
         """A record as it is now. Raises ZaibeiError: NOT_OWNER, NOT_LEADER, UNREACHABLE."""

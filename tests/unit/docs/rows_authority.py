@@ -297,6 +297,13 @@ MOVES = [
     ),
     Row(
         "9",
+        "registrations over every protocol go to who owns the prefix after all moves",
+        "301 for ever, over the Handle protocol, below a prefix that moved",
+        f"{MOVING}::test_registrations_wait_at_the_old_one_and_go_on_at_the_new_one",
+        Plant("hosting.tenant.offices:Offices._settings_at", "if moved is not None:", "if False:"),
+    ),
+    Row(
+        "9",
         "the configuration does not undo a move",
         "the old source owning the prefix again after a change of leader",
         f"{PREFIXES}::test_configured_prefixes_after_moves",

@@ -11,6 +11,9 @@ import pytest
 
 import ops.cli.prefix
 import ops.moves
+from hosting.answer.port import MemoryAnswerPort
+from hosting.handle.codes import code_of
+from hosting.handle.edge_look import Looks
 from hosting.tenant.memory import MemoryContent, MemoryGroup
 from hosting.tenant.offices import Offices, OfficeSettings
 from ops.cli.prefix import Mover
@@ -20,7 +23,9 @@ from replica.cluster.rules import apply_entry
 from replica.cluster.state import ControlState, GroupRecord, Placement
 from replica.member.moves import move_of_record
 from replica.model.batch import OP_PUT, Change, open_batch
+from replica.model.catalog import Catalog
 from replica.model.errors import Code, ZaibeiError
+from replica.model.handle.codes import ResponseCode
 from replica.model.identifier import Identifier, PrefixTree, prefix_key
 from replica.model.identity import Pins
 from replica.model.ladder_values import Moved
@@ -110,7 +115,9 @@ class Place(MemberMoves):
         self.groups[OLD].content.records = {**INSIDE, **ROUTE, **BESIDE}
         self._member: Any = Member(self.groups, None if alone else Control())
         settings = [OfficeSettings(name, one.state().prefixes, Pins(())) for name, one in self.groups.items()]
-        self._offices = Offices(settings, lambda name: self.groups[name], lambda: time.time_ns() // 1_000_000)
+        self._offices = Offices(
+            settings, lambda name: self.groups[name], lambda: time.time_ns() // 1_000_000, owner_of=self._member.owner_of
+        )
         self.loop, self.dies_at, self.count = asyncio.get_running_loop(), 0, 0
         self.seen: list[str] = []
 
@@ -204,15 +211,19 @@ async def test_registrations_wait_at_the_old_one_and_go_on_at_the_new_one() -> N
     token = (await place.move_plan(OLD, PREFIX, NEW))["token"]
     office, key = place._offices.office_of(OLD), next(iter(INSIDE))
     office._settled(key)
+    looks = Looks(place._offices, MemoryAnswerPort(Catalog(), {}))
     for step in ("freeze", "release"):
         await place.move_step(OLD, PREFIX, NEW, token, step, "li", "why")
         with pytest.raises(ZaibeiError) as caught:
             office._settled(key)
         assert caught.value.code is Code.FENCED and caught.value.trouble.retry
+        assert code_of(caught.value.trouble) == ResponseCode.SERVER_BACKUP, "7 over the Handle protocol"
+        assert looks.office(prefix_key(PREFIX)) is office, "and reads of administrators go on there"
         verdict = await office.clerk.change(Change(OP_PUT, key, b"late"), NOTHING)
         assert verdict.trouble is not None and verdict.trouble.definite, "and nothing of it at apply"
     await command(place, token)
     check(place)
+    assert looks.office(prefix_key(PREFIX)).source == NEW and looks.office(prefix_key("88.118.9.6")).source == OLD
     place._offices.office_of(NEW)._settled(key)
     verdict = await place._offices.office_of(NEW).clerk.change(Change(OP_PUT, key, b"new"), NOTHING)
     assert verdict.position is not None and place.groups[NEW].content.records[key] == b"new"
