@@ -50,6 +50,7 @@ apply_delta = _backend.apply_delta
 sum_all = _backend.sum_all
 level1 = _backend.level1
 filter_values = _backend.filter_values
+plain = _backend.plain
 Datagrams = _backend.Datagrams
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "filter_values",
     "level1",
     "pack_address",
+    "plain",
     "record_hash",
     "scan",
     "split",

@@ -138,6 +138,12 @@ def filter_values(record: bytes, indexes: tuple[int, ...], types: tuple[bytes, .
     return scratch.view[:octets] if octets >= 0 else None
 
 
+def plain(values: Sequence[bytes]) -> bytes:
+    out = _new_fast("uint8_t[]", len(values) + 1)
+    lib.zb_plain(len(values), b"".join(values), _from_buffer("uint32_t[]", array("I", [*map(len, values)])), out)
+    return _buffer(out, len(values))[:]
+
+
 class _Larger:
     """Scratch room for a record over the limit, which no store of ours holds."""
 

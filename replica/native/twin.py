@@ -21,6 +21,7 @@ from replica.native.contract import (
     OP_DELETE,
     OP_PUT,
     PAYLOAD_OCTETS_MAX,
+    PLAIN_TYPE_OCTETS_MAX,
     PUBLIC_READ,
     RECORD_OCTETS_MAX,
     RECORD_VALUES_MAX,
@@ -279,6 +280,30 @@ def filter_values(record: bytes, indexes: tuple[int, ...], types: tuple[bytes, .
     if at != len(record):
         return None
     return record[start:] if len(kept) == count else b"".join((_U32.pack(len(kept)), *kept))
+
+
+def plain(values: Sequence[bytes]) -> bytes:
+    return bytes(map(_plain, values))
+
+
+def _plain(values: bytes) -> bool:
+    if len(values) < _U32.size or _check_values(bytes((FORMAT_PLAIN,)) + values) or len(values) >= RECORD_OCTETS_MAX:
+        return False
+    (count,) = _U32.unpack_from(values)
+    at = _U32.size
+    for _ in range(count):
+        octets = _value_octets(values, at)
+        (length,) = _U32.unpack_from(values, at + 14)
+        kind, references = values[at + 18 : at + 18 + length], _U32.unpack_from(values, at + 22 + length + _data_octets(values, at))
+        if not (1 <= length <= PLAIN_TYPE_OCTETS_MAX and kind.isascii()) or references != (0,):
+            return False
+        at += octets
+    return count > 0
+
+
+def _data_octets(record: bytes, at: int) -> int:
+    """Length of the data of the value at this place."""
+    return int(_U32.unpack_from(record, at + 18 + _U32.unpack_from(record, at + 14)[0])[0])
 
 
 def _asked_for(record: bytes, at: int, indexes: tuple[int, ...], wanted: list[bytes]) -> bool:

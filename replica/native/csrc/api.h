@@ -24,6 +24,9 @@ void zb_scan_free(zb_scan_result *result);
 int64_t zb_filter(const uint8_t *record, size_t record_octets, const uint8_t *query, size_t query_octets, int public_only,
                   uint8_t *out);
 
+/* out[i] = 1 where the i-th of these values (u32 count, then that many) is plain, as contract.py says; else 0. */
+void zb_plain(uint32_t count, const uint8_t *octets, const uint32_t *lengths, uint8_t *out);
+
 int zb_sha_ni(void);                 /* 1 when the SHA-256 instructions of x86 are in use */
 void zb_sha_ni_use(int wanted);      /* tests switch the portable code on */
 

@@ -16,6 +16,7 @@ enum {
     PAYLOAD_OCTETS_MAX = 16 * 1024 * 1024,
     KEY_OCTETS_MAX = 4096, RECORD_OCTETS_MAX = 252 * 1024, VALUES_MAX = 2048, SPELLING_OCTETS_MAX = 2048,
     FORMAT_PLAIN = 0x01, FORMAT_SPELLED = 0x81,
+    PLAIN_TYPE_OCTETS_MAX = 255,
     VALUE_OCTETS_MIN = 26, /* index 4, timestamp 4, ttl type 1, ttl 4, permissions 1, three lengths of 4 */
     PUBLIC_READ = 0x02, ADMIN_READ = 0x08
 };
@@ -219,6 +220,30 @@ static int asked_for(const uint8_t *query, size_t query_octets, const uint8_t *v
         p += 4 + x;
     }
     return 0;
+}
+
+/* Are these the octets that a record of the same values would be written in, with nothing in them that a person would have to judge? */
+static int plain(const uint8_t *v, size_t n) {
+    if (n < 4 || n > RECORD_OCTETS_MAX - 1) return 0;
+    uint32_t count = be32(v), last = 0;
+    if (count == 0 || count > VALUES_MAX) return 0;
+    size_t at = 4;
+    for (uint32_t i = 0; i < count; i++) {
+        size_t octets = value_octets(v + at, n - at);
+        if (octets == 0) return 0;
+        uint32_t index = be32(v + at), type = be32(v + at + 14), data = be32(v + at + 18 + type);
+        if ((i > 0 && index <= last) || v[at + 8] > 1 || type == 0 || type > PLAIN_TYPE_OCTETS_MAX) return 0;
+        for (uint32_t j = 0; j < type; j++)
+            if (v[at + 18 + j] >= 0x80) return 0;
+        if (be32(v + at + 22 + type + data) != 0) return 0;
+        last = index;
+        at += octets;
+    }
+    return at == n;
+}
+
+void zb_plain(uint32_t count, const uint8_t *octets, const uint32_t *lengths, uint8_t *out) {
+    for (uint32_t i = 0; i < count; octets += lengths[i++]) out[i] = (uint8_t)plain(octets, lengths[i]);
 }
 
 int64_t zb_filter(const uint8_t *record, size_t n, const uint8_t *query, size_t query_octets, int public_only, uint8_t *out) {
