@@ -16,10 +16,15 @@ from replica.model.precondition import ABSENT, NOTHING, PRESENT, Must, Precondit
 COUNTED_MS = 2_000  # who comes while octets are counted is asked to come again after so long
 
 
-def put_need(caller: Caller, name: Named, need: Precondition, papers: Papers, *, now_ms: int) -> Precondition | Refusal:
-    """What must hold for a put to be carried out, or why it is not."""
+def put_rights(caller: Caller, name: Named | bytes, papers: Papers, *, now_ms: int) -> tuple[Refusal | None, Refusal | None]:
+    """Why not create, and why not replace. `name`: or the prefix that the name is in."""
     creates = may(caller, Operation.CREATE, name, papers, now_ms=now_ms)
-    replaces = may(caller, Operation.MODIFY, name, papers, now_ms=now_ms)
+    return creates, may(caller, Operation.MODIFY, name, papers, now_ms=now_ms)
+
+
+def put_need(rights: tuple[Refusal | None, Refusal | None], need: Precondition) -> Precondition | Refusal:
+    """What must hold for a put to be carried out, or why it is not."""
+    creates, replaces = rights
     if creates is None and replaces is None:
         return need
     if creates is not None and replaces is not None:

@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
+from hosting.tenant.lots import below_of
 from hosting.tenant.records import named
 from replica.agent.records import record_of, value_from_json
 from replica.model.errors import ZaibeiError
-from replica.model.handle.values import HandleValue
+from replica.model.handle.values import HandleValue, record_head
 
 FORMATS = ("csv", "jsonl")
 ROW_OCTETS_MAX = 1024 * 1024
@@ -27,11 +28,16 @@ _JSON = msgspec.json.Decoder()
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row that can be registered. `number`: of the row in the file, the first one is 1."""
+    """A row that can be registered.
+
+    Args:
+        number: of the row in the file, the first one is 1.
+        values: u32 count and the values, as they are stored.
+    """
 
     number: int
     identifier: str
-    values: tuple[HandleValue, ...]
+    values: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +159,15 @@ def _csv_rows(lines: Iterator[str]) -> Iterator[Row | Rejected]:
 def _row(number: int, text: str, identifier: str, values: Sequence[HandleValue]) -> Row | Rejected:
     """Judged as far as can be told without the registry."""
     try:
-        named(identifier)
-        record_of(values)
+        below = below_of(identifier)
+        if below is None:
+            named(identifier)
+        else:
+            below.key(identifier, sensitive=False)
+        record = record_of(values)
     except (ZaibeiError, UnicodeError) as exc:
         return _rejected(number, text, str(exc))
-    return Row(number, identifier, tuple(values))
+    return Row(number, identifier, record[len(record_head(None)) :])
 
 
 def _rejected(number: int, text: str, reason: str) -> Rejected:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hosting.tenant.desk import Asked, Cut, Desk, Verdict
 from hosting.tenant.follow import Follow
 from hosting.tenant.limits import BARRIER_S_MAX, OUTCOME_S_MAX, DeskLimits
+from hosting.tenant.lots import Draft
 from hosting.tenant.papers import is_paper, paper_of
 from hosting.tenant.port import HostedGroup
 from replica.model.batch import OP_PUT, Change
@@ -20,6 +21,7 @@ from replica.model.precondition import Precondition
 from replica.v1 import entry_pb2
 
 ENTRY_FORMAT = 1
+Told = Callable[[Verdict], object]
 
 
 class Clerk:
@@ -33,7 +35,7 @@ class Clerk:
         self.group, self._now_ms = group, now_ms
         self.desk = Desk(group.source, limits)
         self.follow = Follow()
-        self._answers: dict[Asked, asyncio.Future[Verdict]] = {}
+        self._told: dict[Asked, Told] = {}  # whom to tell about changes without an outcome
         self._loop = asyncio.get_running_loop()
         self._due = self._closed = False
         self._settling: asyncio.Task[None] | None = None
@@ -41,20 +43,36 @@ class Clerk:
         self._barrier_next: asyncio.Task[None] | None = None  # begins when that one ended
 
     # ------------------------------------------------------------------------------------------------- changes
-    def ask(self, change: Change, need: Precondition) -> tuple[Asked, asyncio.Future[Verdict]]:
-        """Take a change; those of one turn of the event loop share a batch."""
-        asked, answer = Asked(change, need), self._loop.create_future()
-        trouble = self._refusal() or _unfit(change) or self.desk.ask(asked)
-        if trouble is not None:
-            answer.set_result(Verdict(asked, None, trouble))
-            return asked, answer
-        self._answers[asked] = answer
+    def ask(self, drafts: Sequence[Draft], told: Told) -> list[Asked | Trouble]:
+        """Take changes; those of one turn of the event loop share a batch. A trouble: that one was not taken, nothing was done.
+
+        Args:
+            told: is told the outcome of each that was taken, later; not of one that was withdrawn.
+        """
+        closed = self._refusal()
+        if closed is not None:
+            return [closed] * len(drafts)
+        found = list[Asked | Trouble]()
+        for change, need in drafts:
+            asked = Asked(change, need)
+            trouble = _unfit(change) or self.desk.ask(asked)
+            if trouble is None:
+                self._told[asked] = told
+            found.append(trouble or asked)
         self._pump_soon()
-        return asked, answer
+        return found
 
     async def change(self, change: Change, need: Precondition) -> Verdict:
         """Ask, and wait for the outcome; who goes away takes back what was not proposed."""
-        asked, answer = self.ask(change, need)
+        answer: asyncio.Future[Verdict] = self._loop.create_future()
+
+        def told(verdict: Verdict) -> None:
+            if not answer.done():
+                answer.set_result(verdict)
+
+        [asked] = self.ask([(change, need)], told)
+        if isinstance(asked, Trouble):
+            return Verdict(Asked(change, need), None, asked)
         timer = self._loop.call_later(OUTCOME_S_MAX, self.late, asked)
         try:
             return await answer
@@ -65,17 +83,17 @@ class Clerk:
             timer.cancel()
 
     def withdraw(self, asked: Asked) -> bool:
-        """True: it was taken back, and nothing was done; it gets no answer. False: it is proposed or has ended."""
+        """True: it was taken back, and nothing was done; nobody is told. False: it is proposed or has ended."""
         if not self.desk.withdraw(asked):
             return False
-        self._answers.pop(asked, None)
+        self._told.pop(asked, None)
         self._pump_soon()
         return True
 
     def late(self, asked: Asked) -> None:
         """Its time is over: taken back, or UNKNOWN. Harmless when it has its outcome."""
-        answer = self._answers.get(asked)
-        if answer is None or answer.done():
+        told = self._told.get(asked)
+        if told is None:
             return
         source, limit = self.group.source, f"{OUTCOME_S_MAX:.0f} s"
         trouble = Trouble(
@@ -83,7 +101,8 @@ class Clerk:
         )
         if self.withdraw(asked):
             trouble = Trouble(Code.BUSY, f"{source}: not proposed within {limit} and taken back: again later", retry=True)
-        answer.set_result(Verdict(asked, None, trouble))
+        self._told.pop(asked, None)
+        told(Verdict(asked, None, trouble))
 
     def _refusal(self) -> Trouble | None:
         """Why nothing can be registered here at this moment."""
@@ -146,9 +165,9 @@ class Clerk:
 
     def _deliver(self, verdicts: Iterable[Verdict]) -> None:
         for verdict in verdicts:
-            answer = self._answers.pop(verdict.asked, None)
-            if answer is not None and not answer.done():
-                answer.set_result(verdict)
+            told = self._told.pop(verdict.asked, None)
+            if told is not None:
+                told(verdict)
 
     async def _settle(self) -> None:
         """Failed preconditions are told only by who is still the leader."""

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -45,8 +45,7 @@ OPTIONS = (
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """What became of a change.
 
     Args:
@@ -79,12 +78,11 @@ class Found:
         return Precondition(Must.EQUAL, self.value_hash) if self.found else ABSENT
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
-    """A change for `put_many`; no values: a delete."""
+class Put(NamedTuple):
+    """A change for `put_many`. `values`: or their octets, u32 count and the values; none: a delete."""
 
     identifier: str
-    values: Sequence[HandleValue] = ()
+    values: Sequence[HandleValue] | bytes = ()
     need: Precondition = NOTHING
 
 
@@ -165,12 +163,13 @@ class RegistrationClient:
                 part = enumerate(changes[start : start + at_once], start)
                 yield registration_pb2.PutManyRequest(changes=[_change_wire(number, one) for number, one in part])
 
+        positions: dict[bytes, Position] = {}  # by chain: one for all changes of a batch
         lost = Trouble(Code.UNKNOWN, "the stream ended without an outcome", definite=False)
         elsewhere, leaders = False, list[str]()
         try:
             async for response in self._stub(address).PutMany(messages()):
                 for result in response.results:
-                    done[result.number] = one = _result(result)
+                    done[result.number] = one = _result(result, positions)
                     if one.trouble is not None and one.trouble.code is Code.NOT_LEADER:
                         elsewhere, leaders = True, leaders or [*result.refusal.leaders]
         except grpc.aio.AioRpcError as exc:
@@ -310,9 +309,12 @@ def _trouble(refusal: registration_pb2.Refusal) -> Trouble:
     return Trouble(code, refusal.message, refusal.definite, refusal.retry, refusal.retry_after_ms)
 
 
-def _result(result: registration_pb2.Result) -> Done:
+def _result(result: registration_pb2.Result, positions: dict[bytes, Position]) -> Done:
     if result.HasField("position"):
-        return Done(True, Position.from_wire(result.position), result.value_hash)
+        position = positions.get(result.position.chain)
+        if position is None:
+            position = positions[result.position.chain] = Position.from_wire(result.position)
+        return Done(True, position, result.value_hash)
     return Done(False if result.refusal.definite else None, trouble=_trouble(result.refusal))
 
 
@@ -327,7 +329,8 @@ def _wire(need: Precondition) -> registration_pb2.Precondition:
 
 
 def _change_wire(number: int, one: Put) -> registration_pb2.Change:
-    values = encode_values(one.values) if one.values else b""
+    values = one.values if isinstance(one.values, bytes) else encode_values(one.values) if one.values else b""
+    need = None if one.need is NOTHING else _wire(one.need)
     return registration_pb2.Change(
-        number=number, identifier=one.identifier, values=values, delete=not one.values, precondition=_wire(one.need)
+        number=number, identifier=one.identifier, values=values, delete=not one.values, precondition=need
     )

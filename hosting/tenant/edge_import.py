@@ -19,6 +19,7 @@ import msgspec
 from hosting.tenant.bulk import Progress, Rejected, Row, progress_of, rows_of
 from hosting.tenant.edge_client import Done, Found, Put
 from replica.model.errors import Code, Trouble, ZaibeiError
+from replica.model.handle.values import encode_values
 from replica.model.precondition import ABSENT, NOTHING
 
 PART_ROWS = 5_000
@@ -71,9 +72,15 @@ class Import:
         try:
             with self.path.open("r", encoding="utf-8", errors="surrogateescape", newline="") as lines:
                 rows = (one for one in rows_of(lines, self._form) if one.number > progress.rows)
-                while part := list(islice(rows, self._part)):
-                    progress = await self._one(part, progress)
+                part = list(islice(rows, self._part))
+                while part:  # the next one is read while this one is under way
+                    following = asyncio.create_task(asyncio.to_thread(lambda: list(islice(rows, self._part))))
+                    try:
+                        progress = await self._one(part, progress)
+                    finally:
+                        await asyncio.wait({following})
                     self._told(progress)
+                    part = following.result()
         except ValueError as exc:
             raise ZaibeiError(Code.MALFORMED, f"{self.path.name}: {exc}") from None
         self.progress_path.unlink(missing_ok=True)
@@ -157,7 +164,7 @@ class Import:
         there: set[int] = set()
         for part in _parts(rows, 500):
             found = await client.get([one.identifier for one in part])
-            there |= {row.number for row, one in zip(part, found, strict=True) if one.values == row.values}
+            there |= {row.number for row, one in zip(part, found, strict=True) if encode_values(one.values) == row.values}
         return there
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import grpc
 
 from hosting.tenant.desk import Verdict
-from hosting.tenant.edge_clerk import Clerk
+from hosting.tenant.edge_clerk import Clerk, Told
 from hosting.tenant.edge_stream import ChangeStream, NotTaken, Taken
 from hosting.tenant.edge_turns import Turns, held_back
 from hosting.tenant.limits import IDENTIFIERS_MAX, PAGE_OCTETS_MAX, PAGE_RECORDS_MAX, SCAN_RECORDS
+from hosting.tenant.lots import Below, below_of, drafts_of, lot_of
 from hosting.tenant.offices import Office, Offices
 from hosting.tenant.pages import page_range, token_after
 from hosting.tenant.records import Named, delete_of, listed, named, precondition_of, put_of, told
@@ -117,22 +118,58 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
     ) -> AsyncIterator[registration_pb2.PutManyResponse]:
         async with self._call(context) as call:
             turns = self._turns.setdefault(self._offices.tenant_of(call.who), Turns())
-            stream = ChangeStream(lambda change: self._take(change, call.who), refusal_of, turns)
+            stream = ChangeStream(partial(self._take, call.who), refusal_of, turns)
             try:
                 async for response in stream.run(request_iterator):
                     yield response
             finally:
                 await stream.close()
 
-    async def _take(self, wire: registration_pb2.Change, who: Peer) -> Taken | NotTaken:
-        """One change of a stream."""
-        office, at, below = None, "", ""
+    async def _take(self, who: Peer, changes: Sequence[registration_pb2.Change], told: Told) -> list[Taken | NotTaken]:
+        """The first changes of these, of a stream: as many as are judged together, or one."""
+        if len(changes) > 1 and (below := below_of(changes[0].identifier)) is not None:
+            lot = lot_of(changes, below)
+            if len(lot) > 1 and (taken := await self._take_lot(who, lot, below, told)):
+                return taken
+        return [await self._take_one(who, changes[0], told)]
+
+    async def _take_lot(
+        self, who: Peer, lot: Sequence[registration_pb2.Change], below: Below, told: Told
+    ) -> list[Taken | NotTaken]:
+        """As many as were decided; none: the first must be looked at alone, which also tells why."""
+        try:
+            office = self._offices.office(below.prefix, who)
+            office.has_room()
+            office.holds(below.prefix)
+            papers = await office.documents()
+            drafts = drafts_of(lot, below, sensitive=office.keeps_case(below.prefix))
+            good = [one for one in drafts if not isinstance(one, ZaibeiError)]
+            needs = office.lot_admitted(papers, caller_of(who), below.prefix, good)
+        except ZaibeiError:
+            return []
+        admitted = [(draft[0], need) for draft, need in zip(good, needs, strict=False) if isinstance(need, Precondition)]
+        asked, decided, found = iter(office.clerk.ask(admitted, told)), iter(needs), list[Taken | NotTaken]()
+        for draft in drafts:
+            one = draft.trouble if isinstance(draft, ZaibeiError) else next(decided, None)
+            if one is None:
+                break
+            if isinstance(one, Precondition):
+                taken = next(asked)
+                found.append(NotTaken(taken, office) if isinstance(taken, Trouble) else Taken(office, taken))
+            else:
+                trouble = one if isinstance(one, Trouble) else one.trouble
+                found.append(self._not_taken(who, trouble, office, below))
+                if trouble.code is Code.OVER_QUOTA:
+                    break  # what comes behind it is not looked at
+        return found
+
+    async def _take_one(self, who: Peer, wire: registration_pb2.Change, told: Told) -> Taken | NotTaken:
+        office, at, below = None, "", None
         try:
             name = named(wire.identifier)
             at = self._offices.source_at(name.owner)
             office = self._offices.office(name.owner, who)
-            if not name.identifier.route and "/" in wire.identifier:
-                below = wire.identifier[: wire.identifier.index("/") + 1]
+            below = below_of(wire.identifier)
             office.has_room()
             if wire.delete and wire.values:
                 raise ZaibeiError(Code.MALFORMED, "a delete carries no values")
@@ -142,10 +179,16 @@ class RegistrationService(registration_pb2_grpc.RegistrationServicer):
                 change, need = put_change(office, name, wire.values, wire.precondition)
             need = office.admitted(await office.documents(), caller_of(who), name, change, need)
         except ZaibeiError as exc:
-            again = partial(self._offices.denied, exc.code, at, who.fingerprint)
-            again(1)
-            return NotTaken(exc.trouble, office, below, again)
-        return Taken(office, *office.clerk.ask(change, need))
+            return self._not_taken(who, exc.trouble, office, below, at)
+        [asked] = office.clerk.ask([(change, need)], told)
+        return NotTaken(asked, office) if isinstance(asked, Trouble) else Taken(office, asked)
+
+    def _not_taken(self, who: Peer, trouble: Trouble, office: Office | None, below: Below | None, at: str = "") -> NotTaken:
+        """Counted as a refusal, as each is that is refused like it."""
+        source = office.source if office is not None else at
+        again = partial(self._offices.denied, trouble.code, source, who.fingerprint)
+        again(1)
+        return NotTaken(trouble, office, "" if below is None else below.text, again)
 
     # ------------------------------------------------------------------------------------------------- reads
     async def Get(self, request: registration_pb2.GetRequest, context: Context) -> registration_pb2.GetResponse:

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
+from typing import NamedTuple
 
 from hosting.tenant.desk import Asked, Verdict
-from hosting.tenant.edge_clerk import Clerk
+from hosting.tenant.edge_clerk import Told
 from hosting.tenant.edge_turns import MS_PER_S, Turn, Turns
 from hosting.tenant.limits import ALIKE_MAX, CHANGES_MAX, OUTCOME_S_MAX, STREAM_CHANGES_MAX
 from hosting.tenant.offices import Office
 from hosting.v1 import registration_pb2
 from replica.model.batch import OP_PUT
 from replica.model.errors import Code, Trouble, ZaibeiError
+from replica.model.position import Position
 from replica.model.precondition import value_hash
+from replica.v1 import position_pb2
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """A change that a desk took."""
 
     office: Office
     asked: Asked
-    answer: asyncio.Future[Verdict]
 
 
-@dataclass(frozen=True, slots=True)
-class NotTaken:
+class NotTaken(NamedTuple):
     """A change that nobody took, and why.
 
     Args:
@@ -42,24 +41,37 @@ class NotTaken:
     again: Callable[[int], None] = lambda _: None
 
 
+class _Open(NamedTuple):
+    """A change without an outcome: its place in the stream, and the caller's number of it."""
+
+    place: int
+    number: int
+    office: Office
+
+
+Take = Callable[[Sequence[registration_pb2.Change], Told], Awaitable[Sequence[Taken | NotTaken]]]
+
+
 class ChangeStream:
     """See the module.
 
     Args:
-        take: hands one change to its desk.
+        take: hands changes to their desks, the first or as many more as it judges at once: what became of each of these. Whom it
+            is given is told the outcome of those that were taken.
         refusal: a trouble as it travels.
         turns: of the tenant whose stream it is; one for all its streams.
     """
 
     def __init__(
         self,
-        take: Callable[[registration_pb2.Change], Awaitable[Taken | NotTaken]],
+        take: Take,
         refusal: Callable[[Trouble, Office | None], registration_pb2.Refusal],
         turns: Turns,
     ) -> None:
         self._take, self._refusal, self._turns = take, refusal, turns
         self._results: list[registration_pb2.Result] = []
-        self._open: dict[int, tuple[Clerk, Asked]] = {}  # by place in the stream: taken, without an outcome
+        self._open: dict[Asked, _Open] = {}  # taken, without an outcome; in the order of the stream
+        self._at: tuple[Position, position_pb2.Position] | None = None  # where the newest outcomes took effect; one for a batch
         self._unsent = 0  # changes read whose outcome was not handed out
         self._place = 0
         self._news = asyncio.Event()
@@ -97,10 +109,8 @@ class ChangeStream:
             while self._unsent + len(request.changes) > STREAM_CHANGES_MAX:
                 self._room.clear()
                 await self._room.wait()
-            first = self._place
             over = await self._work(request.changes)
-            if self._place > first:
-                loop.call_later(OUTCOME_S_MAX, self._expire, first, self._place)
+            loop.call_later(OUTCOME_S_MAX, self._expire, self._place)
             await self._tell_late(over)
 
     async def _work(self, changes: Sequence[registration_pb2.Change]) -> list[tuple[list[int], NotTaken]]:
@@ -118,10 +128,17 @@ class ChangeStream:
                     over[-1][0].extend(alike)
                     at += len(alike)
                     continue
-                refused = await self._ask(changes[at])
-                if refused is not None:
-                    over.append(([changes[at].number], refused))
-                at += 1
+                refused = None
+                for wire, taken in zip(changes[at:], found := await self._take(changes[at:], self._ended), strict=False):
+                    self._place += 1
+                    self._unsent += 1
+                    if isinstance(taken, Taken):
+                        self._open[taken.asked] = _Open(self._place, wire.number, taken.office)
+                    elif taken.trouble.code is Code.OVER_QUOTA:
+                        over.append(([wire.number], refused := taken))
+                    else:
+                        self._refuse(wire.number, taken.trouble, taken.office)
+                at += len(found)
         return over
 
     async def _tell_late(self, over: list[tuple[list[int], NotTaken]]) -> None:
@@ -134,51 +151,39 @@ class ChangeStream:
             self._results += [registration_pb2.Result(number=number, refusal=refusal) for number in numbers]
         self._news.set()
 
-    async def _ask(self, wire: registration_pb2.Change) -> NotTaken | None:
-        """Take a change; what is not taken is told at once, but for one that is over quota."""
-        place, self._place = self._place, self._place + 1
-        self._unsent += 1
-        taken = await self._take(wire)
-        if isinstance(taken, NotTaken):
-            if taken.trouble.code is Code.OVER_QUOTA:
-                return taken
-            self._tell(registration_pb2.Result(number=wire.number, refusal=self._refusal(taken.trouble, taken.office)))
-            return None
-        office = taken.office
-        self._open[place] = (office.clerk, taken.asked)
-        taken.answer.add_done_callback(lambda done: self._ended(place, wire.number, office, done))
-        return None
+    def _ended(self, verdict: Verdict) -> None:
+        one, change = self._open.pop(verdict.asked, None), verdict.asked.change
+        if one is None:
+            return
+        if verdict.position is None:
+            self._refuse(one.number, verdict.trouble or Trouble(Code.UNKNOWN, "no outcome", definite=False), one.office)
+            return
+        if self._at is None or self._at[0] is not verdict.position:
+            self._at = verdict.position, verdict.position.to_wire()
+        hashed = value_hash(change.value) if change.op == OP_PUT else b""
+        self._tell(registration_pb2.Result(number=one.number, position=self._at[1], value_hash=hashed))
 
-    def _ended(self, place: int, number: int, office: Office, done: asyncio.Future[Verdict]) -> None:
-        if self._open.pop(place, None) is None or done.cancelled():
-            return
-        verdict = done.result()
-        if verdict.position is not None:
-            change = verdict.asked.change
-            hashed = value_hash(change.value) if change.op == OP_PUT else b""
-            self._tell(registration_pb2.Result(number=number, position=verdict.position.to_wire(), value_hash=hashed))
-            return
-        trouble = verdict.trouble or Trouble(Code.UNKNOWN, "no outcome", definite=False)
+    def _refuse(self, number: int, trouble: Trouble, office: Office | None) -> None:
         self._tell(registration_pb2.Result(number=number, refusal=self._refusal(trouble, office)))
 
     def _tell(self, result: registration_pb2.Result) -> None:
         self._results.append(result)
         self._news.set()
 
-    def _expire(self, first: int, last: int) -> None:
-        """Whoever has no outcome after OUTCOME_S_MAX gets a definite one, or UNKNOWN."""
-        for place in range(first, last):
-            if place in self._open:
-                clerk, asked = self._open[place]
-                clerk.late(asked)
+    def _expire(self, last: int) -> None:
+        """Who came up to this place and has no outcome after OUTCOME_S_MAX gets a definite one, or UNKNOWN."""
+        for asked, one in [*self._open.items()]:
+            if one.place > last:
+                break
+            one.office.clerk.late(asked)
 
     async def close(self) -> None:
         """The caller is gone, or all is told: what was not proposed is taken back."""
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
-        for clerk, asked in self._open.values():
-            clerk.withdraw(asked)
+        for asked, one in self._open.items():
+            one.office.clerk.withdraw(asked)
         self._open.clear()
 
 

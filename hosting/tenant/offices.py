@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hosting.tenant.admitting import existing_only, in_place, over_count, over_octets, over_rate, put_need
+from hosting.tenant.admitting import existing_only, in_place, over_count, over_octets, over_rate, put_need, put_rights
 from hosting.tenant.denials import Denials
 from hosting.tenant.edge_clerk import Clerk
-from hosting.tenant.limits import HELD_MAX, LEADERS_MAX, DeskLimits
+from hosting.tenant.limits import CHANGE_FRAME_OCTETS, HELD_MAX, LEADERS_MAX, DeskLimits
+from hosting.tenant.lots import Draft
 from hosting.tenant.papers import KINDS_FROM, KINDS_TO, PAPERS_MAX, Papers, Quota, papers_of
 from hosting.tenant.port import HostedGroup
 from hosting.tenant.rates import Bucket
@@ -64,8 +65,12 @@ class Office:
 
     def sensitive(self, name: Named) -> bool:
         """Does its suffix keep its case? Then two spellings are two identifiers."""
+        return self.keeps_case(name.identifier.prefix)
+
+    def keeps_case(self, prefix: bytes) -> bool:
+        """Do the suffixes of this prefix, a key part, keep their case?"""
         self._catch_up()
-        return self._sensitive.longest(name.identifier.prefix) is not None
+        return self._sensitive.longest(prefix) is not None
 
     def key(self, name: Named) -> tuple[bytes, bytes]:
         """Key and, where it cannot tell the name, the name as written.
@@ -124,23 +129,57 @@ class Office:
         if change.op == OP_DELETE:
             refusal = may(caller, Operation.DELETE, name, papers, now_ms=now_ms)
         else:
-            found = put_need(caller, name, need, papers, now_ms=now_ms)
+            found = put_need(put_rights(caller, name, papers, now_ms=now_ms), need)
             refusal, need = (found, need) if isinstance(found, Refusal) else (None, found)
         refusal = refusal or self._over_rate(papers.quota, now_ms)
         if refusal is None and change.op == OP_PUT:
             refusal, need = self._counted(papers, change, need)
         if refusal is not None:
             raise refusal.error
-        self._settled(change.key)
+        self._settled(prefix_part(change.key))
         return need
 
-    def _settled(self, key: bytes) -> None:
-        """Raises ZaibeiError(FENCED): its prefix is on its way to another source; nothing is registered below it meanwhile."""
+    def _settled(self, part: bytes) -> None:
+        """Raises ZaibeiError(FENCED): this prefix is on its way to another source; nothing is registered below it meanwhile."""
         moves = self.clerk.group.state().moves
-        move = move_at(newest(moves), prefix_part(key)) if moves else None
+        move = move_at(newest(moves), part) if moves else None
         if move is not None and move.step in AWAY:
             text = f"{prefix_text(move.prefix)} moves from {move.source} to {move.target}: register again soon"
             raise ZaibeiError(Code.FENCED, text, retry=True)
+
+    def lot_admitted(self, papers: Papers, caller: Caller, prefix: bytes, lot: Sequence[Draft]) -> list[Precondition | Refusal]:
+        """`admitted` of changes whose names are in one prefix: of as many as were decided, one after the other. None of them
+        where a quota of identifiers or octets is so near that each must be looked at alone.
+
+        Raises:
+            ZaibeiError: OVER_QUOTA as `has_room`, of the first; FENCED: the prefix is on its way to another source.
+        """
+        self.has_room()
+        self._settled(prefix)
+        if not self._ample(papers.quota, papers.count, lot):
+            return []
+        now_ms, found = self._now_ms(), list[Precondition | Refusal]()
+        puts = put_rights(caller, prefix, papers, now_ms=now_ms)
+        deletes = may(caller, Operation.DELETE, prefix, papers, now_ms=now_ms)
+        for change, need in lot:
+            if found and self.full():
+                return found  # whoever comes behind is refused with one look
+            one = put_need(puts, need) if change.op == OP_PUT else deletes or need
+            if isinstance(one, Precondition) and (refusal := self._over_rate(papers.quota, now_ms)) is not None:
+                return [*found, refusal]
+            found.append(one)
+        return found
+
+    def _ample(self, quota: Quota, papers: int, lot: Sequence[Draft]) -> bool:
+        """Is there room for all of these, even if each were new?"""
+        group, desk = self.clerk.group, self.clerk.desk
+        counted = quota.identifiers is None or (
+            over_count(quota.identifiers, group.state().records - papers, desk.pending + len(lot)) is None
+        )
+        if quota.octets is None or not counted:
+            return counted
+        more = sum(len(change.key) + len(change.value) + CHANGE_FRAME_OCTETS for change, _ in lot)
+        return over_octets(quota.octets, group.octets(), desk.pending_octets, more) is None
 
     def may_one(self, papers: Papers, caller: Caller, operations: Sequence[Operation], name: Named) -> None:
         """Asked before it is told what is there. Raises ZaibeiError as `admitted`: none of these is the caller's to do."""

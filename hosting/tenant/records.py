@@ -14,7 +14,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.codes import HANDLE_OCTETS_MAX
 from replica.model.handle.values import FORMAT_SPELLED, HandleValue, decode_values, record_head, spelling_of
 from replica.model.identifier import Identifier, key_text, parent
-from replica.model.precondition import NOTHING, Precondition, value_hash
+from replica.model.precondition import Precondition, value_hash
 from replica.v1 import entry_pb2
 
 
@@ -46,8 +46,6 @@ def named(text: str) -> Named:
 
 def precondition_of(message: registration_pb2.Precondition) -> Precondition:
     """Raises ZaibeiError(MALFORMED)."""
-    if not message.kind and not message.value_hash:
-        return NOTHING
     kind = entry_pb2.Precondition.Kind.ValueType(int(message.kind))
     return Precondition.from_wire(entry_pb2.Precondition(kind=kind, value_hash=message.value_hash))
 

@@ -56,12 +56,17 @@ class Precondition:
         return f"the record {self.value_hash[:4].hex()}…"
 
     def to_wire(self) -> entry_pb2.Precondition:
+        """For reading alone: the usual one is made once."""
+        if self is NOTHING:
+            return _NOTHING_WIRE
         kind = entry_pb2.Precondition.Kind.ValueType(int(self.must))
         return entry_pb2.Precondition(kind=kind, value_hash=self.value_hash, move=self.move)
 
     @staticmethod
     def from_wire(message: entry_pb2.Precondition) -> Precondition:
         """Raises ZaibeiError(MALFORMED): a kind that is not known, or a hash of another length than its kind wants."""
+        if not (message.kind or message.value_hash or message.move):
+            return NOTHING
         try:
             must = Must(message.kind)
         except ValueError:
@@ -75,6 +80,7 @@ class Precondition:
 
 
 NOTHING = Precondition()
+_NOTHING_WIRE = entry_pb2.Precondition()
 ABSENT = Precondition(Must.ABSENT)
 PRESENT = Precondition(Must.PRESENT)
 

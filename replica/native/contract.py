@@ -6,9 +6,9 @@ Value of an identifier or route record, format 1: 0x01, or 0x81 + u16 length + t
 Handle value records (4+4+1+4+1 octets, type, data, references; lengths u32, big-endian), indexes strictly ascending.
 Value of a business document: 0x01 and JSON octets.
 
-Plain values are u32 n and n Handle value records, 1 to 2,048 of them and within a record's octets, that stand in a stored record as
-they are: indexes strictly ascending, types of 1 to 255 ASCII octets, ttl types 0 or 1, no references. Others may be good too: they
-are looked at one by one.
+Plain values are u32 n and n Handle value records, 1 to 2,048 of them and within a record's octets, that stand in a stored
+record as they are: indexes strictly ascending, types of 1 to 255 ASCII octets, ttl types 0 or 1, no references. Others may be
+good too: they are looked at one by one.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def filter_values(record: bytes, indexes: tuple[int, ...], types: tuple[bytes, .
 def plain(values: Sequence[bytes]) -> bytes:
     out = _new_fast("uint8_t[]", len(values) + 1)
     lib.zb_plain(len(values), b"".join(values), _from_buffer("uint32_t[]", array("I", [*map(len, values)])), out)
-    return _buffer(out, len(values))[:]
+    return bytes(_buffer(out, len(values)))
 
 
 class _Larger:

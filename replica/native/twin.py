@@ -287,23 +287,19 @@ def plain(values: Sequence[bytes]) -> bytes:
 
 
 def _plain(values: bytes) -> bool:
-    if len(values) < _U32.size or _check_values(bytes((FORMAT_PLAIN,)) + values) or len(values) >= RECORD_OCTETS_MAX:
+    """See contract.py."""
+    if len(values) < _U32.size or len(values) >= RECORD_OCTETS_MAX or _check_values(bytes((FORMAT_PLAIN,)) + values):
         return False
     (count,) = _U32.unpack_from(values)
     at = _U32.size
     for _ in range(count):
-        octets = _value_octets(values, at)
-        (length,) = _U32.unpack_from(values, at + 14)
-        kind, references = values[at + 18 : at + 18 + length], _U32.unpack_from(values, at + 22 + length + _data_octets(values, at))
-        if not (1 <= length <= PLAIN_TYPE_OCTETS_MAX and kind.isascii()) or references != (0,):
+        kind = values[at + 18 : at + 18 + int.from_bytes(values[at + 14 : at + 18], "big")]
+        data_at = at + 18 + len(kind)
+        references_at = data_at + 4 + int.from_bytes(values[data_at : data_at + 4], "big")
+        if not (1 <= len(kind) <= PLAIN_TYPE_OCTETS_MAX and kind.isascii()) or any(values[references_at : references_at + 4]):
             return False
-        at += octets
-    return count > 0
-
-
-def _data_octets(record: bytes, at: int) -> int:
-    """Length of the data of the value at this place."""
-    return int(_U32.unpack_from(record, at + 18 + _U32.unpack_from(record, at + 14)[0])[0])
+        at = references_at + 4
+    return bool(count)
 
 
 def _asked_for(record: bytes, at: int, indexes: tuple[int, ...], wanted: list[bytes]) -> bool:

@@ -23,6 +23,7 @@ from replica.model.handle.wire import U32, Reader
 _HEAD = struct.Struct(">IIBIBI")  # up to and with the length of the type
 VALUE_OCTETS_MIN = 26
 REFERENCE_OCTETS_MIN = 8
+_NO_REFERENCES = U32.pack(0)
 RECORD_OCTETS_MAX = 252 * 1024
 FORMAT_PLAIN = 0x01
 FORMAT_SPELLED = 0x81
@@ -104,8 +105,11 @@ def type_matches(wanted: bytes, found: bytes) -> bool:
 
 def encode_value(value: HandleValue) -> bytes:
     """Wire octets of one value."""
-    head = _HEAD.pack(value.index, value.timestamp, value.ttl_type, value.ttl, value.permissions, len(value.type))
-    parts = [head, value.type, U32.pack(len(value.data)), value.data, U32.pack(len(value.references))]
+    kind, data = value.type, value.data
+    head = _HEAD.pack(value.index, value.timestamp, value.ttl_type, value.ttl, value.permissions, len(kind))
+    if not value.references:
+        return b"".join((head, kind, U32.pack(len(data)), data, _NO_REFERENCES))
+    parts = [head, kind, U32.pack(len(data)), data, U32.pack(len(value.references))]
     for reference in value.references:
         parts += (U32.pack(len(reference.handle)), reference.handle, U32.pack(reference.index))
     return b"".join(parts)

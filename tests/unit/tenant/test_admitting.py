@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hosting.tenant.admitting import put_need
+from hosting.tenant.admitting import put_need, put_rights
 from hosting.tenant.edge_clerk import Clerk
 from hosting.tenant.follow import Follow
 from hosting.tenant.memory import MemoryGroup
@@ -83,8 +83,8 @@ def test_all_rights_leave_the_precondition_as_it_was(need: Precondition) -> None
         ("r", Right(who=WHO, operations=("create", "modify"), under="88.118.9")),
     ]
     papers = papers_of((key_of(one, ident), value_of(one)) for ident, one in rows)
-    assert put_need(Caller(WHO), named("88.118.9/a"), need, papers, now_ms=0) == need
-    assert isinstance(put_need(Caller("1:a/b"), named("88.118.9/a"), need, papers, now_ms=0), Refusal)
+    assert put_need(put_rights(Caller(WHO), named("88.118.9/a"), papers, now_ms=0), need) == need
+    assert isinstance(put_need(put_rights(Caller("1:a/b"), named("88.118.9/a"), papers, now_ms=0), need), Refusal)
 
 
 async def test_a_revoked_right_is_gone_with_the_next_change() -> None:

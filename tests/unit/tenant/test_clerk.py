@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from hosting.tenant.desk import Verdict
+from hosting.tenant.desk import Asked, Verdict
 from hosting.tenant.edge_clerk import Clerk
 from hosting.tenant.limits import DeskLimits
 from hosting.tenant.memory import MemoryGroup
 from replica.model.batch import OP_DELETE, OP_PUT, Change, open_batch
-from replica.model.errors import Code, ZaibeiError
+from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.group_state import Hold
-from replica.model.precondition import ABSENT, NOTHING, PRESENT, equal_to
+from replica.model.precondition import ABSENT, NOTHING, PRESENT, Precondition, equal_to
 from replica.model.states import Authority
 from tests.unit.store.support import key, value
 
@@ -34,6 +34,17 @@ async def clerk(group: MemoryGroup) -> Clerk:
     return Clerk(group, lambda: 1_700_000_000_000)
 
 
+def ask(clerk: Clerk, change: Change, need: Precondition) -> tuple[Asked, asyncio.Future[Verdict]]:
+    """One change, and what it was told or will be told."""
+    answer = asyncio.get_running_loop().create_future()
+    [asked] = clerk.ask([(change, need)], answer.set_result)
+    if isinstance(asked, Trouble):
+        refused = Asked(change, need)
+        answer.set_result(Verdict(refused, None, asked))
+        return refused, answer
+    return asked, answer
+
+
 async def turns(count: int = 5) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
@@ -45,9 +56,9 @@ def code(verdict: Verdict) -> tuple[Code, bool]:
 
 
 async def test_what_comes_in_one_turn_and_while_an_entry_flies_shares_the_next(group: MemoryGroup, clerk: Clerk) -> None:
-    first = [clerk.ask(put(number), ABSENT)[1] for number in range(3)]
+    first = [ask(clerk, put(number), ABSENT)[1] for number in range(3)]
     await turns()
-    later = [clerk.ask(put(number), ABSENT)[1] for number in range(3, 10)]
+    later = [ask(clerk, put(number), ABSENT)[1] for number in range(3, 10)]
     await turns()
     assert len(group.pending) == 1, "a small batch waits for the one before it"
     group.step()
@@ -62,7 +73,7 @@ async def test_what_comes_in_one_turn_and_while_an_entry_flies_shares_the_next(g
 
 async def test_full_batches_follow_each_other_without_waiting(group: MemoryGroup) -> None:
     clerk = Clerk(group, lambda: 0, DeskLimits(batch_changes_max=4, uncommitted_max=3))
-    answers = [clerk.ask(put(number), NOTHING)[1] for number in range(30)]
+    answers = [ask(clerk, put(number), NOTHING)[1] for number in range(30)]
     await turns()
     batches = [open_batch(entry.registration.batch) for entry, _ in group.pending]
     assert [batch.count for batch in batches] == [4, 4, 4]
@@ -74,7 +85,7 @@ async def test_full_batches_follow_each_other_without_waiting(group: MemoryGroup
 
 
 async def test_a_failed_precondition_is_told_only_behind_a_barrier(group: MemoryGroup, clerk: Clerk) -> None:
-    _, answer = clerk.ask(put(1), PRESENT)
+    _, answer = ask(clerk, put(1), PRESENT)
     await turns(20)
     assert code(answer.result()) == (Code.CONFLICT, True)
     assert group.barriers == 1 and not group.pending
@@ -82,13 +93,13 @@ async def test_a_failed_precondition_is_told_only_behind_a_barrier(group: Memory
 
 async def test_who_was_replaced_unawares_tells_no_conflict(group: MemoryGroup, clerk: Clerk) -> None:
     group.barrier_refusal = ZaibeiError(Code.UNREACHABLE, "no majority", retry=True)
-    _, answer = clerk.ask(put(1), PRESENT)
+    _, answer = ask(clerk, put(1), PRESENT)
     await turns(20)
     assert code(answer.result()) == (Code.UNREACHABLE, True)
 
 
 async def test_a_precondition_that_came_true_meanwhile_is_carried_out(group: MemoryGroup, clerk: Clerk) -> None:
-    _, answer = clerk.ask(put(1, "b"), PRESENT)
+    _, answer = ask(clerk, put(1, "b"), PRESENT)
     group.content.records[key(1)] = value("a")  # applied while the barrier was under way
     await turns(20)
     group.step()
@@ -97,7 +108,7 @@ async def test_a_precondition_that_came_true_meanwhile_is_carried_out(group: Mem
 
 
 async def test_changes_of_one_key_take_turns(group: MemoryGroup, clerk: Clerk) -> None:
-    answers = [clerk.ask(put(1, text), need)[1] for text, need in (("a", ABSENT), ("b", equal_to(value("a"))), ("c", ABSENT))]
+    answers = [ask(clerk, put(1, text), need)[1] for text, need in (("a", ABSENT), ("b", equal_to(value("a"))), ("c", ABSENT))]
     for _ in range(3):
         await turns(20)
         group.step()
@@ -107,25 +118,25 @@ async def test_changes_of_one_key_take_turns(group: MemoryGroup, clerk: Clerk) -
 
 
 async def test_stepping_down_leaves_what_flies_unknown_and_the_rest_definite(group: MemoryGroup, clerk: Clerk) -> None:
-    _, flying = clerk.ask(put(1), NOTHING)
+    _, flying = ask(clerk, put(1), NOTHING)
     await turns()
-    _, waiting = clerk.ask(put(2), NOTHING)
-    _, behind = clerk.ask(put(1, "b"), NOTHING)
+    _, waiting = ask(clerk, put(2), NOTHING)
+    _, behind = ask(clerk, put(1, "b"), NOTHING)
     group.lose()
     await turns()
     assert code(flying.result()) == (Code.UNKNOWN, False)
     assert code(waiting.result()) == code(behind.result()) == (Code.NOT_LEADER, True)
-    _, late = clerk.ask(put(3), NOTHING)
+    _, late = ask(clerk, put(3), NOTHING)
     assert code(late.result()) == (Code.NOT_LEADER, True)
 
 
 async def test_a_proposal_refused_for_lack_of_leadership_is_definite(group: MemoryGroup, clerk: Clerk) -> None:
     group.refusal = ZaibeiError(Code.UNREACHABLE, "not the leader any more", retry=True)
-    _, answer = clerk.ask(put(1), NOTHING)
+    _, answer = ask(clerk, put(1), NOTHING)
     await turns()
     assert code(answer.result()) == (Code.NOT_LEADER, True)
     group.refusal = ZaibeiError(Code.DISK_FULL, "no room", retry=True)
-    _, answer = clerk.ask(put(1), NOTHING)
+    _, answer = ask(clerk, put(1), NOTHING)
     await turns()
     assert code(answer.result()) == (Code.DISK_FULL, True)
 
@@ -133,9 +144,9 @@ async def test_a_proposal_refused_for_lack_of_leadership_is_definite(group: Memo
 async def test_an_entry_without_effect_is_cut_again(group: MemoryGroup, clerk: Clerk) -> None:
     """An entry of an earlier leader came first; nobody is told anything but what became of his change."""
     other = Clerk(group, lambda: 1)
-    _, theirs = other.ask(put(9), NOTHING)
+    _, theirs = ask(other, put(9), NOTHING)
     await turns()
-    _, ours = clerk.ask(put(1), ABSENT)
+    _, ours = ask(clerk, put(1), ABSENT)
     await turns()
     for _ in range(3):
         group.step()
@@ -150,14 +161,14 @@ async def test_what_is_no_longer_ours_is_refused(group: MemoryGroup, clerk: Cler
         ({"granted": group.state().granted, "hold": Hold("1-0", group.state().position, "x", b"", 0, 0)}, Code.HELD),
     ):
         group.change_state(**changes)
-        _, answer = clerk.ask(put(1), NOTHING)
+        _, answer = ask(clerk, put(1), NOTHING)
         assert code(answer.result()) == (expected, True)
 
 
 async def test_late_is_definite_only_for_what_was_not_proposed(group: MemoryGroup, clerk: Clerk) -> None:
-    flying, one = clerk.ask(put(1), NOTHING)
+    flying, one = ask(clerk, put(1), NOTHING)
     await turns()
-    waiting, two = clerk.ask(put(2), NOTHING)
+    waiting, two = ask(clerk, put(2), NOTHING)
     clerk.late(flying)
     clerk.late(waiting)
     assert code(one.result()) == (Code.UNKNOWN, False)
@@ -168,7 +179,7 @@ async def test_late_is_definite_only_for_what_was_not_proposed(group: MemoryGrou
 
 
 async def test_who_leaves_takes_back_what_was_not_proposed(group: MemoryGroup, clerk: Clerk) -> None:
-    clerk.ask(put(1), NOTHING)
+    ask(clerk, put(1), NOTHING)
     await turns()
     leaving = asyncio.create_task(clerk.change(put(2), NOTHING))
     await turns()
@@ -197,17 +208,17 @@ async def test_reads_share_a_barrier_that_begins_after_them(group: MemoryGroup, 
 
 async def test_a_hot_key_is_limited(group: MemoryGroup) -> None:
     clerk = Clerk(group, lambda: 0, DeskLimits(behind_max=2, waiting_max=5))
-    answers = [clerk.ask(Change(OP_DELETE, key(1)), NOTHING)[1] for _ in range(4)]
+    answers = [ask(clerk, Change(OP_DELETE, key(1)), NOTHING)[1] for _ in range(4)]
     assert [answer.done() for answer in answers] == [False, False, False, True]
     assert code(answers[3].result()) == (Code.BUSY, True)
-    more = [clerk.ask(put(number), NOTHING)[1] for number in range(2, 5)]
+    more = [ask(clerk, put(number), NOTHING)[1] for number in range(2, 5)]
     assert [answer.done() for answer in more] == [False, False, True]
 
 
 async def test_closing_refuses_what_waits(group: MemoryGroup, clerk: Clerk) -> None:
-    _, flying = clerk.ask(put(1), NOTHING)
+    _, flying = ask(clerk, put(1), NOTHING)
     await turns()
-    _, waiting = clerk.ask(put(2), NOTHING)
+    _, waiting = ask(clerk, put(2), NOTHING)
     clerk.close()
     assert code(waiting.result()) == (Code.STOPPING, True)
     group.step()

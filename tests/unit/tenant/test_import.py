@@ -15,7 +15,7 @@ from hosting.tenant.bulk import FORMATS, Rejected, Row, rows_of
 from hosting.tenant.edge_client import Done, Found, Put
 from hosting.tenant.edge_import import Import
 from replica.model.errors import Code, Trouble, ZaibeiError
-from replica.model.handle.values import HandleValue
+from replica.model.handle.values import HandleValue, decode_values
 from replica.model.position import ORIGIN
 from replica.model.precondition import ABSENT
 
@@ -44,7 +44,8 @@ class Registry:
             elif one.need == ABSENT and one.identifier in self.content:
                 done.append(Done(False, trouble=Trouble(Code.CONFLICT, "no record was expected there")))
             else:
-                self.content[one.identifier] = tuple(one.values)
+                assert isinstance(one.values, bytes)
+                self.content[one.identifier] = decode_values(one.values)
                 done.append(Done(True, ORIGIN))
         return done
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hosting.tenant.desk import Asked, Verdict
+from hosting.tenant.edge_clerk import Told
 from hosting.tenant.edge_service import RegistrationService, refusal_of
 from hosting.tenant.edge_stream import ChangeStream, NotTaken, Taken
 from hosting.tenant.edge_turns import Turn, Turns, held_back
@@ -63,10 +66,12 @@ class Port:
         await self.write("tenant", quota)
 
     async def put(self, suffix: str, values: bytes = GOOD) -> Code | None:
-        taken = await self.service._take(registration_pb2.Change(identifier=f"{PREFIX}/{suffix}", values=values), self.peer)
+        answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        change = registration_pb2.Change(identifier=f"{PREFIX}/{suffix}", values=values)
+        [taken] = await self.service._take(self.peer, [change], answer.set_result)
         if isinstance(taken, NotTaken):
             return taken.trouble.code
-        verdict = await taken.answer
+        verdict = await answer
         return None if verdict.position is not None else verdict.trouble.code if verdict.trouble else Code.UNKNOWN
 
 
@@ -140,10 +145,13 @@ class Stream:
         self.read_s: list[float] = []
         self.stream = ChangeStream(self._take, refusal_of, Turns())
 
-    async def _take(self, change: registration_pb2.Change) -> Taken | NotTaken:
-        if not change.identifier.endswith("/a"):
-            return NotTaken(OVER, self.office)
-        return Taken(self.office, *self.office.clerk.ask(Change(OP_PUT, b"k" + change.identifier.encode(), GOOD), NOTHING))
+    async def _take(self, changes: Sequence[registration_pb2.Change], told: Told) -> list[Taken | NotTaken]:
+        name = changes[0].identifier
+        if not name.endswith("/a"):
+            return [NotTaken(OVER, self.office)]
+        [asked] = self.office.clerk.ask([(Change(OP_PUT, b"k" + name.encode(), GOOD), NOTHING)], told)
+        assert isinstance(asked, Asked)
+        return [Taken(self.office, asked)]
 
     async def messages(self, *messages: list[str]) -> object:
         for names in messages:
@@ -187,9 +195,10 @@ async def test_names_below_one_prefix_are_refused_together_until_there_is_room_a
     port, looked, read_s = Port(peer), list[str](), list[float]()
     await port.begun(Quota(registrations_per_s=100.0, burst_s=0.01))
 
-    async def take(change: registration_pb2.Change) -> Taken | NotTaken:
-        looked.append(change.identifier)
-        return await port.service._take(change, port.peer)
+    async def take(changes: Sequence[registration_pb2.Change], told: Told) -> list[Taken | NotTaken]:
+        found = await port.service._take(port.peer, changes, told)
+        looked.extend(change.identifier for change, _ in zip(changes, found, strict=False))
+        return found
 
     async def messages() -> object:
         names = [f"{PREFIX}/{number}" for number in range(50)]

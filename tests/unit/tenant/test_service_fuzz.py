@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hosting.tenant.desk import Verdict
 from hosting.tenant.edge_service import RegistrationService, refusal_of
 from hosting.tenant.edge_stream import ChangeStream, NotTaken
 from hosting.tenant.edge_turns import Turns
@@ -47,6 +49,10 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Peer:
     return Peer("tenant-9", ensure_identity(folder / "i", "tenant-9").certificate_pem, role="registrar")
 
 
+def untold(_: Verdict) -> None:
+    """Nobody waits for an outcome."""
+
+
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(CHANGES, max_size=12))
 def test_every_change_of_a_stream_has_a_definite_outcome(peer: Peer, changes: list[registration_pb2.Change]) -> None:
@@ -59,7 +65,7 @@ def test_every_change_of_a_stream_has_a_definite_outcome(peer: Peer, changes: li
         async def messages() -> object:
             yield registration_pb2.PutManyRequest(changes=changes)
 
-        stream = ChangeStream(lambda change: service._take(change, peer), refusal_of, Turns())
+        stream = ChangeStream(partial(service._take, peer), refusal_of, Turns())
         results = [one async for response in stream.run(messages()) for one in response.results]  # type: ignore[arg-type]
         await stream.close()
         assert sorted(one.number for one in results) == sorted(one.number for one in changes)
@@ -76,8 +82,10 @@ async def test_nobody_elses_prefix_reaches_a_desk(peer: Peer) -> None:
     offices = Offices([OfficeSettings("region-9", (prefix_key(PREFIX),), Pins((peer,)))], lambda _: group, lambda: 0)
     service = RegistrationService(offices)
     for name in ("88.118/A", "88.118.90/A", "88.118.9x/A", "0.NA/88.118.9", "0.NA/88", "oid:1.2.3", "9/88.118.9"):
-        taken = await service._take(registration_pb2.Change(identifier=name, values=GOOD), peer)
+        [taken] = await service._take(peer, [registration_pb2.Change(identifier=name, values=GOOD)], untold)
         assert isinstance(taken, NotTaken) and taken.trouble.code == "not_owner", name
     group.change_state(prefixes=(prefix_key(f"{PREFIX}.1"),), ownership_version=2)
-    taken = await service._take(registration_pb2.Change(identifier=f"{PREFIX}/A", values=GOOD), peer)
-    assert isinstance(taken, NotTaken) and taken.trouble.code == "not_owner", "what the group committed counts"
+    for names in (["A"], ["A", "B"]):
+        changes = [registration_pb2.Change(identifier=f"{PREFIX}/{name}", values=GOOD) for name in names]
+        taken = (await service._take(peer, changes, untold))[0]
+        assert isinstance(taken, NotTaken) and taken.trouble.code == "not_owner", "what the group committed counts"
