@@ -262,7 +262,7 @@ async def test_who_goes_away_leaves_nothing_behind(stub_of: tuple[object, Region
     async with here.client() as client:
         assert (await client.put(NAME, url("a"))).ok
     office = next(iter(here.port._offices._open.values()))
-    assert (office.clerk.desk.waiting, office.clerk.desk.in_flight, office.clerk._answers) == (0, 0, {})
+    assert (office.clerk.desk.waiting, office.clerk.desk.in_flight, office.clerk._told) == (0, 0, {})
 
 
 async def test_a_source_that_was_copied_is_not_hosted_by_a_line(tmp_path: Path) -> None:

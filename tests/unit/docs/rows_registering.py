@@ -49,6 +49,20 @@ REGISTERING = [
     ),
     Row(
         "2.2",
+        "of a lot what is not as usual is judged by itself",
+        "values that nobody looked at, kept because those beside them were in order",
+        "tests/unit/tenant/test_lots.py::test_of_a_lot_the_usual_values_are_not_taken_apart",
+        Plant("hosting.tenant.lots:_put", "if usual and", "if True and"),
+    ),
+    Row(
+        "2.2",
+        "a lot is admitted whole only where all of it has room",
+        "a quota passed by as many as are judged together",
+        "tests/unit/tenant/test_lots.py::test_what_is_judged_together_ends_as_it_would_alone",
+        Plant("hosting.tenant.offices:Office._ample", "desk.pending + len(lot)", "desk.pending"),
+    ),
+    Row(
+        "2.2",
         "a refusal over the rate is told late",
         "a client that asks again at once, for ever",
         "tests/unit/tenant/test_noise.py::test_refusals_of_a_stream_are_told_late_and_nothing_is_read_meanwhile",

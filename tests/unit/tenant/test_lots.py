@@ -131,7 +131,7 @@ class Port:
         return told
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=st.one_of(st.tuples(ANY, ROOM), st.tuples(GOOD_ONES, RATES)), operations=RIGHTS)
 @example(([registration_pb2.Change(identifier=f"{PREFIX}/A", values=GOOD)] * 5, Quota(identifiers=2)), ("create", "modify"))
 def test_what_is_judged_together_ends_as_it_would_alone(
