@@ -16,6 +16,8 @@ from hosting.handle.codes import code_of
 from hosting.handle.edge_look import Looks
 from hosting.tenant.memory import MemoryContent, MemoryGroup
 from hosting.tenant.offices import Offices, OfficeSettings
+from hosting.tenant.papers import Papers
+from hosting.tenant.rights import Caller
 from ops.cli.prefix import Mover
 from ops.moves import MemberMoves
 from replica import native
@@ -26,7 +28,7 @@ from replica.model.batch import OP_PUT, Change, open_batch
 from replica.model.catalog import Catalog
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.codes import ResponseCode
-from replica.model.identifier import Identifier, PrefixTree, prefix_key
+from replica.model.identifier import Identifier, PrefixTree, prefix_key, prefix_part
 from replica.model.identity import Pins
 from replica.model.ladder_values import Moved
 from replica.model.move_rules import fenced, take_move
@@ -210,13 +212,15 @@ async def test_registrations_wait_at_the_old_one_and_go_on_at_the_new_one() -> N
     place = Place(alone=True)
     token = (await place.move_plan(OLD, PREFIX, NEW))["token"]
     office, key = place._offices.office_of(OLD), next(iter(INSIDE))
-    office._settled(key)
+    office._settled(prefix_part(key))
     looks = Looks(place._offices, MemoryAnswerPort(Catalog(), {}))
     for step in ("freeze", "release"):
         await place.move_step(OLD, PREFIX, NEW, token, step, "li", "why")
         with pytest.raises(ZaibeiError) as caught:
-            office._settled(key)
+            office._settled(prefix_part(key))
         assert caught.value.code is Code.FENCED and caught.value.trouble.retry
+        with pytest.raises(ZaibeiError, match="moves from"):
+            office.lot_admitted(Papers(), Caller("li", registrar=True), prefix_part(key), [])
         assert code_of(caught.value.trouble) == ResponseCode.SERVER_BACKUP, "7 over the Handle protocol"
         assert looks.office(prefix_key(PREFIX)) is office, "and reads of administrators go on there"
         verdict = await office.clerk.change(Change(OP_PUT, key, b"late"), NOTHING)
@@ -224,7 +228,7 @@ async def test_registrations_wait_at_the_old_one_and_go_on_at_the_new_one() -> N
     await command(place, token)
     check(place)
     assert looks.office(prefix_key(PREFIX)).source == NEW and looks.office(prefix_key("88.118.9.6")).source == OLD
-    place._offices.office_of(NEW)._settled(key)
+    place._offices.office_of(NEW)._settled(prefix_part(key))
     verdict = await place._offices.office_of(NEW).clerk.change(Change(OP_PUT, key, b"new"), NOTHING)
     assert verdict.position is not None and place.groups[NEW].content.records[key] == b"new"
 
