@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hosting.tenant.desk import Asked, Verdict
 from hosting.tenant.edge_clerk import Told
 from hosting.tenant.edge_turns import MS_PER_S, Turn, Turns
-from hosting.tenant.limits import ALIKE_MAX, CHANGES_MAX, OUTCOME_S_MAX, STREAM_CHANGES_MAX
+from hosting.tenant.limits import ALIKE_MAX, CHANGES_MAX, LOT_MAX, OUTCOME_S_MAX, STREAM_CHANGES_MAX
 from hosting.tenant.offices import Office
 from hosting.v1 import registration_pb2
 from replica.model.batch import OP_PUT
@@ -129,7 +129,8 @@ class ChangeStream:
                     at += len(alike)
                     continue
                 refused = None
-                for wire, taken in zip(changes[at:], found := await self._take(changes[at:], self._ended), strict=False):
+                part = changes[at : at + LOT_MAX]
+                for wire, taken in zip(part, found := await self._take(part, self._ended), strict=False):
                     self._place += 1
                     self._unsent += 1
                     if isinstance(taken, Taken):

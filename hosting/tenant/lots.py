@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
 
-from hosting.tenant.limits import LOT_MAX
 from hosting.tenant.records import delete_of, named, precondition_of, put_of
 from hosting.v1 import registration_pb2
 from replica import native
@@ -72,8 +71,8 @@ def _below(head: str) -> Below | None:
 
 
 def lot_of(changes: Sequence[registration_pb2.Change], below: Below) -> list[registration_pb2.Change]:
-    """The first of these that belong together, LOT_MAX at most."""
-    return list(takewhile(lambda change: change.identifier.startswith(below.text), changes[:LOT_MAX]))
+    """The first of these that belong together."""
+    return list(takewhile(lambda change: change.identifier.startswith(below.text), changes))
 
 
 def drafts_of(lot: Sequence[registration_pb2.Change], below: Below, *, sensitive: bool) -> list[Draft | ZaibeiError]:

@@ -84,12 +84,13 @@ async def test_rejected_rows_stand_in_a_file_with_their_reasons(tmp_path: Path) 
         good.replace("9/a", "9/no"),
         "",
         '{"handle": "88.118.9/b", "values": []}',
+        good.replace("9/a", "9/" + "a" * 2_048),
     ]
     path.write_text("\n".join(lines))
     progress = await Import(path, "jsonl", registry).run()
     assert list(registry.content) == ["88.118.9/a"] and progress.done == 1
     found = {row["row"]: row["code"] for row in rejected(path)}
-    assert found == {2: "malformed", 3: "malformed", 4: "malformed", 5: "not_authorised", 7: "malformed"}
+    assert found == {2: "malformed", 3: "malformed", 4: "malformed", 5: "not_authorised", 7: "malformed", 8: "malformed"}
 
 
 async def test_a_dry_run_sends_nothing_and_leaves_progress_alone(tmp_path: Path) -> None:

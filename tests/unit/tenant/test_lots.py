@@ -30,6 +30,7 @@ from replica.model.identity import Peer, Pins
 from replica.model.precondition import NOTHING, value_hash
 
 PREFIX = "88.118.9"
+WAIT_S = 30.0
 GOOD = encode_values([HandleValue(1, b"URL", b"a")])
 USUAL = [GOOD, encode_values([HandleValue(1, b"URL", b"b" * 90), HandleValue(7, b"EMAIL", b"c")])]
 UNUSUAL = [
@@ -183,6 +184,19 @@ async def test_a_message_is_looked_at_a_lot_at_a_time(peer: Peer) -> None:
     await port.begun(Quota(), ("create",))
     told = await port.stream([registration_pb2.Change(identifier=f"{PREFIX}/{number}", values=GOOD) for number in range(150)])
     assert len(told) == 150 and port.sizes == [LOT_MAX, LOT_MAX, 150 - 2 * LOT_MAX]
+
+
+async def test_whoever_has_no_outcome_in_time_is_given_one(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hosting.tenant.edge_stream.OUTCOME_S_MAX", 0.05)
+    port = Port(peer, alone=False)
+    await port.begun(Quota(), ("create",))
+    port.group._at_once = False  # what is proposed stays under way
+    changes = [registration_pb2.Change(identifier=f"{PREFIX}/{number % 2}", values=GOOD) for number in range(3)]
+    async with asyncio.timeout(WAIT_S):
+        told = await port.stream(changes)
+    assert [told[number].partition(":")[0] for number in range(3)] == ["unknown", "unknown", "busy"], (
+        "the third waits for the first"
+    )
 
 
 def test_of_a_lot_the_usual_values_are_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
