@@ -11,5 +11,5 @@ SCENARIO = Scenario(
     layer=Layer.ROOT,
     needs=frozenset({Capability.MEMORY}),
     memory=True,
-    red="volatile",
+    red="early",
 )
