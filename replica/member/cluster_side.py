@@ -135,6 +135,8 @@ class ClusterSide:
 
     def _control_lost(self, _group: str, error: ZaibeiError) -> None:
         log.error("control group out of service", extra={"fields": {"why": str(error)}})
+        if error.code is Code.DISK_FAILED:  # it is the disk of all groups, and none of its flushes is trusted any more
+            self._on_failed(error)
 
     # -- the control group's decisions
 

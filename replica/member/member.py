@@ -55,7 +55,7 @@ class Member(MemberFeeds):
     """See the module.
 
     Args:
-        on_failed: called (any thread) when the process must stop: a failed journal or a broken invariant.
+        on_failed: called (any thread) when the process must stop: a failed disk or a broken invariant.
         registry: metrics go here; None: none are kept.
     """
 
@@ -95,7 +95,7 @@ class Member(MemberFeeds):
             lineage=_lineage(settings.data) if settings.cluster is None else settings.cluster.card.lineage,
             owner_of=self._owner_of,
             published=self._published,
-            out_of_service=self._out_of_service,
+            out_of_service=self._group_ended,
             on_broken=self._on_failed,
             beats=table,
             beats_reach=settings.beats_reach or self.beat_addresses,
@@ -315,6 +315,12 @@ class Member(MemberFeeds):
 
     def _invariant(self, broken: InvariantBroken) -> None:
         self._on_failed(broken)
+
+    def _group_ended(self, source: str, error: ZaibeiError) -> None:
+        """One group can no longer go on; where the disk failed it, this member stops: it is the disk of all of them."""
+        self._out_of_service(source, error)
+        if error.code is Code.DISK_FAILED:
+            self._on_failed(error)
 
     def _out_of_service(self, source: str, error: ZaibeiError) -> None:
         self.broken[source] = error

@@ -320,4 +320,6 @@ def translate(exc: Exception, what: str) -> ZaibeiError:
         return ZaibeiError(
             Code.DAMAGED, f"{what}: its files are damaged ({text}); re-seed this source: its copy is loaded anew beside"
         )
+    if "While pread" in text or "While reading" in text:  # one file's block, and nothing that was promised: others go on
+        return ZaibeiError(Code.DAMAGED, f"{what}: a file cannot be read ({text}); look at the disk, then re-seed this source")
     return ZaibeiError(Code.DISK_FAILED, f"{what}: {text}", definite=False)

@@ -11,6 +11,7 @@ import pytest
 
 from replica.member import copy as copies
 from replica.model.edge_identity import ensure_identity
+from replica.model.errors import Code, ZaibeiError
 from replica.model.node import Endpoint
 from replica.takeover.edge_probe import PacedProbe
 from tests.integration.cluster_world import cluster
@@ -95,3 +96,48 @@ async def test_what_keeps_a_copy_up_ends_the_process_when_it_ends(tmp_path: Path
             copy._role_moved.set()
             await until(lambda: failures)
             assert isinstance(failures[0], KeyError)
+
+
+@pytest.mark.parametrize("group", ["node-a", "control"])
+async def test_a_disk_that_fails_one_group_stops_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str) -> None:
+    """Promise 12: it is the disk of all groups, whichever of them met the failure first."""
+    async with cluster(tmp_path, zones=("a",)) as one:
+        node = Node(tmp_path, "node-a", "88.118", one.identities[1])
+        async with node.serving():
+            one.sources = (node.settings(),)
+            await one.start(1)
+            await until(lambda: "node-a" in one.worlds[1].member.copies)
+            world, copy = one.worlds[1], one.copy(1, "node-a")
+            await until(copy.led.is_set)
+            life = world.member.life
+            assert life is not None
+            log = copy.log if group == "node-a" else life.side.control
+
+            def fails() -> int:
+                raise ZaibeiError(Code.DISK_FAILED, "planted")
+
+            monkeypatch.setattr(log._machine, "flush", fails)
+            log._durable = 0  # there is something to flush
+            await log.maintain()
+            await until(lambda: world.failures)
+            assert isinstance(world.failures[0], ZaibeiError) and world.failures[0].code is Code.DISK_FAILED
+
+
+async def test_a_damaged_copy_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with cluster(tmp_path, zones=("a",)) as one:
+        node = Node(tmp_path, "node-a", "88.118", one.identities[1])
+        async with node.serving():
+            one.sources = (node.settings(),)
+            await one.start(1)
+            await until(lambda: "node-a" in one.worlds[1].member.copies)
+            world, copy = one.worlds[1], one.copy(1, "node-a")
+            await until(copy.led.is_set)
+
+            def fails() -> int:
+                raise ZaibeiError(Code.DAMAGED, "planted")
+
+            monkeypatch.setattr(copy.log._machine, "flush", fails)
+            copy.log._durable = 0
+            await copy.log.maintain()
+            await until(lambda: "node-a" in world.member.broken)
+            assert not world.failures

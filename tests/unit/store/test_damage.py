@@ -214,6 +214,7 @@ def test_errors_are_translated_once() -> None:
         "IO error: No space left on device: While appending": Code.DISK_FULL,
         "IO error: While open a file for appending: x.sst: Too many open files": Code.DISK_FULL,  # passes, like a full disk
         "IO error: While fdatasync: Input/output error": Code.DISK_FAILED,
+        "IO error: While pread offset 0 len 4096: x.sst: Input/output error": Code.DAMAGED,  # a block of one copy
         "Corruption: block checksum mismatch": Code.DAMAGED,
         "IO error: lock hold by current process": Code.CONFLICT,
     }
