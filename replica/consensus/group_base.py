@@ -155,6 +155,11 @@ class GroupBase(ABC):
         return self._core.membership if self._core is not None else self.seat.birth
 
     @property
+    def membership_as_of(self) -> tuple[int, Membership]:
+        """The newest membership that is known here to be committed, and as of which index; 0: the first one."""
+        return self._tail.membership if self._core is not None else (0, self.seat.birth)
+
+    @property
     def core_role(self) -> Role:
         return self._core.role if self._core is not None else Role.FOLLOWER
 

@@ -273,8 +273,7 @@ class GroupHost:
         if forgot:
             hosted.recall.told_of_us(rows, group.saved_state)
         else:
-            halves = [group.membership.voters, group.membership.outgoing]
-            hosted.recall.hello(member, rows, halves, group.saved_state)
+            hosted.recall.hello(member, rows, hosted.halves(), group.saved_state)
         if before is not hosted.recall.standing:
             self._look(hosted)
 
@@ -330,12 +329,12 @@ class GroupHost:
             return
         match message.kind:
             case Wire.KIND_REMIND:
-                forgot = recall.standing is Standing.AMNESIAC
-                answer = Wire(group=hosted.ident, kind=Wire.KIND_REMINDED, term=hosted.log.hard_term, reject=forgot)
+                answer = hosted.reminder(recall)
                 self._add_promises(hosted, answer)
                 self._put(sender, answer)
                 return
             case Wire.KIND_REMINDED:
+                hosted.learn_membership(message)
                 boot = self.boots.get(sender, 0)
                 self._reminded(hosted, sender, boot, message.term, message.promises, forgot=message.reject)
                 return

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from replica.consensus.group import GroupLog
-from replica.consensus.hello import Recall
+from replica.consensus.hello import Recall, Standing
+from replica.consensus.raft.membership import Membership
 from replica.consensus.silence import Contacts
+from replica.consensus.wire import voters_from_wire, voters_to_wire
 from replica.model.position import Position
 from replica.v1 import peer_pb2
 
@@ -100,3 +102,25 @@ class Hosted:
     offered: dict[int, Offered] = field(default_factory=dict)  # by member: not answered yet
     pinned: dict[int, int] = field(default_factory=dict)  # member -> index from which it needs the journal
     needed_since_ns: dict[int, int] = field(default_factory=dict)
+    told_membership: tuple[int, Membership] = (0, Membership())  # the newest committed one, as others told us
+
+    def halves(self) -> list[frozenset[int]]:
+        """Of whom a majority must be heard at a start: the newest membership known to be committed, here or at another member."""
+        _, membership = max(self.log.membership_as_of, self.told_membership, key=lambda one: one[0])
+        return [membership.voters, membership.outgoing]
+
+    def reminder(self, recall: Recall) -> peer_pb2.GroupMessage:
+        """REMINDED, but for its promises: who asks may know members that are gone, and would wait for them for ever."""
+        forgot = recall.standing is Standing.AMNESIAC
+        kind = peer_pb2.GroupMessage.KIND_REMINDED
+        answer = peer_pb2.GroupMessage(group=self.ident, kind=kind, term=self.log.hard_term, reject=forgot)
+        place, membership = self.log.membership_as_of
+        if place and membership.voters and not forgot:
+            answer.index = place
+            answer.voters.CopyFrom(voters_to_wire(membership))
+        return answer
+
+    def learn_membership(self, message: peer_pb2.GroupMessage) -> None:
+        """From a REMINDED."""
+        if message.HasField("voters") and message.index > self.told_membership[0]:
+            self.told_membership = (message.index, voters_from_wire(message.voters))

@@ -142,6 +142,11 @@ def fault_of(message: peer_pb2.GroupMessage) -> str:
         return f"a context of {len(message.context)} octets, at most {CONTEXT_OCTETS_MAX}"
     if len(message.promises) > MEMBERS_MAX:
         return f"{len(message.promises)} promises, at most {MEMBERS_MAX}"
+    if message.HasField("voters"):
+        if message.kind != peer_pb2.GroupMessage.KIND_REMINDED:
+            return f"a membership in a message of kind {message.kind}"
+        if fault := _fault_of_voters(message.voters):
+            return fault
     if message.entries or message.terms or message.kinds:
         return _fault_of_entries(message)
     return _fault_of_snapshot(message)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HELLO_TICKS = 4
 KEEP_TICKS = 5
 BACKLOG_MAX = 300
-HelloRows = dict[int, tuple[tuple[int, Promise], ...]]
+HelloRows = dict[int, tuple[tuple[tuple[int, Promise], ...], tuple[int, Membership]]]  # promises, newest membership
 
 
 class Member:
@@ -243,7 +243,7 @@ class Member:
 
     def say_hello(self, to: list[int], *, answer: bool) -> None:
         self.boot_told = max(self.boot_told, self.boot)
-        rows: HelloRows = {group: seat.recall.memory.rows() for group, seat in self.seats.items()}
+        rows: HelloRows = {group: (seat.recall.memory.rows(), seat.as_of) for group, seat in self.seats.items()}
         for number in to:
             if number != self.number:
                 self.world.net.tell(
@@ -261,7 +261,7 @@ class Member:
         self.unheard.discard(sender)
         for group, seat in self.seats.items():
             seat.recall.memory.record(sender, Promise(boot, 0, 0))
-            seat.hello(sender, rows.get(group, ()))
+            seat.hello(sender, *rows.get(group, ((), (0, Membership()))))
             if life > before and seat.recall.standing in CALM:
                 seat.new_life(sender)
                 if seat.core.leader == sender:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from replica.consensus.hello import Memory, Promise, Recall, Saved, Standing
 from replica.consensus.port import HardState
+from replica.consensus.raft.membership import Membership
 from replica.consensus.raft.values import Kind, Message
 from tests.simulation.raft.disk import Image, View
 from tests.simulation.raft.member import HELLO_TICKS, HelloRows, Member
@@ -118,7 +119,7 @@ class NoHelloFirst(Seat):
         recall.memory = Memory(row for row in recall.memory.rows() if row[0] != self.me)
         return recall
 
-    def hello(self, sender: int, rows: Sequence[tuple[int, Promise]]) -> None:
+    def hello(self, sender: int, rows: Sequence[tuple[int, Promise]], as_of: tuple[int, Membership]) -> None:
         """Heard, and not listened to: it is too late."""
         self.recall.memory.merge(row for row in rows if row[0] != self.me)
 

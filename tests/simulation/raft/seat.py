@@ -64,6 +64,7 @@ class Seat:
         alone = image.membership.voters == {self.me} and not image.membership.joint
         start = Saved(hard.term, view.last, view.term(view.last) or 0)
         self.flushed = view.flushed
+        self.told_as_of = (0, Membership())
         self.recall = self._recall(boot, start, memory, view.lost, alone=alone)
         self._begin(view, image, hard)
 
@@ -381,8 +382,14 @@ class Seat:
 
     @property
     def halves(self) -> tuple[frozenset[int], frozenset[int]]:
-        membership = self.core.membership
+        _, membership = max(self.as_of, self.told_as_of, key=lambda one: one[0])
         return membership.voters, membership.outgoing
+
+    @property
+    def as_of(self) -> tuple[int, Membership]:
+        """The newest membership that is known here to be committed, and as of which index; of one that forgot: none."""
+        forgot = self.recall.standing is Standing.AMNESIAC
+        return (0, Membership()) if forgot else (self.index, self.core.membership)
 
     @property
     def disk_shows(self) -> Saved:
@@ -392,8 +399,9 @@ class Seat:
         """What an acknowledgement promises to us, its leader."""
         return acknowledged(boot, message.term, message.index, self.first_of_term)
 
-    def hello(self, sender: int, rows: Sequence[tuple[int, Promise]]) -> None:
+    def hello(self, sender: int, rows: Sequence[tuple[int, Promise]], as_of: tuple[int, Membership]) -> None:
         was = self.recall.standing
+        self.told_as_of = max(self.told_as_of, as_of, key=lambda one: one[0])
         self._now(was, self.recall.hello(sender, rows, self.halves, self.disk_shows))
 
     def told(self, rows: Sequence[tuple[int, Promise]]) -> None:

@@ -169,6 +169,44 @@ async def test_a_learner_is_added_fed_and_promoted(world: Made) -> None:
     await three.write(b"z")
 
 
+async def in_place_of(five: HostWorld, lost: int, new: int) -> None:
+    """A member is lost for good, and a new one takes its place."""
+    await five.kill(lost)
+    came = await five.start(new)
+    leader = await five.led()
+    await leader.group.change(MembershipChange((Step(Act.ADD_LEARNER, new),)))
+    await until(lambda: leader.group.matched(new) >= leader.group.committed)
+    await leader.group.change(MembershipChange((Step(Act.ADD_VOTER, new), Step(Act.REMOVE, lost))))
+    await until(lambda: came.group.membership.voters == leader.group.membership.voters)
+
+
+async def test_members_come_when_the_first_ones_are_gone(world: Made) -> None:
+    """Each knows the first voters alone, and waits for a majority of those who are there: of the first, one is, then none."""
+    three = await world(1, 2, 3)
+    await three.write(b"x")
+    for lost, new in ((1, 4), (2, 5), (3, 6), (4, 7)):
+        await in_place_of(three, lost, new)
+        await three.write(b"%d" % new)
+        await three.same()
+        assert three.members[new].host.standing(GROUP) is Standing.SOUND
+
+
+async def test_who_was_away_while_others_were_replaced_comes_back(world: Made) -> None:
+    """Its disk names voters of whom most are gone: it hears from whoever is there who counts now."""
+    five = await world(1, 2, 3, 4, 5)
+    await five.write(b"x")
+    await five.same()
+    leader = (await five.led()).host.member
+    away = 5 if leader != 5 else 4
+    await five.kill(away)
+    for lost, new in ((1, 6), (2, 7), (3, 8)):
+        await in_place_of(five, lost, new)
+    back = await five.start(away)
+    await five.write(b"y")
+    await five.same()
+    assert back.host.standing(GROUP) is Standing.SOUND
+
+
 async def test_yesterdays_disk_may_not_vote_and_is_fed_anew_as_a_learner(world: Made) -> None:
     """RAFT rule 6: a rolled-back member is found by what the others remember of it."""
     three = await world(1, 2, 3)
