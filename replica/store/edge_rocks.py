@@ -40,6 +40,10 @@ BLOCK_RESTARTS = 4  # keys between restart points: a cached read costs 2.7 µs i
 READAHEAD_OCTETS = 2 * 1024 * 1024
 OPEN_FILES_MAX = 1 << 20  # what we raise our soft limit to where the system allows it
 OPEN_FILES_SPARE = 256  # descriptors for sockets, the journal and Python itself
+MEMTABLE_BLOOM_SHARE = 0.02  # of a memtable, taken at once: 54 bits a record of 240 octets
+MEMTABLE_BLOCKS = 128  # a memtable grows by such parts: what an empty one takes, beside its filter, once anything is written
+MEMTABLES_AHEAD = 8  # shares of the budget that one store's memtable may grow to: seldom are all stores busy
+MEMTABLE_OCTETS_MIN = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ class BudgetLimits:
     """Limits over all stores of a member (SEMANTICS 11.5).
 
     Args:
-        cache_octets: block cache; write_buffer_octets: memtables of all stores together; memtable_octets: one store's memtable.
+        cache_octets: block cache; write_buffer_octets: memtables of all stores together.
+        memtable_octets: one store's memtable at most (StoreBudget.memtable_octets_each); memtables_max: of one store.
         open_files: descriptors of all stores together; stores_max: how many stores share them.
         log_octets_max, log_batches_max: change log kept by one store; chains_max: boundaries kept, longer than the log.
         background_jobs: flush and compaction threads; compacts: files are merged in the background.
@@ -84,6 +89,15 @@ class StoreBudget:
     def open_files_each(self) -> int:
         return max(64, self.limits.open_files // self.limits.stores_max)
 
+    @property
+    def memtable_octets_each(self) -> int:
+        """One store's memtable, so that nearly empty ones of all stores take less than a quarter of `write_buffer_octets`.
+
+        Were they to take half of it, RocksDB would flush at every write once as much again waited to be flushed, and so for good.
+        """
+        share = MEMTABLES_AHEAD * self.limits.write_buffer_octets // self.limits.stores_max
+        return max(MEMTABLE_OCTETS_MIN, min(self.limits.memtable_octets, share))
+
 
 def check_open_files(limits: BudgetLimits) -> None:
     """Raise the soft limit of open files as far as it goes: a store that cannot open a file stops intake, and connections of
@@ -112,9 +126,11 @@ def options(budget: StoreBudget | None = None) -> Options:
     limits = budget.limits if budget else BudgetLimits()
     made = Options(raw_mode=True)
     made.create_if_missing(True)
-    made.set_write_buffer_size(limits.memtable_octets)
+    memtable_octets = budget.memtable_octets_each if budget else limits.memtable_octets
+    made.set_write_buffer_size(memtable_octets)
+    made.set_arena_block_size(memtable_octets // MEMTABLE_BLOCKS)
     made.set_max_write_buffer_number(limits.memtables_max)
-    made.set_memtable_prefix_bloom_ratio(0.1)
+    made.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_SHARE)
     made.set_memtable_whole_key_filtering(True)
     table = BlockBasedOptions()
     table.set_block_cache(budget.cache if budget else Cache(8 * 1024 * 1024))

@@ -173,6 +173,13 @@ JOURNALS = [
     ),
     Row(
         "11.5",
+        "nearly empty memtables of all stores fit the budget",
+        "stores that flush at every write, because there are many of them",
+        "tests/unit/store/test_memtables.py::test_nearly_empty_memtables_of_all_stores_fit_the_budget",
+        Plant("replica.store.edge_rocks:options", "budget.memtable_octets_each if budget else", ""),
+    ),
+    Row(
+        "11.5",
         "open files are checked at start",
         "a store that fails hours later, in the middle of a compaction",
         f"{DAMAGE}::test_open_files_are_checked",
