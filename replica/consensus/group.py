@@ -68,7 +68,7 @@ class GroupLog(GroupDuties):
         await self._keep_term(plan, alone)
         self._begin_core(plan, replay_to, alone)
         self._move(GroupPhase.FOLLOWING)
-        self._arm_timer()
+        self._arm_timer(self._first_share())
         if alone:
             self.core.campaign()
             self._touch()

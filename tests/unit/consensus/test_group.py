@@ -25,11 +25,13 @@ LIMITS = GroupLimits(in_flight_octets_max=1_000, in_flight_entries_max=8, flush_
 class Rig:
     """A group, its journal and its machine, moved by hand."""
 
-    def __init__(self, disk: MemoryDisk | None = None, machine: ListMachine | None = None, limits: GroupLimits = LIMITS) -> None:
+    def __init__(
+        self, disk: MemoryDisk | None = None, machine: ListMachine | None = None, limits: GroupLimits = LIMITS, name: str = "g"
+    ) -> None:
         self.journal, self.apply, self.machine = MemoryJournal(disk), ManualApply(), machine or ListMachine()
         self.out: list[tuple[str, ZaibeiError]] = []
         self.group = GroupLog(
-            "g",
+            name,
             self.journal,
             self.machine,
             self.apply,
@@ -300,6 +302,20 @@ async def test_a_flush_that_must_wait_is_tried_again_and_one_that_fails_ends_the
     rig.machine.before_flush = failed
     await rig.group.maintain()
     assert rig.group.phase is GroupPhase.OUT_OF_SERVICE
+
+
+async def test_groups_that_start_together_flush_apart() -> None:
+    """All at once they take the disk and the budget of memtables together: every write waits behind them."""
+    now_s, interval_s = asyncio.get_running_loop().time(), LIMITS.flush_interval_s
+    rigs = [Rig(name=f"node-{number}") for number in range(8)]
+    delays = []
+    for rig in rigs:
+        await rig.started()
+        assert rig.group._timer is not None
+        delays.append((rig.group._timer.when() - now_s) / interval_s)
+        rig.group._on_timer()
+        assert (rig.group._timer.when() - now_s) / interval_s == pytest.approx(1, abs=0.2), "from then on an interval apart"
+    assert min(delays) > 0.4 and max(delays) < 1.7 and len({int(delay * 10) for delay in delays}) >= 4, delays
 
 
 # ------------------------------------------------------------------------------------------- a store on a full disk
