@@ -202,7 +202,7 @@ def test_a_failed_fsync_stops_the_member_in_words(tmp_path: Path, recording: Rec
 
 
 def test_a_store_whose_fsync_fails_stops_the_member_and_loses_nothing(tmp_path: Path, recording: Recording) -> None:
-    """It is the journal's disk too, whose flushes are trusted no more. The journal has what the store lacks: the start replays it."""
+    """It is the journal's disk too, whose flushes are trusted no more. The next start replays what the store lacks."""
     with World(tmp_path, recording=recording) as world:
         writer = running(world, "tests.acceptance.hasty")
         recording.inject("*/stores/*.sst", Op.SYNC, errno.EIO)
