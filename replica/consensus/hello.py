@@ -297,7 +297,7 @@ class Recall:
         """A member told what it remembers of the group.
 
         Args:
-            halves: of the present membership: voters, outgoing voters.
+            halves: of the newest membership known to be committed, here or at whoever told us: voters, outgoing voters.
             saved: what is on our disk now.
         """
         self.memory.merge(rows)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from replica.consensus.group import GroupLog
 from replica.member import copy as copies
+from replica.member.copy import SourceCopy
 from replica.model.edge_identity import ensure_identity
 from replica.model.errors import Code, ZaibeiError
 from replica.model.node import Endpoint
@@ -77,67 +80,56 @@ async def test_a_copy_answers_only_where_its_host_lets_it(tmp_path: Path, monkey
             assert not copy.answers.view().ready
 
 
-async def test_what_keeps_a_copy_up_ends_the_process_when_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy whose role nobody follows any more looks alive, and never feeds again."""
-    async with cluster(tmp_path, zones=("a",)) as one:
-        node = Node(tmp_path, "node-a", "88.118", one.identities[1])
+@asynccontextmanager
+async def one_copy(folder: Path) -> AsyncIterator[tuple[World, SourceCopy]]:
+    """A member alone in its cluster that leads the copy of one source."""
+    async with cluster(folder, zones=("a",)) as one:
+        node = Node(folder, "node-a", "88.118", one.identities[1])
         async with node.serving():
             one.sources = (node.settings(),)
             await one.start(1)
             await until(lambda: "node-a" in one.worlds[1].member.copies)
-            copy, failures = one.copy(1, "node-a"), one.worlds[1].failures
-
-            async def fails(_leading: bool) -> None:
-                raise KeyError("planted")
-
+            copy = one.copy(1, "node-a")
             await until(copy.led.is_set)
-            monkeypatch.setattr(copy, "_tell_lead", fails)
-            copy.led.clear()
-            copy._role_moved.set()
-            await until(lambda: failures)
-            assert isinstance(failures[0], KeyError)
+            yield one.worlds[1], copy
+
+
+async def failing_flush(log: GroupLog, code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> int:
+        raise ZaibeiError(code, "planted")
+
+    monkeypatch.setattr(log._machine, "flush", fails)
+    log._durable = 0  # there is something to flush
+    await log.maintain()
+
+
+async def test_what_keeps_a_copy_up_ends_the_process_when_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy whose role nobody follows any more looks alive, and never feeds again."""
+    async with one_copy(tmp_path) as (world, copy):
+
+        async def fails(_leading: bool) -> None:
+            raise KeyError("planted")
+
+        monkeypatch.setattr(copy, "_tell_lead", fails)
+        copy.led.clear()
+        copy._role_moved.set()
+        await until(lambda: world.failures)
+        assert isinstance(world.failures[0], KeyError)
 
 
 @pytest.mark.parametrize("group", ["node-a", "control"])
 async def test_a_disk_that_fails_one_group_stops_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str) -> None:
     """Promise 12: it is the disk of all groups, whichever of them met the failure first."""
-    async with cluster(tmp_path, zones=("a",)) as one:
-        node = Node(tmp_path, "node-a", "88.118", one.identities[1])
-        async with node.serving():
-            one.sources = (node.settings(),)
-            await one.start(1)
-            await until(lambda: "node-a" in one.worlds[1].member.copies)
-            world, copy = one.worlds[1], one.copy(1, "node-a")
-            await until(copy.led.is_set)
-            life = world.member.life
-            assert life is not None
-            log = copy.log if group == "node-a" else life.side.control
-
-            def fails() -> int:
-                raise ZaibeiError(Code.DISK_FAILED, "planted")
-
-            monkeypatch.setattr(log._machine, "flush", fails)
-            log._durable = 0  # there is something to flush
-            await log.maintain()
-            await until(lambda: world.failures)
-            assert isinstance(world.failures[0], ZaibeiError) and world.failures[0].code is Code.DISK_FAILED
+    async with one_copy(tmp_path) as (world, copy):
+        assert world.member.life is not None
+        log = copy.log if group == "node-a" else world.member.life.side.control
+        await failing_flush(log, Code.DISK_FAILED, monkeypatch)
+        await until(lambda: world.failures)
+        assert isinstance(world.failures[0], ZaibeiError) and world.failures[0].code is Code.DISK_FAILED
 
 
 async def test_a_damaged_copy_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with cluster(tmp_path, zones=("a",)) as one:
-        node = Node(tmp_path, "node-a", "88.118", one.identities[1])
-        async with node.serving():
-            one.sources = (node.settings(),)
-            await one.start(1)
-            await until(lambda: "node-a" in one.worlds[1].member.copies)
-            world, copy = one.worlds[1], one.copy(1, "node-a")
-            await until(copy.led.is_set)
-
-            def fails() -> int:
-                raise ZaibeiError(Code.DAMAGED, "planted")
-
-            monkeypatch.setattr(copy.log._machine, "flush", fails)
-            copy.log._durable = 0
-            await copy.log.maintain()
-            await until(lambda: "node-a" in world.member.broken)
-            assert not world.failures
+    async with one_copy(tmp_path) as (world, copy):
+        await failing_flush(copy.log, Code.DAMAGED, monkeypatch)
+        await until(lambda: "node-a" in world.member.broken)
+        assert not world.failures

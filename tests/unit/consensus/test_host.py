@@ -213,6 +213,23 @@ async def test_who_was_away_while_others_were_replaced_comes_back(world: Made) -
     assert back.host.standing(GROUP) is Standing.SOUND
 
 
+async def test_the_newest_membership_that_was_told_counts_and_who_forgot_tells_none(world: Made) -> None:
+    three = await world(1, 2, 3)
+    hosted = next(iter(three.members.values())).host.groups[GROUP]
+    told = peer_pb2.GroupMessage(group=GROUP, kind=peer_pb2.GroupMessage.KIND_REMINDED, index=9)
+    told.voters.voters.extend([4, 5, 6])
+    hosted.learn_membership(told)
+    told.index, told.voters.voters[:] = 8, [1, 2, 3]
+    hosted.learn_membership(told)
+    assert hosted.halves() == [frozenset({4, 5, 6}), frozenset()]
+    await in_place_of(three, 3, 4)
+    hosted = next(iter(three.members.values())).host.groups[GROUP]
+    assert hosted.recall is not None
+    assert list(hosted.reminder(hosted.recall).voters.voters) == [1, 2, 4]
+    hosted.recall.standing = Standing.AMNESIAC
+    assert hosted.reminder(hosted.recall).reject and not hosted.reminder(hosted.recall).HasField("voters")
+
+
 async def test_yesterdays_disk_may_not_vote_and_is_fed_anew_as_a_learner(world: Made) -> None:
     """RAFT rule 6: a rolled-back member is found by what the others remember of it."""
     three = await world(1, 2, 3)

@@ -143,6 +143,12 @@ UNSOUND = {
     "a voter who only listens": (snapshot(learners=[2]), "learners too"),
     "an outgoing voter who only listens": (snapshot(learners=[4]), "learners too"),
     "a next learner who never voted": (snapshot(learners_next=[9]), "learners too"),
+    "a membership elsewhere": (Wire(group=7, kind=Wire.KIND_HEARTBEAT, voters=snapshot().snapshot.voters), "a membership in"),
+    "a reminder of no voters": (Wire(group=7, kind=Wire.KIND_REMINDED, index=9, voters=peer_pb2.Voters()), "without voters"),
+    "a reminder of a voter who only listens": (
+        Wire(group=7, kind=Wire.KIND_REMINDED, index=9, voters=snapshot(learners=[2]).snapshot.voters),
+        "learners too",
+    ),
 }
 
 
@@ -159,6 +165,8 @@ def test_the_sound_ones_of_these_tests_are_sound() -> None:
     assert wire.fault_of(append()) == wire.fault_of(append(kinds=[0, 1])) == wire.fault_of(snapshot()) == ""
     assert wire.fault_of(append(log_term=0, terms=[1, 5], index=0)) == ""
     assert wire.fault_of(Wire(group=7, kind=Wire.KIND_SNAPSHOT, term=5, reject=True)) == "", "what was offered is gone"
+    told = Wire(group=7, kind=Wire.KIND_REMINDED, index=9, voters=snapshot().snapshot.voters)
+    assert wire.fault_of(told) == wire.fault_of(Wire(group=7, kind=Wire.KIND_REMINDED, reject=True)) == ""
 
 
 @pytest.mark.parametrize("kind", [Wire.KIND_SLEEP, Wire.KIND_AMNESIAC])
