@@ -140,7 +140,11 @@ class MemberCall:
         """It is there again: call now, unless one side does not want the other. A call that hangs since before is given up."""
         if self.phase is Phase.PAUSING and not self._refused:
             self._poked.set()
-        elif self._patience is not None and now_ms() - self._called_ms > self._limits.hello_ms_max:
+        elif (
+            self._patience is not None
+            and not self._patience.expired()  # it is being given up already, and no longer to be moved
+            and now_ms() - self._called_ms > self._limits.hello_ms_max
+        ):
             self._patience.reschedule(asyncio.get_running_loop().time())
 
     def move(self, place: Place) -> None:
