@@ -14,7 +14,7 @@ from hashlib import sha256
 from hosting.guard.guesses import Guesses
 from hosting.guard.windows import Window
 from hosting.handle.certified import Certified, same_public
-from hosting.handle.edge_look import Looks
+from hosting.handle.edge_look import Looks, Sight
 from hosting.handle.edits import Denied
 from hosting.tenant.denials import NOT_HEARD
 from hosting.tenant.denials import NOT_PROVED as UNPROVED
@@ -151,18 +151,18 @@ class Judge:
             raise ZaibeiError(Code.BUSY, denied.text, retry=True)
         return denied is None
 
-    async def mark(self, kind: bytes, key: Reference) -> bytes:
-        """What a key looks like now; empty: there is none. Raises ZaibeiError."""
-        found = await self.key(kind, key)
+    async def mark(self, kind: bytes, key: Reference, sight: Sight | None = None) -> bytes:
+        """What a key looks like, now or as a request sees it; empty: there is none. Raises ZaibeiError."""
+        found = await self.key(kind, key, sight)
         return b"" if found is None else sha256(found).digest()
 
-    async def key(self, kind: bytes, key: Reference) -> bytes | None:
+    async def key(self, kind: bytes, key: Reference, sight: Sight | None = None) -> bytes | None:
         """Data of a key value; None: there is none. Raises ZaibeiError: it cannot be told."""
-        found = await self._value(kind, key)
+        found = await self._value(kind, key, sight)
         return None if found is None else found.data
 
-    async def _value(self, kind: bytes, key: Reference) -> HandleValue | None:
-        values = await self._looks.values(key.handle) or ()
+    async def _value(self, kind: bytes, key: Reference, sight: Sight | None = None) -> HandleValue | None:
+        values = await (sight or self._looks).values(key.handle) or ()
         keys = [one for one in values if one.index == key.index and one.type.upper() == kind]
         return keys[0] if keys and key.index else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hosting.answer.port import AnswerPort
@@ -9,6 +10,7 @@ from hosting.answer.standing import FOUND, NO_SUCH_NAME, row_of
 from hosting.handle.delegation import Keeper
 from hosting.handle.permits import folded, kept
 from hosting.tenant.denials import Denials
+from hosting.tenant.edge_clerk import Clerk
 from hosting.tenant.offices import Office, Offices, OfficeSettings
 from hosting.tenant.records import Named, named
 from replica.model.errors import Code, ZaibeiError
@@ -18,6 +20,7 @@ from replica.model.handle.values import HandleValue, decode_record
 from replica.model.identifier import prefix_text
 
 Values = tuple[HandleValue, ...] | None
+READ_KEPT_MAX = 8  # records that one request remembers: its key's, its prefix's, some groups'
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,40 +68,13 @@ class Looks:
         """Raises ZaibeiError(UNREACHABLE)."""
         return self._offices.office_of(settings.source)
 
-    async def at_desk(self, name: Named) -> Seen:
-        """A record as it is now. Raises ZaibeiError: NOT_OWNER, NOT_LEADER, UNREACHABLE."""
-        office = self.office(name.owner)
-        key, spelling = office.key(name)
-        [record], _ = await office.clerk.read([key])
-        return Seen(office, key, spelling, record)
+    def sight(self) -> Sight:
+        """Of a request that begins now."""
+        return Sight(self, self._elsewhere)
 
     async def values(self, handle: bytes) -> Values:
-        """Values of any handle; None: there is none, for certain.
-
-        Raises:
-            ZaibeiError: it cannot be known now, or is damaged. Then nobody is permitted anything by it.
-        """
-        name = named(_text(handle))
-        try:
-            return (await self.at_desk(name)).values
-        except ZaibeiError as exc:
-            if exc.code is not Code.NOT_OWNER:
-                raise
-        return await self._elsewhere(name)
-
-    async def above(self, office: Office, owner: bytes) -> Above:
-        """The record of a prefix with handles of this office; that it cannot be read is told only to who needs it.
-
-        Args:
-            owner: the prefix's key part; empty: of all prefixes.
-        """
-        handle = full_name(prefix_text(owner).encode()) if owner else b"0.NA/0.NA"
-        source = self._source(handle)
-        keeper = Keeper.NODE if source is None else Keeper.TENANT if source == office.source else Keeper.NEIGHBOUR
-        try:
-            return Above(await self.values(handle), keeper)
-        except ZaibeiError as exc:
-            return Above(None, keeper, exc)
+        """As a request sees them that begins now. Raises as `Sight.values`."""
+        return await self.sight().values(handle)
 
     @property
     def sources(self) -> tuple[OfficeSettings, ...]:
@@ -111,21 +87,20 @@ class Looks:
 
     def source_at(self, handle: bytes) -> str:
         """The source that lives here and keeps a handle's record; empty: none does."""
-        return self._source(handle) or ""
+        return self.keeper(handle) or ""
 
     def keeps(self, office: Office, handle: bytes) -> bool:
         """Is the record of a handle kept by this office's own tenant?"""
-        return self._source(handle) == office.source
+        return self.keeper(handle) == office.source
 
-    def _source(self, handle: bytes) -> str | None:
+    def keeper(self, handle: bytes) -> str | None:
         """The source that lives here and keeps a handle's record; None: none does, or it was given away."""
         try:
             name = named(_text(handle))
             office = self.office(name.owner)
-            office.key(name)
         except ZaibeiError:
             return None
-        return office.source
+        return office.source if office.keeps(name) else None
 
     def one_name(self, handle: bytes) -> bytes:
         """The one spelling of a handle, by the case rule of its owner; whose owner is not known keeps its case."""
@@ -158,6 +133,58 @@ class Looks:
                 Code.UNREACHABLE, f"nobody here vouches for what {owner.source} says of {name.text[:80]!r}", retry=True
             )
         return values_of(record)
+
+
+class Sight:
+    """What one request sees: all of a source behind one barrier, which begins after the request came, so that whatever was
+    acknowledged before it is seen. A record that is asked for again is as it was. One task at a time.
+    """
+
+    def __init__(self, looks: Looks, elsewhere: Callable[[Named], Awaitable[Values]]) -> None:
+        self._looks, self._elsewhere = looks, elsewhere
+        self._behind = set[Clerk]()  # whose barrier was passed
+        self._read = dict[bytes, Values]()
+
+    async def at_desk(self, name: Named) -> Seen:
+        """A record as it is now. Raises ZaibeiError: NOT_OWNER, NOT_LEADER, UNREACHABLE."""
+        office = self._looks.office(name.owner)
+        key, spelling = office.key(name)
+        [record], _ = await office.clerk.read([key], stale=office.clerk in self._behind)
+        self._behind.add(office.clerk)
+        return Seen(office, key, spelling, record)
+
+    async def values(self, handle: bytes) -> Values:
+        """Values of any handle; None: there is none, for certain.
+
+        Raises:
+            ZaibeiError: it cannot be known now, or is damaged. Then nobody is permitted anything by it.
+        """
+        if handle in self._read:
+            return self._read[handle]
+        name = named(_text(handle))
+        try:
+            found = (await self.at_desk(name)).values
+        except ZaibeiError as exc:
+            if exc.code is not Code.NOT_OWNER:
+                raise
+            found = await self._elsewhere(name)
+        if len(self._read) < READ_KEPT_MAX:
+            self._read[handle] = found
+        return found
+
+    async def above(self, office: Office, owner: bytes) -> Above:
+        """The record of a prefix with handles of this office; that it cannot be read is told only to who needs it.
+
+        Args:
+            owner: the prefix's key part; empty: of all prefixes.
+        """
+        handle = full_name(prefix_text(owner).encode()) if owner else b"0.NA/0.NA"
+        source = self._looks.keeper(handle)
+        keeper = Keeper.NODE if source is None else Keeper.TENANT if source == office.source else Keeper.NEIGHBOUR
+        try:
+            return Above(await self.values(handle), keeper)
+        except ZaibeiError as exc:
+            return Above(None, keeper, exc)
 
 
 def values_of(record: bytes | None) -> Values:

@@ -42,7 +42,7 @@ from replica.model.handle.admin_bodies import (
     decode_login,
     decode_verify_request,
 )
-from replica.model.handle.bodies import ErrorResponse, decode_request
+from replica.model.handle.bodies import ErrorResponse, Request, decode_request
 from replica.model.handle.ciphers import BLOCK_OCTETS, encrypted, is_encrypted
 from replica.model.handle.codes import EXPIRATION_S, OpCode, OpFlag, ResponseCode
 from replica.model.handle.faults import ProtocolFault
@@ -117,7 +117,7 @@ class Registrar:
         self.judge, self.work = Judge(looks, sources.now_ms, guesses), Work(looks, sources.random)
         self.json = JsonDesk(self.judge, self.work, sources.now_ms, sources.random, basic_in_clear=basic_in_clear)
         self.desk = SessionDesk(self.judge, sources.random, server_key)
-        self._sources = sources
+        self._looks, self._sources = looks, sources
 
     async def answer(self, octets: bytes, client: str, *, datagram: bool = False) -> list[bytes]:
         """The messages that answer one message; none: silence.
@@ -169,8 +169,8 @@ class Registrar:
         session = self.desk.sessions.used(message, octets, self._sources.now_ms())
         if isinstance(session, Denied):
             return [self._denied(message, octets, session)]
-        if session.state is SessionState.PROVED and session.identity is not None and op != OpCode.LOGIN_ID_SYSTEM:
-            found = await self._tested(message, octets, self._carried_out(message, session.identity, self.desk.lapsed(session)))
+        if session.state is SessionState.PROVED and session.identity is not None and not isinstance(request, Reference):
+            found = await self._tested(message, octets, self._in_session(message, request, session, session.identity))
             return self._sealed(found, message, session)
         return self._sealed([self._challenged(message, octets, client, session, datagram)], message, session)
 
@@ -280,6 +280,14 @@ class Registrar:
         return [sealed(one, session.key, session.count()) for one in answers]
 
     # ------------------------------------------------------------------------------------------------- answers
+    async def _in_session(self, message: Message, request: Request, session: Session, key: Reference) -> Done | Denied:
+        """The key must still be there; that is read behind the same barrier as what the request is about."""
+        sight = self._looks.sight()
+        denied = await self.desk.lapsed(session, sight)
+        if denied is not None:
+            return denied
+        return await self.work.do(request, message.header, key, self._sources.now_ms(), sight)
+
     async def _carried_out(self, request: Message, key: Reference, test: Awaitable[Denied | None]) -> Done | Denied:
         denied = await test
         if denied is not None:

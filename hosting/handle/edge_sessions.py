@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from hosting.guard.clients import client_of
 from hosting.guard.windows import Window
 from hosting.handle.edge_judge import Judge
+from hosting.handle.edge_look import Sight
 from hosting.handle.edits import Denied
 from hosting.handle.sessions import Session, Sessions
 from replica.model.handle.admin_bodies import (
@@ -143,10 +144,10 @@ class SessionDesk:
         """What a key looks like now; empty: there is none. Raises ZaibeiError."""
         return await self._judge.mark(kind, key)
 
-    async def lapsed(self, session: Session) -> Denied | None:
+    async def lapsed(self, session: Session, sight: Sight | None = None) -> Denied | None:
         """Is the key that was proved gone, or another one? Then so is the session. Raises ZaibeiError: it cannot be told."""
         kind, mark = session.proof[:-32], session.proof[-32:]
-        if session.identity is not None and await self.mark(kind, session.identity) == mark:
+        if session.identity is not None and await self._judge.mark(kind, session.identity, sight) == mark:
             return None
         self.sessions.end(session)
         return GONE

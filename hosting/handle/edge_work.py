@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from hosting.handle.delegation import asks, lends, reads_hidden
 from hosting.handle.edge_homes import HOMES, Homes
-from hosting.handle.edge_look import Above, Looks, Seen, Values
+from hosting.handle.edge_look import Above, Looks, Seen, Sight, Values
 from hosting.handle.edits import Denied, Edit, edit_of
 from hosting.handle.permits import Walk, admins
 from hosting.tenant.denials import NOBODY
@@ -23,14 +23,14 @@ from hosting.tenant.offices import Office
 from hosting.tenant.papers import Papers
 from hosting.tenant.places import Places
 from hosting.tenant.records import Named as NamedHandle
-from hosting.tenant.records import delete_of, named, put_of
+from hosting.tenant.records import delete_of, named, put_values
 from hosting.tenant.rights import Caller, Operation
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.handle.bodies import HandleRequest, IndexesRequest, Request, ResolutionRequest, ValuesRequest, list_batches
 from replica.model.handle.codes import OpCode, OpFlag, ResponseCode
 from replica.model.handle.message import Header
 from replica.model.handle.types import AdminPermission
-from replica.model.handle.values import HandleValue, Reference, encode_values, spelling_of
+from replica.model.handle.values import HandleValue, Reference, spelling_of
 from replica.model.handle.wire import string
 from replica.model.identifier import SEP, key_text, subtree
 from replica.model.precondition import ABSENT, equal_to
@@ -79,20 +79,22 @@ class Work:
         self.places = Places(REGISTRATIONS_MAX)
         self.homes = Homes(looks, self.may_list)
 
-    async def do(self, request: Request, header: Header, key: Reference, now_ms: int) -> Done | Denied:
+    async def do(
+        self, request: Request, header: Header, key: Reference, now_ms: int, sight: Sight | None = None
+    ) -> Done | Denied:
         """Carry a request out.
 
         Args:
-            header: operation and flags of the request.
+            header: operation and flags of the request. sight: what it saw so far.
         Raises:
             ZaibeiError: nothing was done, or (not definite) it is not known.
         """
         handle = getattr(request, "handle", b"")
-        return await self._watched(handle, key, now_ms, self._do(request, header, key, now_ms))
+        return await self._watched(handle, key, now_ms, self._do(request, header, key, now_ms, sight or self._looks.sight()))
 
-    async def _do(self, request: Request, header: Header, key: Reference, now_ms: int) -> Done | Denied:
+    async def _do(self, request: Request, header: Header, key: Reference, now_ms: int, sight: Sight) -> Done | Denied:
         if isinstance(request, ResolutionRequest):
-            return await self._read(request, key, now_ms)
+            return await self._read(request, key, now_ms, sight)
         if header.op_code in HOMES and isinstance(request, HandleRequest):
             return await self._homed(request, header.op_code, key, now_ms)
         if not isinstance(request, Named):
@@ -107,13 +109,14 @@ class Work:
             asked = request
             if minted:
                 asked = replace(request, handle=request.handle + self._random(MINTED_OCTETS).hex().encode())
-            found = await self._once(asked, header, key, now_ms)
+            found = await self._once(asked, header, key, now_ms, sight)
             if isinstance(found, Edit):
                 return Done((string(asked.handle) if minted else b"",), asked.handle, found.replaces)
             if isinstance(found, Denied):
                 if minted and found.code is ResponseCode.HANDLE_ALREADY_EXISTS:
                     continue
                 return found
+            sight = self._looks.sight()
         return Denied(ResponseCode.SERVER_TOO_BUSY, "others keep changing this handle: again later; nothing was changed")
 
     async def _homed(self, request: HandleRequest, op_code: int, key: Reference, now_ms: int) -> Done | Denied:
@@ -155,14 +158,14 @@ class Work:
                 self._looks.denials.refused(code, source, who, now_ms)
 
     async def _once(
-        self, request: HandleRequest | ValuesRequest | IndexesRequest, header: Header, key: Reference, now_ms: int
+        self, request: HandleRequest | ValuesRequest | IndexesRequest, header: Header, key: Reference, now_ms: int, sight: Sight
     ) -> Denied | Edit | None:
         """The edit that was carried out. None: another came first."""
         name = named(_text(request.handle))
         office = self._looks.office(name.owner)
         try:
             office.has_room()
-            return await self._tried(name, request, header, key, now_ms)
+            return await self._tried(name, request, header, key, now_ms, sight)
         except ZaibeiError as exc:
             await held_back(office, exc.trouble)
             raise
@@ -174,12 +177,13 @@ class Work:
         header: Header,
         key: Reference,
         now_ms: int,
+        sight: Sight,
     ) -> Denied | Edit | None:
-        seen = await self._looks.at_desk(name)
+        seen = await sight.at_desk(name)
         papers = await seen.office.documents()
         caller, own = _caller(key, papers), seen.values
-        above, lent = await self._lent(seen.office, name.owner, key, caller, papers, header.op_code, now_ms)
-        if not await self._holds(key, 0, (own, lent)):
+        above, lent = await self._lent(sight, seen.office, name.owner, key, caller, papers, header.op_code, now_ms)
+        if not await self._holds(sight, key, 0, (own, lent)):
             return _stranger(key, above.unread)
         seen.office.may_one(papers, caller, asks(header.op_code), name)
         edit = edit_of(header.op_code, request, own, flags=header.flags, now_s=now_ms // 1_000, is_prefix=name.identifier.route)
@@ -187,14 +191,14 @@ class Work:
             return edit
         replaced = lent  # what is there is changed by whom the prefix's record lends that, not by whom it lets create
         if edit.needs and header.op_code == OpCode.CREATE_HANDLE:
-            _, replaced = await self._lent(seen.office, name.owner, key, caller, papers, OpCode.DELETE_HANDLE, now_ms)
-        if not await self._holds(key, edit.needs, (own, replaced)) or (
-            edit.prefix_needs and not await self._holds(key, edit.prefix_needs, (lent,))
-        ):
-            return _stranger(key, above.unread)
-        change = delete_of(seen.key)
-        if edit.values is not None:
-            change = put_of(seen.key, _spelling(seen), encode_values(edit.values))
+            _, replaced = await self._lent(sight, seen.office, name.owner, key, caller, papers, OpCode.DELETE_HANDLE, now_ms)
+        for needs, records in ((edit.needs, (own, replaced)), (edit.prefix_needs, (lent,))):
+            if needs and not await self._holds(sight, key, needs, records):
+                return _stranger(key, above.unread)
+        if edit.values is None:
+            change = delete_of(seen.key)
+        else:
+            change = put_values(seen.key, _spelling(seen), edit.values)
         need = ABSENT if seen.record is None else equal_to(seen.record)
         need = seen.office.admitted(papers, caller, name, change, need)
         verdict = await seen.office.clerk.change(change, need)
@@ -205,14 +209,14 @@ class Work:
         trouble = verdict.trouble
         raise ZaibeiError(trouble.code, trouble.message, definite=trouble.definite, retry=trouble.retry)
 
-    async def _read(self, request: ResolutionRequest, key: Reference, now_ms: int) -> Done | Denied:
+    async def _read(self, request: ResolutionRequest, key: Reference, now_ms: int, sight: Sight) -> Done | Denied:
         """Values that administrators may read, for one of them. A value without either read bit is nobody's."""
         name = named(_text(request.handle))
-        seen = await self._looks.at_desk(name)
+        seen = await sight.at_desk(name)
         papers = await seen.office.documents()
         caller = _caller(key, papers)
-        above, lent = await self._lent(seen.office, name.owner, key, caller, papers, OpCode.RESOLUTION, now_ms)
-        if not await self._holds(key, AdminPermission.READ_VALUE, (seen.values, lent)):
+        above, lent = await self._lent(sight, seen.office, name.owner, key, caller, papers, OpCode.RESOLUTION, now_ms)
+        if not await self._holds(sight, key, AdminPermission.READ_VALUE, (seen.values, lent)):
             return _stranger(key, above.unread)
         own_key = self._looks.keeps(seen.office, key.handle)
         if not reads_hidden(caller, papers, name.owner, own_key=own_key, now_ms=now_ms):
@@ -274,35 +278,44 @@ class Work:
         office = self._looks.office(prefix)
         office.holds(prefix)
         papers = await office.documents()
-        caller = _caller(key, papers)
-        above, lent = await self._lent(office, prefix, key, caller, papers, OpCode.LIST_HANDLES, now_ms)
-        if not await self._holds(key, AdminPermission.LIST_HANDLES, (lent,)):
+        caller, sight = _caller(key, papers), self._looks.sight()
+        above, lent = await self._lent(sight, office, prefix, key, caller, papers, OpCode.LIST_HANDLES, now_ms)
+        if not await self._holds(sight, key, AdminPermission.LIST_HANDLES, (lent,)):
             return _stranger(key, above.unread)
         office.readable(papers, caller, Operation.LIST, prefix)
         return office
 
-    async def _holds(self, key: Reference, needs: int, records: Iterable[Iterable[HandleValue] | None]) -> bool:
+    async def _holds(self, sight: Sight, key: Reference, needs: int, records: Iterable[Iterable[HandleValue] | None]) -> bool:
         """Has the key all of these permissions, by any of the records?"""
         walk = Walk(key, [root for values in records for root in admins(values or (), needs)], self._looks.one_name)
         while wanted := walk.wanted:
-            walk.told({handle: await self._group(handle) for handle in wanted})
+            walk.told({handle: await _group(sight, handle) for handle in wanted})
         return walk.permitted
 
     async def _lent(
-        self, office: Office, owner: bytes, key: Reference, caller: Caller, papers: Papers, op_code: int, now_ms: int
+        self,
+        sight: Sight,
+        office: Office,
+        owner: bytes,
+        key: Reference,
+        caller: Caller,
+        papers: Papers,
+        op_code: int,
+        now_ms: int,
     ) -> tuple[Above, Values]:
         """The record of a prefix, and what of it counts for this caller and operation (delegation.py)."""
-        above = await self._looks.above(office, owner)
+        above = await sight.above(office, owner)
         own_key = self._looks.keeps(office, key.handle)
         counts = lends(above.keeper, op_code, caller, papers, owner, own_key=own_key, now_ms=now_ms)
         return above, above.values if counts else None
 
-    async def _group(self, handle: bytes) -> tuple[HandleValue, ...] | None:
-        """A group that cannot be read has no members; others may still permit it."""
-        try:
-            return await self._looks.values(handle)
-        except ZaibeiError:
-            return None
+
+async def _group(sight: Sight, handle: bytes) -> tuple[HandleValue, ...] | None:
+    """A group that cannot be read has no members; others may still permit it."""
+    try:
+        return await sight.values(handle)
+    except ZaibeiError:
+        return None
 
 
 def _caller(key: Reference, papers: Papers) -> Caller:

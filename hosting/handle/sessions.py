@@ -125,9 +125,9 @@ class Session:
         if counter in self.seen or counter <= self.top - window:
             return False
         self.seen.add(counter)
-        if counter > self.top:
-            self.top = counter
-            self.seen = {one for one in self.seen if one > counter - window}
+        self.top = max(self.top, counter)
+        if len(self.seen) > 2 * window:  # what is older than the window is refused without them
+            self.seen = {one for one in self.seen if one > self.top - window}
         return True
 
 

@@ -83,6 +83,11 @@ class Office:
             raise ZaibeiError(Code.NOT_OWNER, f"{name.text[:80]!r} belongs to another source than {self.source}")
         return key, name.spelling(key)
 
+    def keeps(self, name: Named) -> bool:
+        """Is its record this source's, by what the group has committed?"""
+        self._catch_up()
+        return self._allows(prefix_part(name.identifier.key(case_sensitive=True)))
+
     def holds(self, prefix: bytes) -> None:
         """Raises ZaibeiError(NOT_OWNER): a prefix, as key part, is another source's by what the group has committed."""
         self._catch_up()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from hosting.tenant.limits import REFERENCES_MAX
@@ -16,6 +18,8 @@ from replica.model.handle.values import FORMAT_SPELLED, HandleValue, decode_valu
 from replica.model.identifier import Identifier, key_text, parent
 from replica.model.precondition import Precondition, value_hash
 from replica.v1 import entry_pb2
+
+NAMES_KEPT = 1_024  # of at most 2 KiB; a request names its key, its prefix and its handle, each more than once
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Named:
         return b"" if self.identifier.route or key_text(key) == self.text else self.identifier.spelling
 
 
+@lru_cache(NAMES_KEPT)
 def named(text: str) -> Named:
     """Raises ZaibeiError(MALFORMED)."""
     found = Identifier.parse(text)
@@ -60,16 +65,26 @@ def put_of(key: bytes, spelling: bytes, values: bytes) -> Change:
     """
     with judged():
         found = decode_values(values)
-    for value in found:
-        _check(value)
+    _check_all(found)
     if found and all(one.index < other.index for one, other in pairwise(found)):  # canonical already: octets have one reading
         with judged():
             return _sound(Change(OP_PUT, key, record_head(spelling or None) + values))
     return _sound(Change(OP_PUT, key, record_of(found, spelling)))
 
 
+def put_values(key: bytes, spelling: bytes, values: Sequence[HandleValue]) -> Change:
+    """As `put_of`."""
+    _check_all(values)
+    return _sound(Change(OP_PUT, key, record_of(values, spelling)))
+
+
 def delete_of(key: bytes) -> Change:
     return _sound(Change(OP_DELETE, key))
+
+
+def _check_all(values: Sequence[HandleValue]) -> None:
+    for value in values:
+        _check(value)
 
 
 def _check(value: HandleValue) -> None:

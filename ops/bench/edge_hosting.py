@@ -19,6 +19,7 @@ from ops.bench.edge_cluster import HOSTED, HOSTED_PREFIX, Cluster, cluster_of
 from ops.bench.edge_etcd import etcd_if_installed
 from ops.bench.edge_process import ROOT, Child, cpu_s
 from ops.bench.edge_replicated import NOT_INSTALLED, SMALL, committed, ours, rate_of, theirs
+from ops.bench.edge_sessions import SessionsConfig
 from ops.bench.table import Row, row
 
 CLIENTS, CLIENTS_TARGET = 64, 2_000
@@ -32,7 +33,7 @@ ROWS_AT_ONCE = 50_000
 def hosting(bench: Bench) -> list[Row]:
     """All of it on one cluster; etcd beside the 64 clients."""
     with bench.room() as room, cluster_of(room) as cluster, etcd_if_installed(room / "etcd") as etcd:
-        rows = [_clients(bench, room, cluster, etcd)]
+        rows = [_clients(bench, room, cluster, etcd), *_sessions(bench, room, cluster)]
         with _registrar(room, cluster) as child:
             rows += [*_streams(bench, child), _visible(bench, child)]
         return [*rows, *_imported(bench, room, cluster)]
@@ -53,6 +54,36 @@ def _clients(bench: Bench, room: Path, cluster: Cluster, etcd: Any) -> Row:
     what = f"three members: registrations of {CLIENTS} clients, one by one"
     made = row("17", what, [rate_of(one) for one in mine], "commits/s", target=CLIENTS_TARGET, note=note)
     return made.beside(NOT_INSTALLED if etcd is None else etcd.name, [rate_of(one) for one in peers])
+
+
+def _sessions(bench: Bench, room: Path, cluster: Cluster) -> list[Row]:
+    leader = cluster.leader(HOSTED)
+    order = [leader, *(number for number in cluster.seats if number != leader)]
+    config = SessionsConfig(
+        handle=cluster.seats[leader].ports["handle"], servers=cluster.registrations(order),
+        identity=str(cluster.folder / "registrar"), name="tenant-9", roots=str(cluster.roots), octets=SMALL,
+        pids=[pid for number in order for pid in cluster.pids(number)],
+    )  # fmt: skip
+    path, done = room / "sessions.json", list[dict[str, Any]]()
+    path.write_text(json.dumps({name: getattr(config, name) for name in config.__struct_fields__}))
+    with Child(["-m", "ops.bench.edge_sessions", str(path)], room / "stderr") as child:
+        child.tell(f"open {CLIENTS}")
+        opened = child.say()
+        for turn in range(bench.scale.runs):
+            bench.tell(f"three members: {CLIENTS} Handle clients register one by one, run {turn + 1} of {bench.scale.runs}")
+            child.tell(f"run {bench.scale.seconds}")
+            done.append(child.say())
+        child.tell("stop")
+    note = (
+        f"1 KB, {CLIENTS} connections, a session with a proved key and MACs on each, one request under way; all clients in one "
+        f"process; p50 {median(one['p50_ms'] for one in done):.1f} ms, p99 {median(one['p99_ms'] for one in done):.1f} ms"
+    )
+    logins = f"key exchange by RSA, challenge, proof and a first registration in each of {CLIENTS}, one after the other"
+    what = f"three members: registrations of {CLIENTS} clients in sessions of the Handle protocol, one by one"
+    return [
+        row("17", what, [rate_of(one) for one in done], "registrations/s", target=CLIENTS_TARGET, note=note),
+        row("17", "opening such a session", [opened["seconds"] / CLIENTS * 1e3], "ms", fewer=True, note=logins),
+    ]
 
 
 @contextmanager

@@ -9,7 +9,6 @@ Source: protocol 2.11 (HSv9).
 from __future__ import annotations
 
 import hmac
-from dataclasses import replace
 
 from replica.model.handle.admin_bodies import HS_MAC, SIGNED_SINCE, Credential, decode_credential, signed_octets
 from replica.model.handle.codes import ResponseCode
@@ -50,7 +49,7 @@ def sealed(octets: bytes, key: bytes, counter: int) -> bytes:
     mac = hmac.digest(key, signed_octets(envelope, counter, part), "sha256")
     credential = Credential(HS_MAC, MAC_NAME, mac, counter).encode()
     tail = U32.pack(len(credential)) + credential
-    return encode_envelope(replace(envelope, length=len(part) + len(tail))) + part + tail
+    return encode_envelope(envelope, len(part) + len(tail)) + part + tail
 
 
 def judge_mac(message: Message, octets: bytes, key: bytes) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from replica.model.handle.codes import (
     ENVELOPE_OCTETS,
@@ -111,8 +111,8 @@ class Message:
         return bool(self.header.flags & _REQUEST_DIGEST)
 
 
-def encode_envelope(envelope: Envelope) -> bytes:
-    """20 octets. Raises CodecMisuse."""
+def encode_envelope(envelope: Envelope, length: int | None = None) -> bytes:
+    """20 octets. `length`: written in place of the envelope's own. Raises CodecMisuse."""
     try:
         return ENVELOPE.pack(
             *envelope.version,
@@ -121,7 +121,7 @@ def encode_envelope(envelope: Envelope) -> bytes:
             envelope.session_id,
             envelope.request_id,
             envelope.sequence,
-            envelope.length,
+            envelope.length if length is None else length,
         )
     except struct.error as exc:
         raise CodecMisuse(f"a number does not fit the envelope: {exc}") from exc
@@ -163,7 +163,7 @@ def encode_message(message: Message) -> bytes:
         )
     except struct.error as exc:
         raise CodecMisuse(f"a number does not fit the header: {exc}") from exc
-    envelope = encode_envelope(replace(message.envelope, length=length))
+    envelope = encode_envelope(message.envelope, length)
     return b"".join((envelope, packed, body, U32.pack(len(message.credential)), message.credential))
 
 

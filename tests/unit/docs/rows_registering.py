@@ -111,6 +111,20 @@ REGISTERING = [
     ),
     Row(
         "2.2",
+        "what a request reads to be judged is behind one barrier of its own",
+        "rights that were taken away, and acknowledged so, counting once more",
+        "tests/unit/handle/test_sight.py::test_no_barrier_no_answer",
+        Plant("hosting.handle.edge_look:Sight.at_desk", "stale=office.clerk in self._behind", "stale=True"),
+    ),
+    Row(
+        "2.2",
+        "who was overtaken is judged anew",
+        "a right that another change took away meanwhile counting once more",
+        "tests/unit/handle/test_sight.py::test_who_was_overtaken_is_judged_by_what_holds_then[False]",
+        Plant("hosting.handle.edge_work:Work._do", "sight = self._looks.sight()", "pass"),
+    ),
+    Row(
+        "2.2",
         "after an entry without effect all begin anew",
         "batches chained on one that never was, for ever",
         f"{CLERK}::test_an_entry_without_effect_is_cut_again",
