@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import grpc
 from replica.consensus.edge_link_tls import chain_of
 from replica.consensus.link_port import MemberTrust
 from replica.member.edge_peers import Peers
+from replica.model.edge_calls import channel_closed
 from replica.model.errors import Code, ZaibeiError
 from replica.v1 import peer_pb2, peer_pb2_grpc
 
@@ -53,11 +55,14 @@ async def ask(peers: Peers, member: int, question: peer_pb2.MemberQuestion, limi
         ZaibeiError: as it answered; UNREACHABLE (it was not asked), UNKNOWN (asked, and no answer came).
     """
     question.limit_ms = int(limit_s * 1_000)
-    stub: peer_pb2_grpc.MemberCallsAsyncStub = peer_pb2_grpc.MemberCallsStub(await peers.kept(member))
+    channel = await peers.kept(member)
+    stub: peer_pb2_grpc.MemberCallsAsyncStub = peer_pb2_grpc.MemberCallsStub(channel)
     try:
         answer = await stub.Ask(question, timeout=limit_s + ANSWER_S_MORE)
+    except (grpc.aio.UsageError, asyncio.CancelledError) as exc:
+        raise channel_closed(f"member {member} did not answer", Code.UNKNOWN) from exc  # another question on it failed
     except grpc.RpcError as exc:
-        await peers.drop(member)
+        await peers.drop(member, channel)
         refused = isinstance(exc, grpc.aio.AioRpcError) and exc.code() is grpc.StatusCode.PERMISSION_DENIED
         code = Code.NOT_AUTHORISED if refused else Code.UNKNOWN
         details = exc.details() if isinstance(exc, grpc.aio.AioRpcError) else exc

@@ -50,15 +50,15 @@ class Peers:
             found = other
         return found
 
-    async def drop(self, member: int) -> None:
-        """What is asked next begins on a new connection, with the certificate judged anew."""
-        channel = self._kept.pop(member, None)
-        if channel is not None:
+    async def drop(self, member: int, channel: grpc.aio.Channel) -> None:
+        """What is asked next begins on a new connection, with the certificate judged anew; one that did already stays."""
+        if self._kept.get(member) is channel:
+            del self._kept[member]
             await channel.close()
 
     async def close(self) -> None:
-        for member in list(self._kept):
-            await self.drop(member)
+        for member, channel in list(self._kept.items()):
+            await self.drop(member, channel)
 
     async def _open(self, member: int) -> grpc.aio.Channel:
         """Where it answers first: the next address is tried as well when one before it is silent for NEXT_S, so that an

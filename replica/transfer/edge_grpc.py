@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from replica.model.edge_calls import channel_closed
 from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.transfer import TransferKind, open_manifest
 from replica.transfer.ports import CHUNK_OCTETS_MAX, CLUSTER_OCTETS, TRANSFER_OCTETS, Chunk, Offer, Wanted
@@ -64,14 +65,6 @@ def _said(code: str, text: str) -> ZaibeiError:
     return ZaibeiError(Code.UNREACHABLE, text, definite=False, retry=True)
 
 
-def _channel_closed(whom: str) -> BaseException:
-    """A call ends like a cancelled task when its channel is closed under it; only a task that is cancelled itself goes on so."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        return asyncio.CancelledError()
-    return ZaibeiError(Code.UNREACHABLE, f"{whom}: the connection was closed on our side", definite=False, retry=True)
-
-
 class GrpcReading:
     """See Reading."""
 
@@ -90,7 +83,7 @@ class GrpcReading:
         except _BROKEN as exc:
             raise await self._ended(exc) from exc
         except asyncio.CancelledError as exc:
-            raise _channel_closed(self._whom) from exc
+            raise channel_closed(self._whom) from exc
 
     async def _ended(self, exc: BaseException) -> ZaibeiError:
         """Why the stream can be written no more: what a failed write says is no reason."""
@@ -106,7 +99,7 @@ class GrpcReading:
         except _BROKEN as exc:
             raise await self._ended(exc) from exc
         except asyncio.CancelledError as exc:
-            raise _channel_closed(self._whom) from exc
+            raise channel_closed(self._whom) from exc
         if not isinstance(reply, transfer_pb2.ReadReply):
             raise ZaibeiError(Code.UNREACHABLE, f"{self._whom} ended the stream early", definite=False, retry=True)
         if reply.code:
@@ -150,7 +143,7 @@ class GrpcSender:
         except grpc.RpcError as exc:
             raise translate(exc, self._name) from exc
         except (grpc.aio.UsageError, asyncio.CancelledError) as exc:
-            raise _channel_closed(self._name) from exc
+            raise channel_closed(self._name) from exc
         return self._checked(reply, wanted)
 
     def _checked(self, reply: transfer_pb2.TransferManifest, wanted: Wanted) -> Offer:
@@ -167,7 +160,7 @@ class GrpcSender:
         try:
             call: Call = self._stub.Read()
         except grpc.aio.UsageError as exc:
-            raise _channel_closed(self._name) from exc
+            raise channel_closed(self._name) from exc
         try:
             yield GrpcReading(call, transfer, self._name)
         finally:
