@@ -15,6 +15,7 @@ import grpc
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_source_server import SOURCE_METADATA
 from replica.feed.edge_tls import callee_stands, end_of, find_peer, open_channel, standing, translate
+from replica.model.edge_calls import channel_closed
 from replica.model.edge_identity import Identity
 from replica.model.errors import Trouble, ZaibeiError
 from replica.model.identity import Peer, Trusts
@@ -60,20 +61,29 @@ class WatchLink:
             return await self._stub.Prove(request, metadata=self._metadata, timeout=CALL_S_MAX)
         except grpc.RpcError as exc:
             raise translate(exc, self._source) from exc
+        except (grpc.aio.UsageError, asyncio.CancelledError) as exc:  # the stream ended meanwhile
+            raise channel_closed(self._source) from exc
 
     async def digest(self, request: source_pb2.DigestRequest) -> source_pb2.DigestResponse:
         try:
             return await self._stub.Digest(request, metadata=self._metadata, timeout=CALL_S_MAX)
         except grpc.RpcError as exc:
             raise translate(exc, self._source) from exc
+        except (grpc.aio.UsageError, asyncio.CancelledError) as exc:  # the stream ended meanwhile
+            raise channel_closed(self._source) from exc
 
     async def snapshot(self, request: source_pb2.SnapshotRequest) -> AsyncIterator[source_pb2.SnapshotPart]:
-        call = self._stub.Snapshot(request, metadata=self._metadata)
+        try:
+            call = self._stub.Snapshot(request, metadata=self._metadata)
+        except grpc.aio.UsageError as exc:
+            raise channel_closed(self._source) from exc
         try:
             async for part in call:
                 yield part
         except grpc.RpcError as exc:
             raise translate(exc, self._source) from exc
+        except asyncio.CancelledError as exc:
+            raise channel_closed(self._source) from exc
         finally:
             call.cancel()
 
