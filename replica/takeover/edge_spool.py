@@ -30,13 +30,21 @@ class Spool:
     """See the module. `ours_known` False: our change log does not reach back to the common position."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises ZaibeiError(DISK_FULL, retry)."""
         self.ours_known = True
-        self._file = tempfile.NamedTemporaryFile(dir=folder, prefix="ledger-", suffix=".db")  # noqa: SIM115 - closed by `close`
+        try:
+            self._file = tempfile.NamedTemporaryFile(dir=folder, prefix="ledger-", suffix=".db")  # noqa: SIM115 - see `close`
+        except OSError as exc:
+            raise _no_room(exc) from exc
         self._db = sqlite3.connect(self._file.name, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        self._db.executescript(_SCHEMA)
+        try:
+            self._db.execute("PRAGMA journal_mode = OFF")
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.OperationalError as exc:
+            self.close()
+            raise _no_room(exc) from exc
 
     def add_theirs(self, writes: Iterable[SourceWrite]) -> None:
         """Raises ZaibeiError(FORKED): another write of that key is known at that place."""
@@ -85,14 +93,18 @@ class Spool:
         try:
             self._db.execute(text, row)
         except sqlite3.OperationalError as exc:
-            raise ZaibeiError(Code.DISK_FULL, f"no room to sort the ledger: {exc}", retry=True) from exc
+            raise _no_room(exc) from exc
 
     def _many(self, text: str, rows: Iterable[Sequence[object]]) -> None:
         try:
             self._db.executemany(text, rows)
         except sqlite3.OperationalError as exc:
-            raise ZaibeiError(Code.DISK_FULL, f"no room to sort the ledger: {exc}", retry=True) from exc
+            raise _no_room(exc) from exc
 
     def close(self) -> None:
         self._db.close()
         self._file.close()
+
+
+def _no_room(exc: Exception) -> ZaibeiError:
+    return ZaibeiError(Code.DISK_FULL, f"no room to sort the ledger: {exc}", retry=True)
