@@ -16,7 +16,7 @@ from replica.consensus.group import GroupLog
 from replica.consensus.hello import RIGHTS, Memory, Promise, Recall, Row, Standing, acknowledged
 from replica.consensus.host_limits import HostLimits
 from replica.consensus.host_told import HostTold
-from replica.consensus.host_transfers import HostTransfers
+from replica.consensus.host_transfers import HostTransfers, spawn
 from replica.consensus.hosted import Heard, Hosted, HostLinks, MemberFiles, Told
 from replica.consensus.notices import Notices, is_notice
 from replica.consensus.port import KEPT_MEMORY, GroupJournal, GroupPhase, HardState
@@ -137,7 +137,7 @@ class GroupHost:
     # ------------------------------------------------------------------------------------------------------------- time
     def start(self) -> None:
         self._tellings.look(self._now_ns())
-        self._ticker = asyncio.get_running_loop().create_task(self._tick_on(), name="ticks of all groups")
+        self._ticker = spawn(self._tick_on(), "ticks of all groups")
 
     async def stop(self) -> None:
         if self._ticker is not None:

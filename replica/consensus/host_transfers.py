@@ -54,7 +54,7 @@ class HostTransfers:
             return
         if (running is None or running.done()) and hosted.files is not None:
             hosted.offered.pop(to, None)
-            hosted.offering[to] = _spawn(self._offer(hosted, to))
+            hosted.offering[to] = spawn(self._offer(hosted, to))
 
     def remind(self, hosted: Hosted) -> None:
         """Now and then: say again what is on offer; a transfer of which nobody knows any more begins anew."""
@@ -105,7 +105,7 @@ class HostTransfers:
             return
         if wire.hint:  # not the leader's: for a hungry store alone
             if hosted.hungry and meta.index > hosted.log.applied and recall.standing is not Standing.AMNESIAC:
-                hosted.fetching = _spawn(self._fetch(hosted, sender, message, wire.snapshot.transfer, led=False))
+                hosted.fetching = spawn(self._fetch(hosted, sender, message, wire.snapshot.transfer, led=False))
             return
         if recall.standing is Standing.AMNESIAC:
             if not self._heals(recall, meta):
@@ -117,7 +117,7 @@ class HostTransfers:
             if recall.rights.acknowledge:
                 hosted.log.receive(message)  # it is told how far we are
             return
-        hosted.fetching = _spawn(self._fetch(hosted, sender, message, wire.snapshot.transfer, led=True))
+        hosted.fetching = spawn(self._fetch(hosted, sender, message, wire.snapshot.transfer, led=True))
 
     def _heals(self, recall: Recall, meta: SnapshotMeta) -> bool:
         return recall.may_be_fed(meta.index, meta.term, learner=self.member in meta.membership.learners)
@@ -162,8 +162,9 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _spawn(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-    task = asyncio.get_running_loop().create_task(work)
+def spawn(work: Coroutine[None, None, None], name: str = "feeding a member") -> asyncio.Task[None]:
+    """A task of a host of groups."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
     task.add_done_callback(_report)
     return task
 
@@ -171,4 +172,4 @@ def _spawn(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
 def _report(task: asyncio.Task[None]) -> None:
     """A broken invariant must be heard of at once, whoever still holds the task."""
     if not task.cancelled() and (exc := task.exception()) is not None:
-        task.get_loop().call_exception_handler({"message": "feeding a member broke off", "exception": exc, "task": task})
+        task.get_loop().call_exception_handler({"message": f"{task.get_name()} broke off", "exception": exc, "task": task})

@@ -14,6 +14,7 @@ from replica.member.cluster_care import ClusterCare
 from replica.member.cluster_side import ClusterSide
 from replica.member.copy import SourceCopy
 from replica.member.edge_asks import ask
+from replica.member.edge_broken import tell_end
 from replica.member.elsewhere import Elsewhere, answer_of
 from replica.member.outside import answer_of_site
 from replica.model.errors import Code, ZaibeiError
@@ -78,8 +79,11 @@ class ClusterLife:
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
-        for work in (self.care.run(), self._keep_places(), self._observe()):
-            self._tasks.append(loop.create_task(work))
+        works = {"care of the cluster": self.care.run(), "places of sources": self._keep_places(), "findings": self._observe()}
+        for name, work in works.items():
+            task = loop.create_task(work, name=name)
+            task.add_done_callback(tell_end)
+            self._tasks.append(task)
 
     async def stop(self) -> None:
         """Before the sources are closed: what is led here is handed over, so that nobody waits for an election."""

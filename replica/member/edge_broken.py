@@ -26,6 +26,13 @@ def broken_in(exc: BaseException | None) -> InvariantBroken | None:
     return None
 
 
+def tell_end(task: asyncio.Task[None]) -> None:
+    """Done-callback of a task that is to run on, and is held so that it can be stopped: asyncio tells what such a task ended with
+    only when nobody holds it any more, so a broken invariant would be heard of at the member's end."""
+    if not task.cancelled() and (exc := task.exception()) is not None:
+        task.get_loop().call_exception_handler({"message": f"{task.get_name()} broke off", "exception": exc, "task": task})
+
+
 @contextmanager
 def stopping_on_broken(loop: asyncio.AbstractEventLoop, stop: Callable[[BaseException], None]) -> Iterator[None]:
     """While the block runs, `stop` is told of each broken invariant that a callback or a task of the loop ended with."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from replica.feed.edge_driver import FeedDriver
+from replica.member.edge_broken import tell_end
 from replica.member.failback_ledger import LedgerKeeper
 from replica.model.digest import ContentDigest
 from replica.model.errors import Code, ZaibeiError
@@ -75,6 +76,7 @@ class FailbackRunner:
 
         self._unsubscribe = self._subscribe(changed)
         self._task = loop.create_task(self._run(), name=f"failback {self.failback.source}")
+        self._task.add_done_callback(tell_end)
 
     async def stop(self) -> None:
         self._unsubscribe()

@@ -13,6 +13,7 @@ from replica.feed.edge_source_server import SourceService
 from replica.feed.refusals import WatchedTrusts
 from replica.member.copy import SourceCopy
 from replica.member.differences import Differences
+from replica.member.edge_broken import tell_end
 from replica.member.edge_feed_port import FeedPort
 from replica.member.reads import MemberReads
 from replica.member.settings import SourceSettings
@@ -93,7 +94,8 @@ class MemberFeeds(MemberReads):
         fits = copy is not None and copy.led.is_set() and source.name not in self._pullers and source.name not in self.broken
         if fits and copy is not None and source.peer is not None and source.pull:
             puller = Puller(copy.driver, source.pull, self.settings.identity, source.peer, self._trusts)
-            self._pullers[source.name] = asyncio.create_task(puller.run(), name=f"pull {source.name}")
+            self._pullers[source.name] = task = asyncio.create_task(puller.run(), name=f"pull {source.name}")
+            task.add_done_callback(tell_end)
 
     async def _end_pull(self, name: str) -> None:
         puller = self._pullers.pop(name, None)

@@ -25,7 +25,7 @@ from replica.member.cluster_life import ClusterLife
 from replica.member.cluster_side import ClusterSide, check_card
 from replica.member.copy import Around, SourceCopy, store_folder
 from replica.member.edge_aside import next_aside, put_aside
-from replica.member.edge_broken import stopping_on_broken
+from replica.member.edge_broken import stopping_on_broken, tell_end
 from replica.member.feeds import MemberFeeds
 from replica.member.outside import OutsideLooks
 from replica.member.scrubs import Scrubs
@@ -124,6 +124,8 @@ class Member(MemberFeeds):
         outside = None if self.life is None else OutsideLooks(self.life.side)
         watch = FamilyWatch(self.addresses, outside, takeover_metrics)
         self._looker = asyncio.create_task(watch.run(), name="look at our addresses")
+        for chore in (self._observer, self._returner, self._looker):
+            chore.add_done_callback(tell_end)
 
     def _scrubs(self) -> Scrubs:
         settings, registry = self.settings, self._registry

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from replica.member.edge_broken import tell_end
 from replica.model.errors import Code, ZaibeiError
 from replica.store.edge_disk import write_durable
 from replica.store.edge_metrics import ScrubMetrics
@@ -74,6 +75,7 @@ class Scrubs:
         for name, found in self.last.items():
             self._tell(name, found)
         self._task = asyncio.create_task(self._run(), name="scrub copies")
+        self._task.add_done_callback(tell_end)
 
     async def stop(self) -> None:
         """Within a second or so: a scrub that runs is given up, and begins anew next time."""
