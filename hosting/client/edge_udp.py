@@ -85,11 +85,15 @@ class UdpPool:
         if channel is None or channel.transport is None or channel.transport.is_closing():
             family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
             try:
-                _, channel = await asyncio.get_running_loop().create_datagram_endpoint(
+                made, channel = await asyncio.get_running_loop().create_datagram_endpoint(
                     _Channel, remote_addr=(server.address, server.port), family=family
                 )
             except OSError as exc:
                 raise ZaibeiError(Code.UNREACHABLE, f"{server}: {exc}", definite=False, retry=True) from exc
+            first = self._channels.pop(server, None)
+            if first is not None and first.transport is not None and not first.transport.is_closing():
+                made.close()  # others asked at once: one socket serves all, and no other is known to `close`
+                channel = first
         self._channels[server] = channel  # newest last
         if len(self._channels) > SERVERS_MAX:
             oldest = self._channels.pop(next(iter(self._channels)))
