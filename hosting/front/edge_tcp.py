@@ -27,7 +27,7 @@ class TcpConnection(StreamConnection):
         self._deframer = Deframer()
         self._backlog: deque[bytes] = deque()
         self._expires = 0
-        self._ended = False
+        self._ended = self._working = False
 
     def eof_received(self) -> bool:
         self._ended = True
@@ -60,6 +60,15 @@ class TcpConnection(StreamConnection):
 
     def _work(self) -> None:
         """Take messages while not too many are under way; `finish` comes back for the rest."""
+        if self._working:  # an answer given at once, by way of `finish`: a deep stack would end whoever's turn this is
+            return
+        self._working = True
+        try:
+            self._take_on()
+        finally:
+            self._working = False
+
+    def _take_on(self) -> None:
         backlog, most = self._backlog, self.connections.limits.in_flight_max
         take, ask = self._service.exchange.take, self._service.batcher.ask
         while backlog and self.in_flight < most and self.stalled_since_s is None:
