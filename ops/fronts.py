@@ -183,6 +183,18 @@ class FrontProcesses:
                     continue
                 place.process = None
                 log.error("a front ended and is started again", extra={"fields": {"front": number}})
-                if not await asyncio.to_thread(self._launch, place):
-                    log.error("a front did not start", extra={"fields": {"front": number, "again_s": AGAIN_S}})
+                why = await self._again(place)
+                if why:
+                    log.error("a front did not start", extra={"fields": {"front": number, "again_s": AGAIN_S, "why": why}})
                     await asyncio.sleep(AGAIN_S)
+
+    async def _again(self, place: FrontPlace) -> str:
+        """Why it could not be started; empty: it was. Who stops meanwhile waits for it, or it would go on with our addresses."""
+        launch = asyncio.ensure_future(asyncio.to_thread(self._launch, place))
+        try:
+            return "" if await asyncio.shield(launch) else "see its message above"
+        except asyncio.CancelledError:
+            await asyncio.gather(launch, return_exceptions=True)
+            raise
+        except OSError as exc:  # a full disk, no process more: it passes
+            return str(exc)
