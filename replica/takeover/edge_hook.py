@@ -92,7 +92,10 @@ class HookPublisher:
             "ZAIBEI_SHADOW": "1" if publication.shadow else "0",
         }
         words = (str(config.program), verb, publication.prefix, str(publication.serial))
-        printed = _Printed()
+        try:
+            printed = _Printed()
+        except OSError as exc:
+            raise ZaibeiError(Code.UNREACHABLE, f"{config.program} was not run: {exc}", retry=True) from exc
         try:
             process = await asyncio.create_subprocess_exec(
                 *words, cwd="/", env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=printed.write_end,

@@ -50,7 +50,12 @@ class RecursivePublisher:
     def __init__(self, config: RecursiveConfig) -> None:
         """Raises ZaibeiError(INVALID_CONFIG) when the URL is none."""
         parts = urlsplit(config.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        try:
+            numbered = parts.port is None or parts.port > 0
+        except ValueError:
+            numbered = False
+        known = parts.scheme in ("http", "https") and parts.hostname and numbered
+        if not known or parts.path.strip("/") or parts.query:
             raise ZaibeiError(Code.INVALID_CONFIG, f"{config.url!r} is not the address of a control API: http(s)://host:port")
         self._config, self._parts = config, parts
         self._threads = ThreadPoolExecutor(AT_ONCE_MAX, thread_name_prefix=f"recursive {config.name}")
@@ -63,7 +68,11 @@ class RecursivePublisher:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._publish, publication)
 
     def _publish(self, publication: Publication) -> Confirmation:
-        connection = self._connect()
+        try:
+            connection = self._connect()
+        except OSError as exc:  # ssl.SSLError is one
+            text = f"the trusted certificates of {self.name} cannot be read: {exc}"
+            raise ZaibeiError(Code.INVALID_CONFIG, text, retry=True) from exc
         try:
             body: dict[str, object] = {"prefix": publication.prefix, "serial": publication.serial, "act": publication.act}
             if not publication.withdrawn:
@@ -112,7 +121,7 @@ class RecursivePublisher:
             connection.request(method, path, None if body is None else json.dumps(body), self._headers())
             answer = connection.getresponse()
             octets = answer.read(ANSWER_OCTETS_MAX)
-        except (OSError, http.client.HTTPException) as exc:
+        except (OSError, http.client.HTTPException, UnicodeError) as exc:  # the last: its host is no name
             raise ZaibeiError(Code.UNREACHABLE, f"{self.name} {self._config.url}: {exc}", definite=False, retry=True) from exc
         if answer.status == 409:
             raise ZaibeiError(Code.CONFLICT, f"{self.name} holds a higher serial: {octets[:200].decode(errors='replace')}")
@@ -122,6 +131,6 @@ class RecursivePublisher:
             raise ZaibeiError(Code.UNREACHABLE, f"{self.name} answers {answer.status} to {method} {path}", retry=True)
         try:
             found = json.loads(octets or b"{}")
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ZaibeiError(Code.UNREACHABLE, f"{self.name} answers no JSON to {path}", retry=True) from exc
         return found if isinstance(found, dict) else {}
