@@ -62,7 +62,7 @@ class Syslog:
                     await self._over_tcp(octets)
                 else:
                     await self._datagram(octets)
-        except (OSError, TimeoutError) as exc:
+        except (OSError, TimeoutError, UnicodeError) as exc:  # the last: its host is no name
             self._drop()
             raise ZaibeiError(Code.UNREACHABLE, f"{self.name}: {exc or 'no time left'}", definite=False, retry=True) from exc
 

@@ -88,7 +88,7 @@ class Webhook:
                 answer.read(ANSWER_OCTETS_MAX)
             finally:
                 connection.close()
-        except (OSError, http.client.HTTPException) as exc:
+        except (OSError, http.client.HTTPException, UnicodeError) as exc:  # the last: no host's name, or no path
             raise ZaibeiError(Code.UNREACHABLE, f"{self.name}: {exc}", definite=False, retry=True) from exc
         if 200 <= answer.status < 300:
             return

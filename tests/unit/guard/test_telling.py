@@ -162,6 +162,21 @@ async def test_what_is_refused_is_given_up_and_what_is_silent_too(tmp_path: Path
         assert "has 5 octets" in caught.value.trouble.message
 
 
+NO_NAME = f"{'a' * 64}.example"
+
+
+@pytest.mark.parametrize("url", [f"udp://{NO_NAME}:514", f"tcp://{NO_NAME}:601", f"https://{NO_NAME}/in", "http://127.0.0.1:1/ä"])
+async def test_a_place_that_can_never_be_reached_is_given_up_event_by_event(tmp_path: Path, url: str) -> None:
+    """Its lane goes on: one whose task ended would say nothing, not even that it sends nothing."""
+    (tmp_path / "secret").write_bytes(SECRET)
+    hook = WebhookPlace(url, tmp_path / "secret") if url.startswith("http") else None
+    async with telling(*places_of([] if hook else [url], hook), again_s=(0.0,) * 4) as teller:
+        [event] = teller._watch.noted(OVER_UDP, MAD, 1, 0)
+        for _ in range(2):
+            teller.tell(event)
+        await until(lambda: teller.counters.given_up == 2)
+
+
 class Stuck:
     """A place that never answers, or that always fails."""
 
