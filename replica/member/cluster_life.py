@@ -202,12 +202,19 @@ class ClusterLife:
         if leader == self.side.me:
             return await self._propose_here(question)
         answer = await ask(self.side.peers, leader, question, ASK_S_MAX)
-        reached = Reached(Outcome(OutcomeKind(answer.outcome), None, answer.detail), answer.index)
-        hosted = self.side.host.groups.get(ident)
-        if hosted is not None:
-            async with asyncio.timeout(ASK_S_MAX):
-                while hosted.log.applied < reached.index:  # noqa: ASYNC110
-                    await asyncio.sleep(STEP_S)
+        try:
+            reached = Reached(Outcome(OutcomeKind(answer.outcome), None, answer.detail), answer.index)
+            hosted = self.side.host.groups.get(ident)
+            if hosted is not None:
+                async with asyncio.timeout(ASK_S_MAX):
+                    while hosted.log.applied < reached.index:  # noqa: ASYNC110
+                        await asyncio.sleep(STEP_S)
+        except ValueError:
+            text = f"member {leader} says {answer.outcome[:40]!r} became of it, which this version does not know"
+            raise ZaibeiError(Code.UNKNOWN, text, definite=False) from None
+        except TimeoutError:
+            text = f"group {ident}: it is decided, and not applied here within {ASK_S_MAX} s"
+            raise ZaibeiError(Code.UNKNOWN, text, definite=False, retry=True) from None
         return reached
 
     async def propose_of(self, source: str, entry: entry_pb2.Entry) -> Outcome:
