@@ -87,8 +87,8 @@ class PushLink:
         del request  # a broken snapshot is asked for anew
         desk = self._desk
         parts: asyncio.Queue[source_pb2.SnapshotPart | ZaibeiError] = asyncio.Queue(PARTS_MAX)
-        desk.parts = parts
-        desk.verdict = asyncio.get_running_loop().create_future()
+        verdict: asyncio.Future[Trouble | None] = asyncio.get_running_loop().create_future()
+        desk.parts, desk.verdict = parts, verdict
         trouble: Trouble | None = Trouble(Code.SNAPSHOT_REFUSED, "the load was given up", retry=True)
         try:
             wanted = fault(Trouble(Code.SNAPSHOT_WANTED, "push the full content", retry=True))
@@ -106,8 +106,8 @@ class PushLink:
         except TimeoutError:
             raise ZaibeiError(Code.UNREACHABLE, "the pushed snapshot does not come on", retry=True) from None
         finally:
-            if not desk.verdict.done():
-                desk.verdict.set_result(trouble)
+            if not verdict.done():  # its own: another load may have begun since
+                verdict.set_result(trouble)
             if desk.parts is parts:
                 desk.parts = None
 
