@@ -161,12 +161,12 @@ class FeedDriver:
         if source_key:
             self.setup = replace(self.setup, source_key=source_key)
         key = self.setup.random(BEAT_KEY_OCTETS)
+        if self.beats is not None:
+            self.beats.allow(key)  # raises BUSY; before anything could be left waiting for a stream that never began
         stream = _Stream(self, link, replace(self.setup, beat_key=key), where)
         self._stream = self._last = stream
         if self._metrics is not None:
             self._metrics.connected(True)
-        if self.beats is not None:
-            self.beats.allow(key)
         try:
             return await stream.run()
         finally:

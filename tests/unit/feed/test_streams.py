@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_source_driver import OUTBOX_MESSAGES_MAX, SourceDriver
 from replica.feed.memory import MemoryGroup, MemoryLink
 from replica.feed.memory_source import MemorySourceLog
 from replica.feed.phases import Phase
 from replica.feed.source_session import LEASE_MS_MAX, Arm, Retain, SourceSession
-from replica.model.errors import Code, Trouble
+from replica.model.errors import Code, Trouble, ZaibeiError
 from replica.model.position import epoch_start
 from replica.v1 import source_pb2
 from tests.simulation.feed_world import LINEAGE, MEMBER_SIGNER, SOURCE, SOURCE_SIGNER, World, put
@@ -164,3 +166,34 @@ async def test_a_stream_cancelled_while_it_ends_does_not_keep_the_next_one_out()
             await asyncio.sleep(0.01)
         await driver.stop()
         await asyncio.gather(second, return_exceptions=True)
+
+
+class Gate:
+    """Takes keys for beats; the first stream comes while there is room for no more."""
+
+    def __init__(self) -> None:
+        self.full, self.open = True, set[bytes]()
+
+    def allow(self, key: bytes) -> None:
+        if self.full:
+            self.full = False
+            raise ZaibeiError(Code.BUSY, "4096 beat streams are open already")
+        self.open.add(key)
+
+    def revoke(self, key: bytes) -> None:
+        self.open.remove(key)
+
+
+async def test_a_stream_for_whose_beats_was_no_room_is_followed_by_one_for_which_there_is() -> None:
+    """Its source would be told for ever that the earlier stream is not settled, though it never began."""
+    log, gate = a_log(3), Gate()
+    driver = FeedDriver(World(1).setup(), MemoryGroup(SOURCE), beats=gate)
+    with pytest.raises(ZaibeiError, match="4096"):
+        await driver.run(MemoryLink(log))
+    assert driver.stated_head is None and driver._stream is None
+    running = asyncio.create_task(driver.run(MemoryLink(log)))
+    await asyncio.sleep(0.05)
+    assert not running.done() and driver.phase is not Phase.CLOSED and len(gate.open) == 1
+    await driver.stop()
+    await running
+    assert not gate.open
