@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -104,8 +105,11 @@ class Enrolment:
                 self._mark, self._told = mark, ""
 
     def _look(self) -> tuple[tuple[str, int], ...]:
-        files = enrolled_folder(self._config.member.data).glob("*.toml")
-        return tuple(sorted((file.name, file.stat().st_mtime_ns) for file in files))
+        found = list[tuple[str, int]]()
+        for file in enrolled_folder(self._config.member.data).glob("*.toml"):
+            with contextlib.suppress(OSError):  # a person's editor moves it this very moment: there, or not, at the next look
+                found.append((file.name, file.stat().st_mtime_ns))
+        return tuple(sorted(found))
 
     async def _read_again(self) -> None:
         """Raises ZaibeiError: the configuration is faulty by now, or a source cannot come in beside those that run."""
