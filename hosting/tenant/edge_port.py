@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import grpc
@@ -97,5 +98,7 @@ class RegistrationPort:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         if self._server is not None:
-            await self._health.enter_graceful_shutdown()
+            with contextlib.suppress(TimeoutError):  # a watcher that does not read keeps nobody here
+                async with asyncio.timeout(TELL_S_MAX):
+                    await self._health.enter_graceful_shutdown()
             await self._server.stop(GRACE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import grpc
@@ -65,5 +66,7 @@ class FeedPort:
 
     async def stop(self) -> None:
         """Who watches hears it, then the port closes."""
-        await self._health.enter_graceful_shutdown()
+        with contextlib.suppress(TimeoutError):  # a watcher that does not read keeps nobody here
+            async with asyncio.timeout(TELL_S_MAX):
+                await self._health.enter_graceful_shutdown()
         await self._server.stop(SERVER_GRACE_S)
