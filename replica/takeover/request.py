@@ -65,7 +65,9 @@ def name_of(publication: Publication, member: str) -> str:
 def about(name: str) -> tuple[str, int, str] | None:
     """(prefix, serial, member) of a request's file name; None: it is none."""
     parts = name.removesuffix(REQUEST_SUFFIX).split("_")
-    if not name.endswith(REQUEST_SUFFIX) or len(parts) != 4 or not parts[1].isdigit() or parts[2] not in VERBS:
+    if not name.endswith(REQUEST_SUFFIX) or len(parts) != 4 or parts[2] not in VERBS:
+        return None
+    if not (parts[1].isascii() and parts[1].isdigit()):
         return None
     return unquote(parts[0]), int(parts[1]), unquote(parts[3])
 
@@ -121,9 +123,10 @@ def judge_answer(octets: bytes, request: bytes, issuer: str, public: bytes) -> S
         fields = _fields(octets, ANSWER)
         result, text = _text(fields["result"]), _text(fields["text"])
         signature, about = _read_signature(fields), bytes.fromhex(fields["request"])
+        signed = _answered(about, result, text)
     except (ZaibeiError, KeyError, TypeError, ValueError) as exc:
         return Said(Result.FAIL, f"its answer cannot be read: {exc}")
-    if not verify(public, _answered(about, result, text), signature):
+    if not verify(public, signed, signature):
         return Said(Result.FAIL, f"its answer bears no valid signature of {issuer}")
     if about != sha256(request).digest():
         return Said(Result.FAIL, "its answer is about another request")

@@ -114,7 +114,7 @@ def mark_of(record: Sequence[HandleValue]) -> tuple[int, Mark] | None:
         before = tuple(read_value(Reader(bytes.fromhex(one))) for one in fields["before"])
         placed = tuple(str(one) for one in fields["placed"])
         return found.index, Mark(int(fields["serial"]), str(fields["act"]), fields["withdrawn"] is True, before, placed)
-    except (ValueError, KeyError, TypeError, AttributeError, ProtocolFault) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, ProtocolFault) as exc:
         raise ZaibeiError(
             Code.CONFLICT,
             f"value {found.index} ({MARK.decode()}) was changed by somebody: put its sites right by hand, remove it",
