@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from replica.model.errors import Code, ZaibeiError
@@ -17,7 +17,7 @@ from replica.transfer.edge_grpc import FORMAT, status_of
 from replica.transfer.edge_metrics import TransferMetrics
 from replica.transfer.edge_pace import Pace
 from replica.transfer.edge_send import Context, HeldSet, ServeLimits, Serving, tell
-from replica.transfer.ports import TRANSFER_OCTETS, Holder, MemberTrust, Wanted, require_same_member
+from replica.transfer.ports import TRANSFER_OCTETS, Held, Holder, MemberTrust, Wanted, require_same_member
 from replica.v1 import transfer_pb2, transfer_pb2_grpc
 
 
@@ -77,7 +77,12 @@ class TransferService(transfer_pb2_grpc.TransferServicer):
             raise ZaibeiError(Code.STOPPING, "this member stops", retry=True)
         if len(self._sets) >= self.limits.held_max:
             raise ZaibeiError(Code.BUSY, f"{len(self._sets)} sets of files are held for other members: again later", retry=True)
-        held = await asyncio.get_running_loop().run_in_executor(self.threads, self._holder.hold, wanted)
+        job = self.threads.submit(self._holder.hold, wanted)
+        try:
+            held = await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            job.add_done_callback(_let_go)  # who asked is gone, and nobody else knows of these files
+            raise
         made = HeldSet(secrets.token_bytes(TRANSFER_OCTETS), wanted, held)
         if self._closed or (wrong := wanted.mismatch(held.manifest)):
             await asyncio.to_thread(held.release)
@@ -209,3 +214,8 @@ class TransferService(transfer_pb2_grpc.TransferServicer):
     def _note_streams(self) -> None:
         if self.metrics is not None:
             self.metrics.streams.set(self._streams)
+
+
+def _let_go(job: Future[Held]) -> None:
+    if not job.cancelled() and job.exception() is None:
+        job.result().release()
