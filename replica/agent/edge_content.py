@@ -27,6 +27,7 @@ LOOKUP_KEYS_MAX = 500  # below SQLite's oldest limit of variables in one stateme
 FOLD_EVERY_DELTAS = 256  # a page write of 1.5 MB instead of deltas of 22 KB
 BOUNDARIES_MAX = 1_000_000  # chain rows outlive the batches by far: 150 octets each
 CACHE_KIB = 32 * 1024
+WAL_OCTETS_KEPT = 32 * 1024 * 1024  # of what a long reading made it grow to; several times what usual writes need of it
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS content(key BLOB PRIMARY KEY, value BLOB NOT NULL, bucket INTEGER NOT NULL) WITHOUT ROWID;
@@ -274,6 +275,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     if not read_only:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA journal_size_limit = {WAL_OCTETS_KEPT}")  # without one the file stays as long as it ever was
     db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     return db
 
@@ -306,7 +308,8 @@ class View:
     def scan(self, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Records from a key on, ascending."""
         with translated("read the content"):
-            yield from self._db.execute("SELECT key, value FROM content WHERE key >= ? ORDER BY key", (start,))
+            for row in self._db.execute("SELECT key, value FROM content WHERE key >= ? ORDER BY key", (start,)):  # noqa: UP028 - the next line says why
+                yield row  # `yield from` closes the cursor with the generator, which fails once the view is closed
 
     def __enter__(self) -> View:
         return self

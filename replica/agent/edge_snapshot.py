@@ -1,4 +1,16 @@
-"""The full content at one position, read out in parts; a broken transfer may be resumed with the same octets for a while."""
+"""The full content at one position, read out in parts; a broken transfer may be resumed with the same octets for a while.
+
+A transfer's view is a read transaction: as long as it is open, SQLite's WAL grows with every write and cannot begin again. So a
+view is open no longer than somebody may come back to it:
+
+| the transfer | its view is closed |
+| --- | --- |
+| is being read | never |
+| broke off | after RESUME_S_MAX |
+| had its end sent | after FINISHED_S_MAX |
+| lost its reader before the header | at once: nobody knows its id |
+Looked at by `expire`, about every second, asked or not; when all places are taken, the one that ends first makes room.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +30,8 @@ from replica.v1 import position_pb2, source_pb2
 PART_OCTETS = 256 * 1024  # sweet spot of a gRPC message; a single record may make one longer
 RECORD_OVERHEAD_OCTETS = 9
 SNAPSHOTS_MAX = 4
-RESUME_S_MAX = 120.0  # a transfer nobody goes on with is forgotten: its view holds back the file's clean-up
+RESUME_S_MAX = 120.0  # a transfer that broke off and nobody goes on with is forgotten
+FINISHED_S_MAX = 5.0  # sent is not arrived: who lost the connection with the last parts on it is back by then
 SNAPSHOT_ID_OCTETS = 16
 
 
@@ -28,8 +41,9 @@ class Transfer:
     def __init__(self, path: Path, now_s: float) -> None:
         self.ident = os.urandom(SNAPSHOT_ID_OCTETS)
         self.view = View(path)
-        self.touched_s = now_s
-        self.lock = threading.Lock()
+        self.until_s = now_s  # kept until then, where nobody reads it
+        self.told = False  # a reader may know its id
+        self.lock = threading.Lock()  # held by its reader
         self._growing = threading.Lock()
         self._starts: list[bytes] = [b""]  # first key of part n; the last entry is where the next new part begins
         self._hashes = [hashlib.sha256()]  # over all parts before part n
@@ -69,6 +83,11 @@ class Transfer:
     def ordered_hash(self) -> bytes:
         return self._hashes[-1].digest()
 
+    def lay_down(self, until_s: float) -> None:
+        """Its reader is gone; somebody may go on with it until then."""
+        self.until_s = until_s
+        self.lock.release()
+
 
 class Snapshots:
     """Running transfers of one source.
@@ -81,26 +100,42 @@ class Snapshots:
         self._source, self._path, self._signer, self._boottime_s, self._turn = source, path, signer, boottime_s, turn
         self._running: dict[bytes, Transfer] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     async def parts(self, request: source_pb2.SnapshotRequest) -> AsyncIterator[source_pb2.SnapshotPart]:
         """Header, chunks, signed end.
 
         An id that is no longer held (or a part never sent) begins a new snapshot: the header's id says so.
         Raises:
-            ZaibeiError(BUSY): SNAPSHOTS_MAX transfers run already.
+            ZaibeiError(BUSY): SNAPSHOTS_MAX transfers run already. ZaibeiError(STOPPING): the log is closed.
         """
         transfer, first = await self._begun(request)
+        keep_s = RESUME_S_MAX
+        reading: asyncio.Future[bytes | None] | None = None
         try:
+            transfer.told = True
             yield self._header(transfer)
             columns, number = transfer.parts(first), first
-            while (octets := await asyncio.to_thread(next, columns, None)) is not None:
-                transfer.touched_s = self._boottime_s()
+            while True:
+                reading = asyncio.ensure_future(asyncio.to_thread(next, columns, None))
+                if (octets := await asyncio.shield(reading)) is None:
+                    break
                 yield source_pb2.SnapshotPart(chunk=source_pb2.SnapshotChunk(part=number, columns=octets))
                 number += 1
             yield self._end(transfer)
+            keep_s = FINISHED_S_MAX  # who goes away at the end, or before, may not have it
         finally:
-            transfer.touched_s = self._boottime_s()
-            transfer.lock.release()
+            if reading is None or reading.done():
+                self._laid_down(transfer, keep_s)
+            else:  # cancelled: the thread reads on for a moment, and the view must not be closed under it
+                reading.add_done_callback(lambda ended: self._laid_down(transfer, keep_s, ended))
+
+    def _laid_down(self, transfer: Transfer, keep_s: float, ended: asyncio.Future[bytes | None] | None = None) -> None:
+        if ended is not None and not ended.cancelled():
+            ended.exception()  # of a reading whose reader is gone: nobody's
+        transfer.lay_down(self._boottime_s() + keep_s)
+        if self._closed:  # `close` left it to us
+            transfer.view.close()
 
     async def _begun(self, request: source_pb2.SnapshotRequest) -> tuple[Transfer, int]:
         """A reader that is gone before it began must not keep its place: the thread that opens it cannot be stopped."""
@@ -108,8 +143,13 @@ class Snapshots:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(_let_go)
+            opening.add_done_callback(self._let_go)
             raise
+
+    def _let_go(self, opening: asyncio.Future[tuple[Transfer, int]]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            transfer, _ = opening.result()
+            self._laid_down(transfer, RESUME_S_MAX if transfer.told else 0.0)
 
     def _header(self, transfer: Transfer) -> source_pb2.SnapshotPart:
         digest = transfer.view.digest
@@ -129,35 +169,38 @@ class Snapshots:
     def _begin(self, request: source_pb2.SnapshotRequest) -> tuple[Transfer, int]:
         self.expire()
         with self._turn, self._lock:
+            if self._closed:
+                raise ZaibeiError(Code.STOPPING, "the log is closed")
             held = self._running.get(request.snapshot_id)
             if held is not None and request.first_part <= held.made and held.lock.acquire(blocking=False):
                 return held, request.first_part
-            idle = next((ident for ident, transfer in self._running.items() if not transfer.lock.locked()), None)
             if len(self._running) >= SNAPSHOTS_MAX:
-                if idle is None:
+                idle = [transfer for transfer in self._running.values() if not transfer.lock.locked()]
+                if not idle:
                     raise ZaibeiError(Code.BUSY, f"{SNAPSHOTS_MAX} snapshots are being read already", retry=True)
-                self._running.pop(idle).view.close()
+                self._forget(min(idle, key=lambda transfer: transfer.until_s))
             transfer = Transfer(self._path, self._boottime_s())
             transfer.lock.acquire()
             self._running[transfer.ident] = transfer
             return transfer, 0
 
+    def _forget(self, transfer: Transfer) -> None:
+        del self._running[transfer.ident]
+        transfer.view.close()
+
     def expire(self) -> None:
-        """Close transfers that nobody reads any more."""
+        """Close the views of transfers that nobody reads, and whose time is over. About every second, from a worker thread."""
         now = self._boottime_s()
         with self._lock:
-            for ident, transfer in list(self._running.items()):
-                if now - transfer.touched_s > RESUME_S_MAX and not transfer.lock.locked():
-                    self._running.pop(ident).view.close()
+            for transfer in list(self._running.values()):
+                if not transfer.lock.locked() and now >= transfer.until_s:
+                    self._forget(transfer)
 
     def close(self) -> None:
+        """Close all views; one that is being read is closed by its reader, when that goes."""
         with self._lock:
-            for transfer in self._running.values():
+            self._closed = True
+            for transfer in list(self._running.values()):
                 if not transfer.lock.locked():
-                    transfer.view.close()
+                    self._forget(transfer)
             self._running.clear()
-
-
-def _let_go(opening: asyncio.Future[tuple[Transfer, int]]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()[0].lock.release()

@@ -203,7 +203,8 @@ class Inspection:
         if not contents.records:
             for ident in ("records.canonical", "keys.owned"):
                 self.sheet.unknown(ident, "the source holds no record")
-        resuming = self._resume_snapshot(judge) if judge.ended and self._wants(Group.SNAPSHOT) else None
+        if judge.ended and self._wants(Group.SNAPSHOT):  # at once: a source keeps a finished snapshot for seconds
+            await self._guarded(Group.SNAPSHOT, lambda: self._resume_snapshot(judge))
         if self._wants(Group.LIVE):
             whole = contents if judge.ended and judge.position is not None else None
             start = judge.position or self.head
@@ -211,8 +212,6 @@ class Inspection:
                 self.stub, self.pin, start, whole, self.sheet, self._heads, self.settings, self.description.beat_interval_ms
             )
             await self._guarded(Group.LIVE, lambda: live)
-        if resuming is not None:
-            await self._guarded(Group.SNAPSHOT, lambda: resuming)
 
     async def _resume_snapshot(self, judge: SnapshotJudge) -> None:
         """Ask for the second half again (with one part: for that one)."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -19,7 +19,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from replica.agent import edge_snapshot
 from replica.agent.config import read_config
+from replica.agent.edge_content import connect
 from replica.client.edge_agent import SERVICE, Source, load_source_config
 from replica.kit.edge_inspect import Inspection
 from replica.kit.settings import Settings
@@ -30,6 +32,7 @@ from replica.model.identity import Peer
 from replica.model.position import ORIGIN, Position
 from replica.model.states import Result
 from replica.v1 import source_pb2, source_pb2_grpc
+from tests.unit.agent.helpers import commit, put
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = Settings(watch_s=11.0, quiet_s=0.5, refusal_s=1.5)
@@ -194,6 +197,31 @@ async def test_nothing_is_offered_before_the_files_were_read_as_a_whole(tmp_path
     node.registry.unlink()
     async with Source.open(load_source_config(node.config)).running() as source:
         assert source.offered, "what was published in an earlier life stays offered"
+
+
+async def test_a_snapshots_view_is_closed_by_the_time_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was read to its end, one that was broken off; nobody asks for another, and the WAL is free to begin again."""
+    monkeypatch.setattr(edge_snapshot, "FINISHED_S_MAX", 0.1)
+    monkeypatch.setattr(edge_snapshot, "RESUME_S_MAX", 0.3)
+    node = Node(tmp_path)
+    async with Source.open(load_source_config(node.config)).running() as source:
+        await published(str(source.addresses[0]), node, 20)
+        async with channel(str(source.addresses[0]), node.member, node.peer) as to:
+            stub: source_pb2_grpc.RegistrySourceAsyncStub = source_pb2_grpc.RegistrySourceStub(to)
+            async for part in stub.Snapshot(source_pb2.SnapshotRequest()):
+                if part.HasField("header"):
+                    broken = stub.Snapshot(source_pb2.SnapshotRequest())
+                    assert (await broken.read()).HasField("header")  # type: ignore[union-attr]
+                    broken.cancel()
+        await asyncio.to_thread(commit, source.agent, put("BEHIND"))
+        free = False
+        for _ in range(100):
+            with closing(connect(source.agent.content.path)) as db:
+                _, in_wal, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if free := moved == in_wal:
+                break
+            await asyncio.sleep(0.1)
+        assert free
 
 
 async def test_stopping_is_orderly(tmp_path: Path) -> None:
