@@ -81,9 +81,7 @@ drills-quick: setup ## the same in some ten minutes, for continuous integration:
 	@.venv/bin/zaibei drill run --all --yes --quick --beside 2 $(ARGS)
 
 redproofs: setup ## each scenario with its planted bug: passed is who turns red; as root those that need it too
-	@.venv/bin/zaibei drill run --all --red --yes $(ARGS)
-	@$(PY) -m tests.faults.run --red --evidence zaibei-data/drills
-	@if [ "$$(id -u)" = 0 ]; then $(PY) -m tests.faults.run --red --root --evidence zaibei-data/drills; else echo "redproofs: not root: power failure, dropped packets, memory limits were left out"; fi
+	@.ci/redproofs $(ARGS)
 
 lock: ## pin every dependency again (needs uv)
 	@command -v uv >/dev/null || { echo "lock: uv is needed once, for this target only (pip install uv)"; exit 1; }

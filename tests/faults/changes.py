@@ -45,7 +45,10 @@ class Shrink:
     async def on(self, stage: Stage) -> AsyncIterator[None]:
         leaving = await stage.system.shrink(max(stage.system.seats))
         yield
-        await leaving
+        try:
+            await leaving
+        except TimeoutError as exc:
+            stage.unmet.append(f"the member never went: {str(exc)[:200]}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,13 @@ def never_offered() -> None:
     plant(HostTransfers, "offer_soon", lambda *_given, **_named: None)
 
 
+def half_way() -> None:
+    """A leader never leaves a joint membership: the old voters must agree for ever, and nothing else can change."""
+    from replica.consensus.raft.changing import Changing
+
+    plant(Changing, "_leave_joint", lambda _core: None)
+
+
 def first_come() -> None:
     """What waits for another member leaves in the order in which it came, whatever group it is of, in large batches."""
     from replica.consensus import link_frames
@@ -121,6 +128,7 @@ BUGS: dict[str, Callable[[], None]] = {
     "bends": bends,
     "awaited-flush": awaited_flush,
     "never-offered": never_offered,
+    "half-way": half_way,
     "first-come": first_come,
     "all-published": all_published,
 }

@@ -13,5 +13,5 @@ SCENARIO = Scenario(
     (Step(RollingRestart(Path(OLD) if OLD else None, back=bool(OLD)), for_s=1),),
     invariants=(Invariant.LINEARIZABLE, Invariant.ACKED_KEPT, Invariant.RESOLUTION, Invariant.ANSWERED),
     budgets=Budgets(pause_ms_max=6_000),
-    red="volatile",
+    red="early",
 )

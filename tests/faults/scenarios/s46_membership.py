@@ -10,5 +10,5 @@ SCENARIO = Scenario(
     "members come and go during faults",
     (Step(While(Grow(), Part(Follower(spare_keeper=True))), for_s=2), Step(While(Shrink(), Kill(Leader())), for_s=2)),
     needs=frozenset({Capability.MEMBERSHIP}),
-    planted="never-offered",
+    planted="half-way",
 )
