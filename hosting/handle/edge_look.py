@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hosting.answer.port import AnswerPort
 from hosting.answer.standing import FOUND, NO_SUCH_NAME, row_of
@@ -20,6 +21,7 @@ from replica.model.handle.values import HandleValue, decode_record
 from replica.model.identifier import prefix_text
 
 Values = tuple[HandleValue, ...] | None
+DECODED_KEPT, DECODED_OCTETS_MAX = 256, 4_096  # decoded records: those of keys and prefixes are asked for again and again
 READ_KEPT_MAX = 8  # records that one request remembers: its key's, its prefix's, some groups'
 
 
@@ -192,9 +194,14 @@ def values_of(record: bytes | None) -> Values:
     if record is None:
         return None
     try:
-        return decode_record(record).values
+        return _decoded(record) if len(record) <= DECODED_OCTETS_MAX else decode_record(record).values
     except ProtocolFault as fault:
         raise ZaibeiError(Code.DAMAGED, f"the record cannot be read: {fault.detail}") from fault
+
+
+@lru_cache(DECODED_KEPT)
+def _decoded(record: bytes) -> tuple[HandleValue, ...]:
+    return decode_record(record).values
 
 
 def _text(handle: bytes) -> str:

@@ -15,10 +15,11 @@ from replica.model.batch import OP_DELETE, OP_PUT, Change, columns_of
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.codes import HANDLE_OCTETS_MAX
 from replica.model.handle.values import FORMAT_SPELLED, HandleValue, decode_values, record_head, spelling_of
-from replica.model.identifier import Identifier, key_text, parent
+from replica.model.identifier import END, CodeType, Identifier, key_text, parent
 from replica.model.precondition import Precondition, value_hash
 from replica.v1 import entry_pb2
 
+HANDLES = frozenset({CodeType.HANDLE, CodeType.VAA})
 NAMES_KEPT = 1_024  # of at most 2 KiB; a request names its key, its prefix and its handle, each more than once
 
 
@@ -39,7 +40,13 @@ class Named:
 
     def spelling(self, key: bytes) -> bytes:
         """The name as written, where the key cannot tell it; else empty."""
-        return b"" if self.identifier.route or key_text(key) == self.text else self.identifier.spelling
+        one = self.identifier
+        if one.route:
+            return b""
+        if one.code in HANDLES:  # the same without making the text, which is dear: octets are folded and nothing else
+            prefix = one.spelling[: -len(one.suffix) - 1]
+            return b"" if prefix == prefix.upper() and key == one.prefix + END + one.suffix else one.spelling
+        return b"" if key_text(key) == self.text else one.spelling
 
 
 @lru_cache(NAMES_KEPT)

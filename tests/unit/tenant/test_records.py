@@ -13,7 +13,7 @@ from replica.agent.records import record_of
 from replica.model.batch import OP_PUT, columns_of
 from replica.model.errors import Code, ZaibeiError
 from replica.model.handle.values import HandleValue, Reference, encode_value, encode_values
-from replica.model.identifier import prefix_key
+from replica.model.identifier import key_text, prefix_key
 from replica.model.precondition import value_hash
 
 VALUES = st.lists(
@@ -84,3 +84,17 @@ def test_pages_go_on_behind_their_last_key() -> None:
     for wrong in (token_after(b"h89\0A"), b"\x02h88\0A", b"x"):
         with pytest.raises(ZaibeiError):
             page_range(b"h88", wrong)
+
+
+NAMES = st.text("aZz0./:\x00\x01\x02-ÄäßıK 中", min_size=1, max_size=12).map(lambda tail: f"88.1{tail}")
+
+
+@given(NAMES | st.sampled_from(["oid:1.2.156", "ecode:1/2086/001", "88.118/a", "88.118/A", "88.cs/A"]), st.booleans())
+def test_a_name_is_kept_where_its_key_does_not_tell_it(text: str, sensitive: bool) -> None:
+    try:
+        name = named(text)
+    except ZaibeiError:
+        return
+    key = name.key(case_sensitive=sensitive)
+    clear = name.identifier.route or key_text(key) == text
+    assert name.spelling(key) == (b"" if clear else text.encode())
