@@ -199,7 +199,7 @@ async def test_many_datagrams_of_one_tick_make_one_call() -> None:
         sent = [resolution(NAME, request_id=number) for number in range(1, 101)]
         answers = await ask_udp(bound.udp[0], *sent, answers=100)
     assert {request_id_of(answer) for answer in answers} == set(range(1, 101))
-    assert len(port.calls) < 20
+    assert len(port.calls) < 50, "without it 100; a busy machine hands them over in several parts"
 
 
 # --------------------------------------------------------------------------------------------------------------- TCP
