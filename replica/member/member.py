@@ -297,19 +297,19 @@ class Member(MemberFeeds):
             await self.scrubs.stop()
         for name in list(self._pullers):
             await self._end_pull(name)
-        for copy in self.copies.values():
+        for copy in list(self.copies.values()):  # another member may still ask for one to be fed anew
             await copy.driver.stop()
         if self._feed is not None:
             await self._feed.stop()
         for transport in self._beats:
             transport.close()
-        for copy in self.copies.values():
+        for copy in list(self.copies.values()):
             await copy.stop()
         if self.life is not None:
             await self.life.side.stop()
         if self._apply is not None:
             await asyncio.to_thread(self._apply.stop)
-        for name, copy in self.copies.items():
+        for name, copy in list(self.copies.items()):
             await self._close(name, copy)
         if self._journal is not None:
             await asyncio.to_thread(self._journal.close)
