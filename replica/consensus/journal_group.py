@@ -26,7 +26,7 @@ class JournalOwner(Protocol):
 
 
 class GroupPart:
-    """Satisfies GroupJournal. Appends and truncations come from one thread, `note_flushed` and marks from the journal's."""
+    """Satisfies GroupJournal. Appends and truncations come from one thread, marks from the journal's, reads from any."""
 
     def __init__(
         self, journal: JournalOwner, name: str, number: int, listener: JournalListener, recovered: Recovered, octets: int
@@ -40,6 +40,9 @@ class GroupPart:
         self._octets = octets
         self.flushed_index = max(recovered.flushed, recovered.floor)
         self._written = recovered.last  # may be read: what is queued is not in the database yet
+        # Raised before rows may go, so that a reader on another thread that misses one knows whether it has to.
+        self._gone = recovered.floor
+        self._cuts_made = 0
         self._marked = recovered.flushed
         self._cuts: deque[int] = deque()  # queued and not flushed
         self._restarts = 0  # of these: the ones that begin the log anew
@@ -87,8 +90,9 @@ class GroupPart:
         """See GroupJournal."""
         with self._marking:
             self._cuts.append(index)
+            self._cuts_made += 1
             self._restarts += 1
-            self.flushed_index = self._marked = self._written = index
+            self.flushed_index = self._marked = self._written = self._gone = index
         self._journal.put(DropTo(self.number, 0, index, term, index, all_rows=True))
         self._floor, self._last = (index, term), index
         self._spans.clear()
@@ -100,6 +104,7 @@ class GroupPart:
         require(self._floor[0] <= index <= self._last, f"{self.name}: cannot cut behind {index}")
         with self._marking:
             self._cuts.append(index)
+            self._cuts_made += 1
             self._written = min(self._written, index)
             self.flushed_index = min(self.flushed_index, index)  # what was flushed behind it was never committed
             self._marked = min(self._marked, index)
@@ -122,6 +127,7 @@ class GroupPart:
         if not self._floor[0] < index <= min(self._last, flushed):
             return
         term = self._term_at(index)
+        self._gone = index
         self._journal.put(DropTo(self.number, self._floor[0], index, term, flushed))
         self._floor, self._marked = (index, term), flushed
         while len(self._spans) > 1 and self._spans[1][0] <= index + 1:
@@ -140,11 +146,17 @@ class GroupPart:
 
     def read(self, first: int, octets_max: int) -> list[LogEntry]:
         """See GroupJournal."""
-        written = self._written
-        if not self._floor[0] < first <= written:
-            held = f"{self._floor[0] + 1} to {written}"
-            raise ZaibeiError(Code.NOT_FOUND, f"the journal holds entries {held} of group {self.name}, not {first}")
-        return self._journal.read(self.number, first, written, octets_max)
+        while True:
+            written, cuts = self._written, self._cuts_made
+            if not self._gone < first <= written:
+                held = f"{self._gone + 1} to {written}"
+                raise ZaibeiError(Code.NOT_FOUND, f"the journal holds entries {held} of group {self.name}, not {first}")
+            try:
+                return self._journal.read(self.number, first, written, octets_max)
+            except ZaibeiError as exc:
+                overtaken = self._gone >= first or self._cuts_made != cuts  # a record may have gone while it was to be read
+                if exc.code is not Code.DAMAGED or not overtaken:
+                    raise
 
     def _term_at(self, index: int) -> int:
         if index == self._floor[0]:

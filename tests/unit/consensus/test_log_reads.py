@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import pytest
+from rocksdict import WriteBatch
 
+from replica.consensus import edge_rocks, record
 from replica.consensus.edge_journal import Journal
 from replica.consensus.edge_rows import JournalRows
 from replica.consensus.group import GroupLog
@@ -83,6 +85,87 @@ def test_what_a_queued_cut_takes_away_is_not_read(tmp_path: Path) -> None:
     journal.drain()
     assert part.read(1, 10**6) == entries(1, 5) + entries(6, 3, term=2)
     journal.close()
+
+
+class OvertakenRows(JournalRows):
+    """Does `meanwhile` once, when a reader already knows up to where it will read and has read nothing yet."""
+
+    meanwhile: ClassVar[Callable[[], None] | None] = None
+
+    def read(self, number: int, first: int, last: int, octets_max: int) -> list[LogEntry]:
+        work, type(self).meanwhile = type(self).meanwhile, None
+        if work is not None:
+            work()
+        return super().read(number, first, last, octets_max)
+
+
+class OvertakenJournal(Journal):
+    rows_type = OvertakenRows
+
+
+@pytest.fixture
+def overtaken(tmp_path: Path) -> Iterator[tuple[OvertakenJournal, GroupJournal]]:
+    journal = OvertakenJournal.open(tmp_path, limits=SMALL)
+    part = journal.attach("g", Ears())
+    part.append(entries(1, 8))
+    journal.drain()
+    yield journal, part
+    OvertakenRows.meanwhile = None
+    journal.close()
+
+
+def test_a_cut_that_overtakes_a_read_is_no_damage(overtaken: tuple[OvertakenJournal, GroupJournal]) -> None:
+    """A new leader takes entries back while a thread reads them for the machine, or for a member of an earlier term of office."""
+    journal, part = overtaken
+
+    def cut() -> None:
+        part.cut_after(5)
+        journal.drain()
+
+    OvertakenRows.meanwhile = cut
+    assert part.read(1, 10**6) == entries(1, 5)
+
+
+def test_a_truncation_that_overtakes_a_read_is_no_damage(overtaken: tuple[OvertakenJournal, GroupJournal]) -> None:
+    """A leader brings entries for a member that is behind, and keeps them for it no longer."""
+    journal, part = overtaken
+
+    def truncate() -> None:
+        part.truncate(6)
+        journal.drain()
+
+    OvertakenRows.meanwhile = truncate
+    with pytest.raises(ZaibeiError) as caught:
+        part.read(4, 10**6)
+    assert caught.value.code is Code.NOT_FOUND
+    assert part.read(7, 10**6) == entries(7, 2)
+
+
+def test_a_log_that_begins_anew_under_a_read_is_no_damage(overtaken: tuple[OvertakenJournal, GroupJournal]) -> None:
+    journal, part = overtaken
+
+    def restart() -> None:
+        part.restart_at(100, 5)
+        journal.drain()
+
+    OvertakenRows.meanwhile = restart
+    with pytest.raises(ZaibeiError) as caught:
+        part.read(4, 10**6)
+    assert caught.value.code is Code.NOT_FOUND
+
+
+def test_a_row_that_is_gone_without_cause_is_damage(overtaken: tuple[OvertakenJournal, GroupJournal]) -> None:
+    journal, part = overtaken
+
+    def lose() -> None:
+        batch = WriteBatch(raw_mode=True)
+        batch.delete(record.entry_key(part.number, 5))  # type: ignore[attr-defined]
+        edge_rocks.write(journal._rows.db, batch, edge_rocks.write_options())
+
+    OvertakenRows.meanwhile = lose
+    with pytest.raises(ZaibeiError) as caught:
+        part.read(4, 10**6)
+    assert caught.value.code is Code.DAMAGED
 
 
 def test_the_memory_twin_reads_no_more_than_is_flushed() -> None:
