@@ -293,6 +293,8 @@ class GroupLog(GroupDuties):
         while self._switching:
             self._moved.clear()
             await self._moved.wait()
+        if self._pump is not None:  # the apply thread may be within an entry
+            await self._run_blocking(self._pump.wait_idle)
 
     async def _drained(self) -> None:
         while len(self._book) and self._failure is None:

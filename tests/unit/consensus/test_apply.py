@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from replica.consensus.edge_apply import ApplyLimits, ApplyThread
 from replica.consensus.edge_metrics import ApplyMetrics
+from replica.consensus.group import GroupLog
+from replica.consensus.group_limits import GroupLimits
+from replica.consensus.memory import MemoryJournal
 from replica.model.errors import Code, InvariantBroken, ZaibeiError
 from replica.model.outcome import LogEntry, Outcome
 from tests.unit.consensus.machines import BUSY, ListMachine
@@ -189,3 +193,32 @@ def test_a_closed_lane_applies_nothing_more() -> None:
     leave.set()
     thread.stop()
     assert [entry.index for entry in machine.entries] == [1]
+
+
+async def test_a_group_that_stopped_leaves_its_machine_alone(thread: ApplyThread) -> None:
+    """A source is taken out while the process runs on: its store is closed next, and its folder may be opened anew."""
+    journal, machine = MemoryJournal(), ListMachine()
+    group = GroupLog("g", journal, machine, thread, limits=GroupLimits(stop_drain_s_max=0.01))
+    starting = asyncio.create_task(group.start())
+    while not starting.done():  # the journal is flushed by hand
+        journal.flush()
+        await asyncio.sleep(0.001)
+    began, goes_on = threading.Event(), threading.Event()
+
+    def slowly(_entry: LogEntry) -> None:
+        began.set()
+        assert goes_on.wait(WAIT_S)
+
+    machine.before_apply = slowly
+    group.propose(b"slow")
+    while not began.is_set():
+        journal.flush()
+        await asyncio.sleep(0.001)
+    stopping = asyncio.create_task(group.stop())
+    try:
+        await asyncio.wait({stopping}, timeout=0.3)
+        assert not stopping.done(), "an entry is being applied"
+    finally:
+        goes_on.set()
+        await stopping
+    assert machine.data()[-1] == b"slow"
