@@ -89,7 +89,13 @@ class PushLink:
         parts: asyncio.Queue[source_pb2.SnapshotPart | ZaibeiError] = asyncio.Queue(PARTS_MAX)
         verdict: asyncio.Future[Trouble | None] = asyncio.get_running_loop().create_future()
         desk.parts, desk.verdict = parts, verdict
-        trouble: Trouble | None = Trouble(Code.SNAPSHOT_REFUSED, "the load was given up", retry=True)
+
+        def over(trouble: Trouble | None) -> None:
+            if not verdict.done():  # its own: another load may have begun since
+                verdict.set_result(trouble)
+            if desk.parts is parts:
+                desk.parts = None
+
         try:
             wanted = fault(Trouble(Code.SNAPSHOT_WANTED, "push the full content", retry=True))
             await self.send(source_pb2.ReplicaMessage(fault=wanted))
@@ -98,18 +104,15 @@ class PushLink:
                     part = await parts.get()
                 if isinstance(part, ZaibeiError):
                     raise part
-                if part.HasField("end"):
-                    trouble = None
+                if part.HasField("end"):  # who reads may leave with it, and leave us to be ended much later
+                    over(None)
                 yield part
                 if part.HasField("end"):
                     return
         except TimeoutError:
             raise ZaibeiError(Code.UNREACHABLE, "the pushed snapshot does not come on", retry=True) from None
         finally:
-            if not verdict.done():  # its own: another load may have begun since
-                verdict.set_result(trouble)
-            if desk.parts is parts:
-                desk.parts = None
+            over(Trouble(Code.SNAPSHOT_REFUSED, "the load was given up", retry=True))
 
 
 async def _at_once(_source: str) -> None:
