@@ -166,7 +166,7 @@ class GroupLog(GroupDuties):
 
     def _check_admission(self, octets: int) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()
         if self._phase in (GroupPhase.STOPPING, GroupPhase.STOPPED):
             raise ZaibeiError(Code.STOPPING, f"group {self._group} is stopping: again after the restart", retry=True)
         if self._phase is not GroupPhase.LEADING:

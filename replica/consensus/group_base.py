@@ -246,7 +246,7 @@ class GroupBase(ABC):
         """Wait for progress; raises as soon as the group cannot go on."""
         while True:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.again()
             if self._phase in (GroupPhase.STOPPING, GroupPhase.STOPPED):
                 raise ZaibeiError(Code.STOPPING, f"group {self._group} was stopped while it started", retry=True)
             if reached():

@@ -60,7 +60,7 @@ class GroupPort:
 
     def propose(self, entry: entry_pb2.Entry | bytes) -> Proposal:
         if self._log.failure is not None:
-            raise self._log.failure
+            raise self._log.failure.again()
         return self._log.propose(entry)
 
     async def loader(self, side: int, position: Position) -> LoaderPort:

@@ -147,7 +147,7 @@ class HostedPort:
 
     def propose(self, entry: entry_pb2.Entry) -> Proposal:
         if self._log.failure is not None:
-            raise self._log.failure
+            raise self._log.failure.again()
         return self._log.propose(entry)
 
     async def wait(self) -> None:
@@ -155,6 +155,6 @@ class HostedPort:
         if self._barrier is not None:
             await self._barrier()
         elif not self.leader:
-            raise self._log.failure or ZaibeiError(
-                Code.UNREACHABLE, f"this member does not lead {self.source}: nothing was read", retry=True
-            )
+            if self._log.failure is not None:
+                raise self._log.failure.again()
+            raise ZaibeiError(Code.UNREACHABLE, f"this member does not lead {self.source}: nothing was read", retry=True)

@@ -76,6 +76,11 @@ class ZaibeiError(Exception):
     def code(self) -> Code:
         return self.trouble.code
 
+    def again(self) -> ZaibeiError:
+        """The same for one more who asks: an error that is kept and raised itself holds the frames of all who ever met it."""
+        about = self.trouble
+        return ZaibeiError(about.code, about.message, definite=about.definite, retry=about.retry, retry_ms=about.retry_ms)
+
     def __str__(self) -> str:
         return str(self.trouble)
 
