@@ -112,6 +112,8 @@ class ApplyPump:
                 if self._rewinds == rewinds and not self._closed:
                     self._submit(chunk)
         except ZaibeiError as exc:
+            if self._closed:  # the machine goes on from another state, and the log may have begun anew there
+                return
             if not exc.trouble.retry:
                 self._broken(exc)
                 return

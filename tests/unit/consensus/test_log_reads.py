@@ -104,7 +104,7 @@ class OvertakenJournal(Journal):
 
 
 @pytest.fixture
-def overtaken(tmp_path: Path) -> Iterator[tuple[OvertakenJournal, GroupJournal]]:
+def overtaken(tmp_path: Path) -> Iterator[tuple[Journal, GroupJournal]]:
     journal = OvertakenJournal.open(tmp_path, limits=SMALL)
     part = journal.attach("g", Ears())
     part.append(entries(1, 8))
@@ -114,7 +114,7 @@ def overtaken(tmp_path: Path) -> Iterator[tuple[OvertakenJournal, GroupJournal]]
     journal.close()
 
 
-def test_a_cut_that_overtakes_a_read_is_no_damage(overtaken: tuple[OvertakenJournal, GroupJournal]) -> None:
+def test_a_cut_that_overtakes_a_read_is_no_damage(overtaken: tuple[Journal, GroupJournal]) -> None:
     """A new leader takes entries back while a thread reads them for the machine, or for a member of an earlier term of office."""
     journal, part = overtaken
 
@@ -126,7 +126,7 @@ def test_a_cut_that_overtakes_a_read_is_no_damage(overtaken: tuple[OvertakenJour
     assert part.read(1, 10**6) == entries(1, 5)
 
 
-def test_a_truncation_that_overtakes_a_read_is_no_damage(overtaken: tuple[OvertakenJournal, GroupJournal]) -> None:
+def test_a_truncation_that_overtakes_a_read_is_no_damage(overtaken: tuple[Journal, GroupJournal]) -> None:
     """A leader brings entries for a member that is behind, and keeps them for it no longer."""
     journal, part = overtaken
 
@@ -141,7 +141,7 @@ def test_a_truncation_that_overtakes_a_read_is_no_damage(overtaken: tuple[Overta
     assert part.read(7, 10**6) == entries(7, 2)
 
 
-def test_a_log_that_begins_anew_under_a_read_is_no_damage(overtaken: tuple[OvertakenJournal, GroupJournal]) -> None:
+def test_a_log_that_begins_anew_under_a_read_is_no_damage(overtaken: tuple[Journal, GroupJournal]) -> None:
     journal, part = overtaken
 
     def restart() -> None:
@@ -154,7 +154,7 @@ def test_a_log_that_begins_anew_under_a_read_is_no_damage(overtaken: tuple[Overt
     assert caught.value.code is Code.NOT_FOUND
 
 
-def test_a_row_that_is_gone_without_cause_is_damage(overtaken: tuple[OvertakenJournal, GroupJournal]) -> None:
+def test_a_row_that_is_gone_without_cause_is_damage(overtaken: tuple[Journal, GroupJournal]) -> None:
     journal, part = overtaken
 
     def lose() -> None:
@@ -273,6 +273,34 @@ async def test_what_is_committed_while_the_journal_is_read_is_read_anew() -> Non
     slow.gate.set()
     await asyncio.gather(*tasks)
     assert lane.taken == entries(1, 5) + entries(6, 3, term=2)
+
+
+async def test_what_a_closed_pump_finds_gone_breaks_nothing() -> None:
+    """A member is fed another's state while its machine was behind: the log begins anew under what was read for it."""
+    journal = MemoryJournal()
+    part: GroupJournal = journal.attach("g", Ears())
+    part.append(entries(1, 8))
+    journal.flush()
+    begins, tasks, broken = asyncio.Event(), set[asyncio.Task[None]](), list[ZaibeiError]()
+
+    async def late(work: Callable[[], T], /) -> T:
+        await begins.wait()
+        return work()
+
+    def run(work: Coroutine[None, None, None]) -> None:
+        tasks.add(asyncio.ensure_future(work))
+
+    pump = ApplyPump(
+        part, OneLane(), 0, GroupLimits(), stand_in=b"", run_blocking=late, run_task=run, broken=broken.append, wait=asyncio.sleep
+    )
+    pump.offer_held(8)
+    await asyncio.sleep(0)
+    pump.close()
+    part.restart_at(100, 5)
+    journal.flush()
+    begins.set()
+    await asyncio.gather(*tasks)
+    assert not broken
 
 
 class FullOnce(JournalRows):
