@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
 
 import msgspec
 
@@ -19,7 +20,8 @@ from replica.store.edge_disk import disk_error, remove_tree
 from replica.store.edge_store import SourceStore
 from replica.store.scrub import Scrubbed, ScrubJob, ScrubReply, judged
 
-LOOK_S = 0.5  # how often it is looked whether the helper is done, is to stop, or the disk is full
+LOOK_S = 0.5  # how often it is looked whether the helper is to stop, or the disk is full
+READ_OCTETS = 64 * 1024
 
 _decode_reply = msgspec.json.Decoder(ScrubReply).decode  # made once: see state_row.py
 
@@ -80,11 +82,7 @@ def _run(job: ScrubJob, stop: threading.Event, require_room: Callable[[], None])
                 raise ZaibeiError(Code.DISK_FAILED, "the helper that reads a copy through has no pipes", retry=True)
             helper.stdin.write(msgspec.json.encode(job) + b"\n")
             helper.stdin.flush()
-            while helper.poll() is None:
-                if stop.wait(LOOK_S):
-                    raise ZaibeiError(Code.STOPPING, "stopped before its end", retry=True)
-                require_room()
-            line = helper.stdout.readline()
+            line = _word(helper.stdout.fileno(), stop, require_room)
         except OSError as exc:
             raise disk_error(exc, "reading a copy through") from exc
         finally:
@@ -94,3 +92,22 @@ def _run(job: ScrubJob, stop: threading.Event, require_room: Callable[[], None])
         message = f"the helper that reads the copy through ended with {helper.returncode}"
         raise ZaibeiError(Code.DISK_FAILED, message, retry=True)
     return _decode_reply(line)
+
+
+def _word(out: int, stop: threading.Event, require_room: Callable[[], None]) -> bytes:
+    """All that comes until the helper ends, taken as it comes: with a long word, that no pipe holds, it would else wait for ever.
+
+    Raises ZaibeiError: STOPPING, DISK_FULL.
+    """
+    said = bytearray()
+    with DefaultSelector() as waiting:
+        waiting.register(out, EVENT_READ)
+        while True:
+            if waiting.select(LOOK_S):
+                octets = os.read(out, READ_OCTETS)
+                if not octets:
+                    return bytes(said)
+                said += octets
+            if stop.is_set():
+                raise ZaibeiError(Code.STOPPING, "stopped before its end", retry=True)
+            require_room()

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from replica.model.digest import LEVEL1_BUCKETS, SUM_OCTETS
+from replica.store.edge_generation import PAGE_OCTETS
 from replica.store.edge_rocks import new_batch
 from replica.store.edge_scrub import scrub
+from replica.store.rows import Kind, after_kind
 from replica.store.scrub import AGAIN_MS, DAY_MS, Finding, Scrubbed, ScrubReply, judged, kept, next_turn, warning_of
 from tests.unit.store.conftest import World
 from tests.unit.store.support import delete, key, put, value
@@ -18,6 +21,8 @@ from tests.unit.store.test_damage import flip, full
 FAST = 1_000_000_000
 NOW = 1_700_000_000_000
 WEEK = 7 * DAY_MS
+WAIT_S = 30
+PIPE_OCTETS = 64 * 1024  # what a pipe holds
 
 
 def read_through(world: World, octets_s: int = FAST, stop: threading.Event | None = None) -> Scrubbed:
@@ -57,6 +62,26 @@ def test_a_record_that_the_digest_does_not_know_is_found(granted: World) -> None
     found = read_through(granted)
     assert found.finding is Finding.DIFFERENT and "sums differ in digest bucket" in found.text
     assert found.records == 1_000
+
+
+def test_a_copy_that_differs_nearly_everywhere_is_found(granted: World) -> None:
+    """So many buckets differ that their numbers do not fit into the pipe over which the helper says them."""
+    full(granted, 8_000)
+    live = granted.store._live
+    rotated = bytes(live.sums[SUM_OCTETS:] + live.sums[:SUM_OCTETS])  # each bucket's sum at its neighbour: the total is the same
+    wb = new_batch()
+    for page in range(LEVEL1_BUCKETS):
+        wb.put(Kind.PAGE + bytes((page,)), rotated[page * PAGE_OCTETS : (page + 1) * PAGE_OCTETS])
+    for row, _ in live.rocks.rows(Kind.DELTA, after_kind(Kind.DELTA)):
+        wb.delete(row)
+    live.rocks.write(wb)
+    stop = threading.Event()
+    giving_up = threading.Timer(WAIT_S, stop.set)
+    giving_up.start()
+    found = read_through(granted, stop=stop)
+    giving_up.cancel()
+    assert found.finding is Finding.DIFFERENT and found.records == 8_000
+    assert int(found.text.split(" more")[0].rpartition(" ")[2]) * len("65535,") > PIPE_OCTETS
 
 
 def test_stopped_before_its_end_it_found_nothing(granted: World) -> None:
