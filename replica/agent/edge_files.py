@@ -128,6 +128,9 @@ class FileReader:
                 if failed:
                     return
                 self._stop.wait(RETRY_S)
+            except OSError as exc:  # no file could be opened, or made, at this moment
+                self._move(InputState.UNUSABLE, str(exc))
+                self._stop.wait(RETRY_S)
 
     def stop(self) -> None:
         self._stop.set()

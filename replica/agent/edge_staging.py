@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -68,24 +69,32 @@ class RejectsFile:
     def __init__(self, path: Path, names: tuple[str, ...]) -> None:
         self._path, self._names = path, names
         self.count = 0
-        try:
+        with self._writing():
             self._file = path.with_suffix(".new").open("w", encoding="utf-8")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as exc:
-            raise ZaibeiError(Code.DISK_FAILED, f"cannot write {path}: {exc}") from exc
+            raise ZaibeiError(Code.DISK_FAILED, f"cannot write {self._path}: {exc}") from exc
 
     def add(self, reject: Reject, file_number: int | None = None) -> None:
-        """`file_number` None: the line number carries it (rows that came back from Staging)."""
+        """`file_number` None: the line number carries it (rows that came back from Staging). Raises ZaibeiError(DISK_FAILED)."""
         line = reject.line
         if file_number is None:
             file_number, line = line >> FILES_SHIFT, line & ((1 << FILES_SHIFT) - 1)
         self.count += 1
         if self.count <= REJECTS_WRITTEN_MAX:
             entry = {"file": self._names[file_number], "line": line, "reason": _plain(reject.reason), "text": reject.text}
-            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            with self._writing():
+                self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
-        self._file.close()
-        self._path.with_suffix(".new").replace(self._path)
+        """Raises ZaibeiError(DISK_FAILED): the list of the reading before stays."""
+        with self._writing():
+            self._file.close()
+            self._path.with_suffix(".new").replace(self._path)
 
 
 def _plain(reason: str) -> str:

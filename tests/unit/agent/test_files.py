@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from replica.agent import edge_files
 from replica.agent.edge_files import FileReader, InputState, inputs_of
 from replica.agent.mapping import Naming
 from replica.agent.retention import Spool
@@ -198,3 +201,41 @@ async def test_a_full_spool_stops_the_reading_and_drops_nothing(tmp_path: Path) 
     assert "wait for a receipt" in watched.reader.state_reason
     assert watched.names() == {key("A")}
     watched.log.close()
+
+
+def no_room(folder: Path) -> Path:
+    (folder / "rejects.new").symlink_to("/dev/full")
+    return folder / "rejects.new"
+
+
+def no_file(folder: Path) -> Path:
+    (folder / "staging.db").mkdir()
+    return folder / "staging.db"
+
+
+def came_to(watched: Watched, state: InputState, reading: threading.Thread) -> bool:
+    until = time.monotonic() + 10
+    while watched.reader.state is not state and reading.is_alive() and time.monotonic() < until:
+        time.sleep(0.01)
+    return watched.reader.state is state
+
+
+@pytest.mark.parametrize(("hinders", "why"), [(no_room, "rejects.jsonl: [Errno 28] No space"), (no_file, "staging.db")])
+def test_a_disk_that_fails_for_a_moment_ends_no_reading_for_good(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, hinders: Callable[[Path], Path], why: str
+) -> None:
+    """No room for the list of what was left out, or no file can be made: a state, tried again; the reader's thread goes on."""
+    monkeypatch.setattr(edge_files, "RETRY_S", 0.01)
+    monkeypatch.setattr(edge_files, "POLL_S", 0.01)
+    hindrance = hinders(watched.folder)
+    watched.path.write_text(lines("A") + "no record\n")
+    watched.reader.rest_s = 0.0
+    reading = threading.Thread(target=watched.reader.run)
+    reading.start()
+    try:
+        assert came_to(watched, InputState.UNUSABLE, reading) and why in watched.reader.state_reason
+        hindrance.rename(hindrance.with_name("moved"))
+        assert came_to(watched, InputState.CURRENT, reading) and watched.names() == {key("A")}
+    finally:
+        watched.reader.stop()
+        reading.join()
