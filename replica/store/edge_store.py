@@ -68,6 +68,7 @@ class SourceStore(StoreBeside):
         self._deciding: tuple[str, entry_pb2.Entry] = ("", entry_pb2.Entry())
         self._sweeping = True  # rows of a load that was given up may be left
         self._durable = live.row.index
+        self._being_read = False  # when it was to be opened again
         self.fed = False  # True in a cluster: another member loads, and files come here by themselves
 
     @staticmethod
@@ -110,7 +111,10 @@ class SourceStore(StoreBeside):
         self._budget.disk.require_room()
         self._let_go(CLOSE_WAIT_S_MAX)
         with self._pins:
-            self._pins.wait_for(lambda: self._live.readers == 0, CLOSE_WAIT_S_MAX)
+            if not self._pins.wait_for(lambda: self._live.readers == 0, 0 if self._being_read else CLOSE_WAIT_S_MAX):
+                self._being_read = True  # waited for long enough: all groups wait with it
+                raise ZaibeiError(Code.DISK_FULL, f"{self.source} is read out: it is opened again when that is over", retry=True)
+            self._being_read = False
             self._stood_at = max(self._stood_at, self._live.row.index)
             if not self._closed:
                 self._closed = True

@@ -11,7 +11,7 @@ from rocksdict import Options, Rdict
 from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import OutcomeKind
 from replica.model.position import ORIGIN
-from replica.store import BudgetLimits, DiskLimits, SourceStore, StoreBudget, check_open_files
+from replica.store import BudgetLimits, DiskLimits, SourceStore, StoreBudget, check_open_files, edge_store
 from replica.store.edge_disk import CURRENT, DiskRoom, write_current
 from replica.store.edge_rocks import Rocks, new_batch, translate
 from replica.store.rows import Kind, numbered
@@ -274,6 +274,26 @@ def test_reopening_after_a_disk_error_replays_the_rest(granted: World) -> None:
     assert held(granted.store) == granted.source.content
     granted.group.append(granted.source.cut([delete(1)]))
     assert held(granted.store) == {}
+
+
+def test_reopening_waits_for_who_reads_it_out_and_takes_nothing_out_of_service(
+    granted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot takes minutes: a database that is still open cannot be opened again, and that is no fault of the store."""
+    monkeypatch.setattr(edge_store, "CLOSE_WAIT_S_MAX", 0.05)
+    granted.group.append(granted.source.cut([put(1)]))
+    granted.store.flush()
+    reader = granted.store.snapshot(b"s")
+    granted.store._live.rocks.failed = ZaibeiError(Code.DISK_FULL, "planted", retry=True)
+    for _ in range(2):
+        with pytest.raises(ZaibeiError) as caught:
+            granted.store.reopen()
+        assert (caught.value.code, caught.value.trouble.retry) == (Code.DISK_FULL, True)  # what makes the group ask again
+    assert held(granted.store) == granted.source.content and len(list(reader.parts())) == 3
+    reader.close()
+    assert granted.store.reopen() == granted.store.applied()
+    granted.group.replay(granted.store)
+    assert held(granted.store) == granted.source.content
 
 
 def test_a_moment_is_kept_while_the_content_changes(granted: World) -> None:
