@@ -181,6 +181,7 @@ class Journal:
         if group in self._parts:
             self._drain_or_refuse()
             with self._gate:
+                self._require_open()
                 self._rows.groups[group] = self._rows.walk_group(group, self._parts[group].number)
         with self._wake:
             if self._failed is not None:
@@ -254,11 +255,15 @@ class Journal:
     def read(self, number: int, first: int, last: int, octets_max: int) -> list[LogEntry]:
         """For GroupPart. Raises ZaibeiError."""
         with self._gate:
-            if self._phase is JournalPhase.CLOSED:
-                raise ZaibeiError(Code.STOPPING, "the journal is closed", retry=True)
-            if self._rows.closed:
-                raise ZaibeiError(Code.DISK_FULL, "the journal's disk is full: readable again when there is room", retry=True)
+            self._require_open()
             return self._rows.read(number, first, last, octets_max)
+
+    def _require_open(self) -> None:
+        """Behind the gate, before reading: a closed database would look like a failed disk. Raises ZaibeiError."""
+        if self._phase is JournalPhase.CLOSED:
+            raise ZaibeiError(Code.STOPPING, "the journal is closed", retry=True)
+        if self._rows.closed:
+            raise ZaibeiError(Code.DISK_FULL, "the journal's disk is full: readable again when there is room", retry=True)
 
     # ------------------------------------------------------------------------------------------------------ the thread
     def _run(self) -> None:

@@ -334,6 +334,56 @@ def test_a_log_that_begins_anew_on_a_full_disk_waits_for_room_and_stops_nobody(t
     journal.close()
 
 
+class NoRoomRows(JournalRows):
+    """Meets a full disk when it writes and when it is opened again, while `full` is set."""
+
+    full: ClassVar[bool] = False
+
+    @classmethod
+    def open(cls, folder: Path) -> JournalRows:
+        if cls.full:
+            raise ZaibeiError(Code.DISK_FULL, "planted", retry=True)
+        return super().open(folder)
+
+    def write(self, ops: Sequence[Op]) -> None:
+        if self.full:
+            raise ZaibeiError(Code.DISK_FULL, "planted", retry=True)
+        super().write(ops)
+
+
+class FillingJournal(Journal):
+    """Its disk becomes full when a group that is opened again has seen that nothing waits to be written."""
+
+    rows_type = NoRoomRows
+    other: GroupJournal
+
+    def _drain_or_refuse(self) -> None:
+        super()._drain_or_refuse()
+        NoRoomRows.full = True
+        self.other.append(entries(1, 1))
+        with self._wake:
+            assert self._wake.wait_for(lambda: self._roomless, WAIT_S)
+
+
+def test_a_group_that_is_opened_again_while_the_disk_becomes_full_waits_for_room(tmp_path: Path) -> None:
+    """Read from a closed database, it would take the disk for a failed one, and the member would stop."""
+    failed: list[ZaibeiError] = []
+    journal = FillingJournal.open(tmp_path, limits=SMALL, on_failed=failed.append)
+    assert isinstance(journal, FillingJournal)
+    journal.attach("g", Ears()).append(entries(1, 3))
+    journal.other = journal.attach("other", Ears())
+    journal.drain()
+    try:
+        with pytest.raises(ZaibeiError) as caught:
+            journal.attach("g", Ears())
+        assert (caught.value.code, caught.value.trouble.retry) == (Code.DISK_FULL, True)
+    finally:
+        NoRoomRows.full = False
+    journal.drain()
+    assert journal.other.read(1, 1) == entries(1, 1) and not failed
+    journal.close()
+
+
 def test_where_the_log_begins_before_the_last_known_change_a_member_is_fed_from_that_change() -> None:
     """After a start nothing is known of who took part before: a state of a later place does as well."""
     part = MemoryJournal().attach("g", Ears())
