@@ -74,7 +74,7 @@ class GrpcLinks:
         """All other members, and where they are reached; takes effect at once."""
         own = self._own().member
         self._places = {member: place for member, place in places.items() if member != own}
-        if self._ticking is None:
+        if self._ticking is None or self._book.closed:
             return
         for member in [one for one in self._calls if one not in self._places]:
             call, task = self._calls.pop(member), self._tasks.pop(member)

@@ -248,3 +248,13 @@ async def test_a_journal_that_the_cluster_knows_otherwise_ends_the_link(world: W
     await until(lambda: one.heard.story == ["connected 2", "lost 2"] and one.refused(2, "journal"))
     one.links.set_places({2: replace(two.place, journal=two.hello.journal)})
     await until(lambda: one.links.connected == {2})
+
+
+async def test_members_that_come_and_go_while_we_stop_concern_nobody(world: World) -> None:
+    """The control group is stopped after the links, and decides until then."""
+    one, two = await world.pair()
+    await one.links.stop()
+    calling = len(asyncio.all_tasks())
+    one.links.set_places({})
+    one.links.set_places({2: two.place, 3: Place(("127.0.0.1:1",))})
+    assert len(asyncio.all_tasks()) <= calling
