@@ -11,15 +11,18 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_history import history
 from replica.model.batch import BATCH_COLUMNS_OCTETS_MAX, OP_DELETE, Batch, open_batch
+from replica.model.edge_threads import made_in_thread
 from replica.model.errors import Code, ZaibeiError
 from replica.model.ledger import COMPARED_SEQ, DONE, OPEN, Line, Written
 from replica.model.position import ORIGIN, Position
 from replica.native import split
+from replica.store.edge_readout import SnapshotReader
 from replica.store.edge_store import SourceStore
 from replica.takeover.edge_spool import Spool
 from replica.takeover.ledger import Policies, SourceWrite, classify
@@ -136,7 +139,7 @@ class LedgerKeeper:
         def add(mine: dict[bytes, bytes], its: dict[bytes, bytes]) -> None:
             spool.add_theirs(list(_different(mine, its, COMPARED_SEQ + until.seq, spool, absent=absent)))
 
-        reader = await asyncio.to_thread(self._store.snapshot, os.urandom(SNAPSHOT_ID_OCTETS))
+        reader = await made_in_thread(partial(self._store.snapshot, os.urandom(SNAPSHOT_ID_OCTETS)), SnapshotReader.close)
         try:
             ours = reader.parts()
             mine: list[tuple[bytes, bytes]] = []

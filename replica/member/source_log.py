@@ -10,9 +10,11 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from replica.model.batch import BATCH_FORMAT, SUITE
 from replica.model.digest import ContentDigest
+from replica.model.edge_threads import made_in_thread
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.position import Position
@@ -125,7 +127,7 @@ class StoreSourceLog:
     async def snapshot(self, request: source_pb2.SnapshotRequest) -> AsyncIterator[source_pb2.SnapshotPart]:
         if request.first_part:
             raise ZaibeiError(Code.NOT_FOUND, "this snapshot is not held any more: begin a new one")
-        reader = await asyncio.to_thread(self._store.snapshot, os.urandom(SNAPSHOT_ID_OCTETS))
+        reader = await made_in_thread(partial(self._store.snapshot, os.urandom(SNAPSHOT_ID_OCTETS)), SnapshotReader.close)
         parts = reader.parts()
         try:
             while (part := await asyncio.to_thread(next, parts, None)) is not None:
