@@ -125,7 +125,7 @@ class StoreBeside(StoreReads):
         Raises:
             ZaibeiError: DISK_FULL, DISK_FAILED, DAMAGED, BUSY (again later).
         """
-        target, live, entry, digest = self._hold_live()
+        target, live, entry, digest, _ = self._hold_live()
         try:
             return Checkpoint(target, manifest_of(live, self.source, self._hashes.describe(target, throttle), entry, digest))
         except ZaibeiError:
@@ -134,15 +134,15 @@ class StoreBeside(StoreReads):
 
     def hold_still(self) -> HeldFiles:
         """As `checkpoint`, without hashing: the files in a folder of the caller's own, who removes it. Raises as it."""
-        target, live, _, _ = self._hold_live()
-        return HeldFiles(target, live.number, _mark(live))
+        target, live, _, _, mark = self._hold_live()
+        return HeldFiles(target, live.number, mark)
 
     @property
     def mark(self) -> str:
         """Which files the live generation is, so that what was found of earlier ones is not taken for these."""
         return _mark(self._live)
 
-    def _hold_live(self) -> tuple[Path, Generation, tuple[int, int], ContentDigest]:
+    def _hold_live(self) -> tuple[Path, Generation, tuple[int, int], ContentDigest, str]:
         self._budget.disk.require_room()
         with self._reading() as live:
             live.rocks.flush()  # nearly everything, while applying goes on
@@ -150,7 +150,7 @@ class StoreBeside(StoreReads):
                 live.rocks.flush()
                 target = next_folder(self._folder)
                 live.rocks.checkpoint(target)
-                return target, live, (live.row.index, live.row.term), live.digest
+                return target, live, (live.row.index, live.row.term), live.digest, _mark(live)  # while it is pinned
 
     def hold_side(self, number: int, begun: int, throttle: Throttle = no_throttle) -> Checkpoint:
         """Hold a loaded generation's files still, with the manifest of its load. Blocks long (hashing), any thread.

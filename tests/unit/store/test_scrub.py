@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from replica.model.digest import LEVEL1_BUCKETS, SUM_OCTETS
-from replica.store.edge_generation import PAGE_OCTETS
+from replica.store.edge_generation import PAGE_OCTETS, Generation
 from replica.store.edge_rocks import new_batch
 from replica.store.edge_scrub import scrub
 from replica.store.rows import Kind, after_kind
@@ -82,6 +82,26 @@ def test_a_copy_that_differs_nearly_everywhere_is_found(granted: World) -> None:
     giving_up.cancel()
     assert found.finding is Finding.DIFFERENT and found.records == 8_000
     assert int(found.text.split(" more")[0].rpartition(" ")[2]) * len("65535,") > PIPE_OCTETS
+
+
+def test_a_copy_that_is_replaced_once_its_files_are_held_is_scrubbed_as_it_was(
+    granted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A switch lets the old generation go, and its folder with it, as soon as nobody reads it."""
+    full(granted, 1_000)
+    store, home = granted.store, granted.store._live.rocks.folder
+    mark, unpin, gone = store.mark, store._unpin, home.with_name("dead")
+
+    def replaced(pinned: Generation) -> None:
+        unpin(pinned)
+        if home.exists():
+            home.rename(gone)
+
+    monkeypatch.setattr(store, "_unpin", replaced)
+    found = read_through(granted)
+    monkeypatch.undo()
+    gone.rename(home)
+    assert (found.finding, found.mark) == (Finding.SOUND, mark)
 
 
 def test_stopped_before_its_end_it_found_nothing(granted: World) -> None:
