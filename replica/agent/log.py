@@ -163,9 +163,9 @@ class Segment:
     ends: array[int] = field(default_factory=lambda: array("Q"))
 
     def add(self, after: Position, body_start: int, body_end: int) -> None:
-        self.befores.append(self.end.seq)
         self.offsets.append(body_start)
         self.ends.append(body_end)
+        self.befores.append(self.end.seq)  # behind the others: readers on other threads count by it
         self.end = after
 
     def find(self, seq: int) -> int | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from array import array
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from replica.agent.log import SEGMENT_OCTETS_MAX
 from replica.model.errors import Code, ZaibeiError
 from replica.v1 import source_pb2
 from tests.unit.agent.helpers import commit, grant, opened, put
@@ -87,4 +90,30 @@ async def test_readers_that_go_at_once_keep_no_snapshot_from_the_next(tmp_path: 
     await asyncio.sleep(0.1)
     found = [part.WhichOneof("body") async for part in log.snapshot(source_pb2.SnapshotRequest())]
     assert found == ["header", "chunk", "end"]
+    log.close()
+
+
+class Appending(array):  # type: ignore[type-arg]
+    """Ends of batches; whoever appends one is read at that very moment."""
+
+    meanwhile: Callable[[], None]
+
+    def append(self, value: int, /) -> None:
+        self.meanwhile()
+        super().append(value)
+
+
+@pytest.mark.parametrize("which", ["befores", "offsets", "ends"])
+async def test_a_reader_that_is_behind_never_sees_half_of_a_new_batch(tmp_path: Path, which: str) -> None:
+    log = opened(tmp_path)
+    start = await log.accept_grant(grant(log.head()))
+    await asyncio.to_thread(commit, log, put("A"))
+    read: list[int] = []
+    segment = log._files.segments[-1]
+    watched = Appending("Q", getattr(segment, which))
+    watched.meanwhile = lambda: read.append(len(log.read(start, SEGMENT_OCTETS_MAX) or ()))
+    setattr(segment, which, watched)
+    await asyncio.to_thread(commit, log, put("B"))
+    assert read == [1], "what is not published yet is not read"
+    assert len(log.read(start, SEGMENT_OCTETS_MAX) or ()) == 2
     log.close()
