@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ class Retention:
         self.receipted: Position | None = None
         self._granted: Position | None = None
         self._leases: dict[Position, float] = {}
+        self._leasing = threading.Lock()  # they come on an event loop; whoever appends looks at them, in its own thread
 
     def receipt(self, position: Position) -> None:
         """A quorum receipt for a boundary of our history; an older one than known changes nothing."""
@@ -47,9 +49,10 @@ class Retention:
 
     def lease(self, position: Position, until_s: float) -> None:
         """Keep what follows `position` until then. Over LEASES_MAX the one that ends first gives way."""
-        self._leases[position] = until_s
-        if len(self._leases) > LEASES_MAX:
-            del self._leases[min(self._leases, key=self._leases.__getitem__)]
+        with self._leasing:
+            self._leases[position] = until_s
+            if len(self._leases) > LEASES_MAX:
+                del self._leases[min(self._leases, key=self._leases.__getitem__)]
 
     def waiting_octets(self, segments: Sequence[Segment]) -> int:
         """Octets of segments that no receipt covers."""
@@ -62,11 +65,13 @@ class Retention:
 
     def releasable(self, segments: Sequence[Segment], now_s: float) -> list[Segment]:
         """Oldest segments that may be deleted: not promised, wanted by no lease, over `keep_octets`; never the newest."""
-        self._leases = {position: until_s for position, until_s in self._leases.items() if until_s > now_s}
+        with self._leasing:
+            self._leases = {position: until_s for position, until_s in self._leases.items() if until_s > now_s}
+            leases = tuple(self._leases)
         total = sum(segment.octets for segment in segments)
         chosen: list[Segment] = []
         for segment in segments[:-1]:
-            wanted = any(segment.end.place > position.place for position in self._leases)
+            wanted = any(segment.end.place > position.place for position in leases)
             if self._promised(segment) or wanted or total <= self.spool.keep_octets:
                 break
             chosen.append(segment)

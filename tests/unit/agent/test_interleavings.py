@@ -7,11 +7,13 @@ import threading
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from replica.agent.log import SEGMENT_OCTETS_MAX
 from replica.model.errors import Code, ZaibeiError
+from replica.model.position import Position
 from replica.v1 import source_pb2
 from tests.unit.agent.helpers import commit, grant, opened, put
 
@@ -90,6 +92,35 @@ async def test_readers_that_go_at_once_keep_no_snapshot_from_the_next(tmp_path: 
     await asyncio.sleep(0.1)
     found = [part.WhichOneof("body") async for part in log.snapshot(source_pb2.SnapshotRequest())]
     assert found == ["header", "chunk", "end"]
+    log.close()
+
+
+class Overtaken(dict[Position, float]):
+    """Leases; while they are looked at one by one, `meanwhile` runs in a thread of its own, to its end or for half a second."""
+
+    meanwhile: Callable[[], None]
+
+    def items(self) -> Any:
+        for item in super().items():
+            other = threading.Thread(target=self.meanwhile)
+            other.start()
+            other.join(0.5)
+            yield item
+
+
+async def test_a_lease_that_comes_while_segments_are_released_counts_and_hinders_nothing(tmp_path: Path) -> None:
+    """Leases come on the event loop, releasing is done by whoever appends."""
+    log = opened(tmp_path)
+    await log.accept_grant(grant(log.head()))
+    first = await asyncio.to_thread(commit, log, put("A"))
+    log.retain(first, 60_000)
+    second = await asyncio.to_thread(commit, log, put("B"))
+    leases = Overtaken(log._retention._leases)
+    leases.meanwhile = lambda: log.retain(second, 60_000)
+    log._retention._leases = leases
+    await asyncio.to_thread(commit, log, put("C"))
+    await asyncio.sleep(0)
+    assert set(log._retention._leases) == {first, second}
     log.close()
 
 
