@@ -165,11 +165,15 @@ class Content:
             _boundary(self._db, digest)
         self.digest = digest
 
-    def replace(self, parts: Iterable[tuple[Sequence[bytes], Sequence[bytes]]], position: Position) -> None:
-        """Another content as a whole, at a position; in one transaction, so that a failure leaves the old one.
+    def replace(
+        self, parts: Iterable[tuple[Sequence[bytes], Sequence[bytes]]], position: Position
+    ) -> tuple[ContentDigest, bytearray]:
+        """Store another content as a whole, at a position; in one transaction, so that a failure leaves the old one.
 
         Args:
             parts: (keys, values), keys ascending over all of them.
+        Returns:
+            Its digest and sums, which the caller publishes with `publish_whole`.
         """
         sums, records, total = bytearray(SUMS_OCTETS), 0, 0
         with translated("take a whole content"), self._db:
@@ -185,7 +189,11 @@ class Content:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('sums', ?)", (bytes(sums),))
             self._db.execute("DELETE FROM delta")
             _boundary(self._db, ContentDigest(position, records, total))
-        self.sums, self.digest, self._deltas = sums, ContentDigest(position, records, total), 0
+        return ContentDigest(position, records, total), sums
+
+    def publish_whole(self, digest: ContentDigest, sums: bytearray) -> None:
+        """As `publish`, of a content that took the place of the one before."""
+        self.digest, self.sums, self._deltas = digest, sums, 0
 
     def fold(self) -> None:
         """Write the sums as a whole when enough deltas lie behind them, and drop the oldest boundaries over BOUNDARIES_MAX."""

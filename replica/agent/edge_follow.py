@@ -154,8 +154,9 @@ def load(agent: AgentLog, grant: source_pb2.Grant, position: Position, parts: It
         if agent.own_end is None:
             raise ZaibeiError(Code.REFUSED, "this source still writes by itself: nothing is overwritten")
         agent._files.start_segment(position, grant.SerializeToString())
+        digest, sums = agent.content.replace(columns(), position)  # takes long, and waits for whoever brings the parts
         with agent._state:
-            agent.content.replace(columns(), position)
+            agent.content.publish_whole(digest, sums)
             agent._pins.clear()
         agent.content.sync()
         agent._waiters.wake()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from replica.model.position import ORIGIN, Position, epoch_start
 from replica.model.signing import Signer, grant_octets
 from replica.v1 import source_pb2
 from tests.unit.agent.helpers import LINEAGE, MEMBER, SIGNER, SOURCE, commit, delete, grant, key, opened, put, total, value
+
+WAIT_S = 5
 
 
 def epoch_of(parent: Position, epoch: int, holder: str, signer: Signer = MEMBER) -> source_pb2.Grant:
@@ -202,6 +205,27 @@ def test_a_source_that_lost_its_disk_takes_the_whole_content(tmp_path: Path) -> 
     commit(log, put("e"))
     log.close()
     assert opened(tmp_path).own_end is None
+
+
+async def test_while_a_whole_content_comes_the_event_loop_that_brings_it_is_not_held_up(tmp_path: Path) -> None:
+    """Replicas ask for certificates and sums there; each would wait for the load, and the load for the loop."""
+    log, loop = opened(tmp_path), asyncio.get_running_loop()
+    commit(log, put("a"))
+    follow.stop_writing(log)
+    ours = epoch_of(Position(LINEAGE, 1, 7, b"c" * 32), 2, "copy")
+    position = cut(start_of(ours), put("z")).after
+
+    async def next_part() -> bytes:
+        assert log.certificate(log.head()) is not None
+        assert log.digest(source_pb2.DigestRequest(position=log.head().to_wire())).HasField("digest")
+        return columns_of([put("b", "new")])
+
+    def parts() -> Iterator[bytes]:
+        yield asyncio.run_coroutine_threadsafe(next_part(), loop).result(WAIT_S)
+
+    await asyncio.to_thread(follow.load, log, ours, position, parts(), nothing)
+    assert content_of(log) == {key("b"): value("new")} and log.head() == position
+    log.close()
 
 
 def test_a_content_that_breaks_off_leaves_the_old_one(taken: Taken) -> None:
