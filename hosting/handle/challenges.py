@@ -44,7 +44,7 @@ class ChallengeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Offered(Generic[T]):
-    """What waits, how many octets it holds, and until when (Unix milliseconds, or any clock that does not go back)."""
+    """What waits, how many octets it holds, and until when (Unix milliseconds)."""
 
     session_id: int
     client: str
@@ -120,7 +120,7 @@ class Challenges(Generic[T]):
     def expire(self, now_ms: int) -> None:
         while self._offered:
             oldest = next(iter(self._offered.values()))
-            if oldest.ends_ms > now_ms:
+            if now_ms < oldest.ends_ms <= now_ms + 2 * self.limits.life_ms:  # what ends later is of a clock that was set back
                 return
             self._drop(oldest.session_id)
 

@@ -150,7 +150,7 @@ class Sessions:
     def room(self, client: str, now_ms: int, *, datagram: bool = False) -> bool:
         """Make room for one more, at the cost of its own client's unproved ones alone. False: there is none."""
         limits = self.limits
-        if now_ms - self._swept_ms >= SWEEP_MS:
+        if abs(now_ms - self._swept_ms) >= SWEEP_MS:
             self._swept_ms = now_ms
             for one in [one for one in self._open.values() if self._over(one, now_ms)]:
                 self.end(one)
@@ -281,5 +281,5 @@ class Sessions:
         if now_ms - one.began_ms >= self.limits.life_ms:
             return True
         if one.state is not SessionState.PROVED:
-            return now_ms - one.began_ms >= self.limits.opened_ms
+            return abs(now_ms - one.began_ms) >= self.limits.opened_ms  # begun later than now: the clock was set back
         return now_ms - one.used_ms >= one.idle_ms
