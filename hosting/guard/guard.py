@@ -128,8 +128,7 @@ class Guard:
 
     def _flooded(self, count: int, second: int) -> bool:
         if second != self._calm_second:
-            self._told_second, self._told_count = -1, 0
-        self._calm_second, self._calm_count = second, 0
+            self._calm_second, self._calm_count = second, 0
         self._calm_count += count
         if self._calm_count > self.limits.udp_calm_per_s:
             self._flood_until = second + FLOOD_S

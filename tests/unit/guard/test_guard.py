@@ -129,6 +129,15 @@ def test_in_a_flood_only_proved_addresses_are_answered_over_udp(honest: str, tru
     assert made.datagrams(known, 5 + 2 * PROVEN_S)[0] == [known[1]], "a proof of long ago is none"
 
 
+def test_a_flood_is_counted_over_a_second_and_not_over_one_read() -> None:
+    """No read takes more than some hundred datagrams: the limit of the configuration is that of a second."""
+    made, _ = guard(udp_calm_per_s=25)
+    crowd = [(b"x", peer(f"198.51.{number}.9")) for number in range(10)]
+    for second, floods in ((5, (False, False, True, True)), (6 + FLOOD_S, (False, False, True))):
+        for flood in floods:
+            assert (made.datagrams(crowd, second)[0] == []) is flood is made.flooded(second)
+
+
 def test_proofs_are_forgotten_in_time_and_cost_bounded_memory() -> None:
     proven = Proven(100)
     proven.add(b"abcd", 1_000)
