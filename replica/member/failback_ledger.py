@@ -17,7 +17,7 @@ from pathlib import Path
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_history import history
 from replica.model.batch import BATCH_COLUMNS_OCTETS_MAX, OP_DELETE, Batch, open_batch
-from replica.model.edge_threads import made_in_thread
+from replica.model.edge_threads import ended_in_thread, made_in_thread
 from replica.model.errors import Code, ZaibeiError
 from replica.model.ledger import COMPARED_SEQ, DONE, OPEN, Line, Written
 from replica.model.position import ORIGIN, Position
@@ -52,12 +52,12 @@ class LedgerKeeper:
         Raises:
             ZaibeiError: UNREACHABLE (again later), FORKED (what it sends is not its history), or the group refused.
         """
-        spool = await asyncio.to_thread(Spool, self._folder)
+        spool = await made_in_thread(partial(Spool, self._folder), Spool.close)
         try:
             if until == common == ORIGIN:  # a node that begins wrote nothing by itself: an empty ledger says so
                 await self._commit(spool, common, until)
                 return
-            await asyncio.to_thread(self._own_side, spool, common)
+            await ended_in_thread(partial(self._own_side, spool, common))
             if (until.lineage, until.epoch) == (common.lineage, common.epoch):
                 await self._their_side(spool, common, until)
             elif until != ORIGIN:  # it lost its disk, and began anew: nobody knows how old what it holds is
@@ -72,9 +72,9 @@ class LedgerKeeper:
         ledger = self._store.state().ledger
         if ledger is None or ledger.common != common:
             return
-        spool = await asyncio.to_thread(Spool, self._folder)
+        spool = await made_in_thread(partial(Spool, self._folder), Spool.close)
         try:
-            await asyncio.to_thread(self._own_side, spool, common)
+            await ended_in_thread(partial(self._own_side, spool, common))
             await self._commit(spool, common, ledger.theirs)
         finally:
             await asyncio.to_thread(spool.close)
@@ -123,7 +123,7 @@ class LedgerKeeper:
         try:
             async with aclosing(history(self._driver, common, until)) as batches:
                 async for batch in batches:
-                    await asyncio.to_thread(spool.add_theirs, list(writes_of(batch)))
+                    await ended_in_thread(partial(spool.add_theirs, list(writes_of(batch))))
         except ZaibeiError as exc:
             if exc.code is not Code.SNAPSHOT_WANTED:
                 raise
@@ -146,18 +146,18 @@ class LedgerKeeper:
             async for theirs in _chunks(self._driver):
                 last = theirs[-1][0]
                 while not mine or mine[-1][0] < last:
-                    part = await asyncio.to_thread(next, ours, None)
+                    part = await ended_in_thread(partial(next, ours, None))
                     if part is None:
                         break
                     mine.extend(_rows(part.chunk.columns) if part.HasField("chunk") else ())
                 upto = [row for row in mine if row[0] <= last]
                 mine = mine[len(upto) :]
-                await asyncio.to_thread(add, dict(upto), dict(theirs))
-            while (part := await asyncio.to_thread(next, ours, None)) is not None:
+                await ended_in_thread(partial(add, dict(upto), dict(theirs)))
+            while (part := await ended_in_thread(partial(next, ours, None))) is not None:
                 mine.extend(_rows(part.chunk.columns) if part.HasField("chunk") else ())
-                await asyncio.to_thread(add, dict(mine), {})
+                await ended_in_thread(partial(add, dict(mine), {}))
                 mine = []
-            await asyncio.to_thread(add, dict(mine), {})
+            await ended_in_thread(partial(add, dict(mine), {}))
         finally:
             await asyncio.to_thread(reader.close)
 
@@ -166,9 +166,9 @@ class LedgerKeeper:
     async def _commit(self, spool: Spool, common: Position, until: Position) -> None:
         lines = classify(spool.theirs(), spool.ours(self._held), self.policies)
         cuts = _cuts(lines)
-        chunk = await asyncio.to_thread(next, cuts, None)
+        chunk = await ended_in_thread(partial(next, cuts, None))
         while chunk is not None:
-            following = await asyncio.to_thread(next, cuts, None)
+            following = await ended_in_thread(partial(next, cuts, None))
             await self._say(_entry(common, until, chunk, complete=following is None))
             chunk = following
 

@@ -14,7 +14,7 @@ from functools import partial
 
 from replica.model.batch import BATCH_FORMAT, SUITE
 from replica.model.digest import ContentDigest
-from replica.model.edge_threads import made_in_thread
+from replica.model.edge_threads import ended_in_thread, made_in_thread
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.position import Position
@@ -130,7 +130,7 @@ class StoreSourceLog:
         reader = await made_in_thread(partial(self._store.snapshot, os.urandom(SNAPSHOT_ID_OCTETS)), SnapshotReader.close)
         parts = reader.parts()
         try:
-            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+            while (part := await ended_in_thread(partial(next, parts, None))) is not None:
                 yield self._signed(reader, part)
         finally:
             await asyncio.to_thread(reader.close)

@@ -1,9 +1,14 @@
-"""Things made in a thread for somebody who may be cancelled meanwhile: the thread goes on, and what it made must not be lost."""
+"""Work in threads for somebody who may be cancelled meanwhile: a cancellation does not stop the thread.
+
+What a thread made must not be lost (`made_in_thread`), and what it uses must not be closed under it (`ended_in_thread`): a file
+of SQLite or RocksDB that is closed while another thread is within it ends the process.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -22,6 +27,23 @@ async def made_in_thread(make: Callable[[], T], let_go: Callable[[T], object]) -
         return await asyncio.shield(making)
     except asyncio.CancelledError:
         making.add_done_callback(partial(_let_go, loop, let_go))
+        raise
+
+
+async def ended_in_thread(work: Callable[[], T]) -> T:
+    """What `work` gives. A cancellation is raised when the thread has left `work`, so that its caller may close what it used.
+
+    For work that ends by itself. Raises as `work` does.
+    """
+    working = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        while not working.done():
+            with suppress(asyncio.CancelledError):  # a second one: no reason to leave earlier
+                await asyncio.wait({working})
+        if not working.cancelled():
+            working.exception()  # nobody's trouble: the cancellation is told
         raise
 
 
