@@ -205,7 +205,8 @@ class FileReader:
         finally:
             rejects.close()
         if done is not None:
-            self.agent.content.note("inputs", self._fingerprint(found))
+            with self.agent.turn():
+                self.agent.content.note("inputs", self._fingerprint(found))
             self._move(InputState.CURRENT)
         return done
 

@@ -30,7 +30,7 @@ def stop_writing(agent: AgentLog) -> Position:
     Returns:
         Where its own history ends.
     """
-    with agent._turn:
+    with agent.turn():
         if agent.own_end is None:
             end = agent.head()
             agent.content.note(OWN_END, str(end))
@@ -74,7 +74,7 @@ def begin(agent: AgentLog, grant: source_pb2.Grant, taken_in: Position) -> bool:
         ZaibeiError(REFUSED): its own history is not in the ledger to its end.
     """
     parent, start = Position.from_wire(grant.parent), Position.from_wire(grant.start)
-    with agent._turn:
+    with agent.turn():
         own, head = agent.own_end, agent.head()
         if own is None or taken_in != own:
             raise ZaibeiError(
@@ -102,7 +102,7 @@ def take(agent: AgentLog, raws: Sequence[bytes], taken: Taken) -> Position:
     Raises:
         ZaibeiError: MALFORMED, CONFLICT (they do not follow); nothing behind the last good one was taken.
     """
-    with agent._turn:
+    with agent.turn():
         for raw in raws:
             batch, head = open_batch(raw), agent.head()
             if agent.own_end is None or batch.before != head:
@@ -150,7 +150,7 @@ def load(agent: AgentLog, grant: source_pb2.Grant, position: Position, parts: It
             taken([Change(OP_PUT, key, value) for key, value in zip(keys, values, strict=True)])
             yield list(keys), list(values)
 
-    with agent._turn:
+    with agent.turn():
         if agent.own_end is None:
             raise ZaibeiError(Code.REFUSED, "this source still writes by itself: nothing is overwritten")
         agent._files.start_segment(position, grant.SerializeToString())

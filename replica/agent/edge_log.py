@@ -12,7 +12,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from replica.agent.cutter import Piece, check, compact, cut, effective, pieces
@@ -115,7 +116,7 @@ class AgentLog:
                 raise self._damage(f"its log is gone but its content stands at {at.short()}")
             files.start_segment(ORIGIN)
         behind = [segment for segment in files.segments if segment.end.place >= at.place]
-        if not any(_holds(segment, at) for segment in behind):
+        if not any(segment.holds(at) for segment in behind):
             ends = files.segments[-1].end.short()
             raise self._damage(f"its content stands at {at.short()}, which its log does not hold (that ends at {ends})")
         for segment in behind:
@@ -175,6 +176,14 @@ class AgentLog:
 
     # ----------------------------------------------------------------------------------------------------- appending
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One writer at a time: a second transaction would undo the first. Raises ZaibeiError(STOPPING): the log is closed."""
+        with self._turn:
+            if self._closed:
+                raise ZaibeiError(Code.STOPPING, "the log is closed")
+            yield
+
     def append(self, transactions: Sequence[Transaction]) -> list[Position]:
         """Cut transactions into batches, make them durable and publish them. Call from a worker thread.
 
@@ -189,9 +198,7 @@ class AgentLog:
             for change in transaction.changes:
                 check(change)
         self._wait_quiet()
-        with self._turn:
-            if self._closed:
-                raise ZaibeiError(Code.STOPPING, "the log is closed")
+        with self.turn():
             if self.own_end is not None:
                 raise ZaibeiError(Code.FENCED, f"{self.nature.source} was taken over and copies: nothing of its own is taken")
             if self.sealed:
@@ -392,9 +399,7 @@ class AgentLog:
         rises = start.lineage != parent.lineage or start.epoch > parent.epoch
         if not rises or start != epoch_start(parent, start.lineage, start.epoch):
             raise ZaibeiError(Code.MALFORMED, "the granted start does not follow from its parent, lineage and epoch")
-        with self._turn:  # waits for a cut in flight
-            if self._closed:
-                raise ZaibeiError(Code.STOPPING, "the log is closed")
+        with self.turn():  # waits for a cut in flight
             if self._files.segments[-1].end != self.head():  # an earlier attempt got as far as the log
                 self._recover()
             return self._begin_epoch(grant, parent, start)
@@ -491,10 +496,3 @@ class AgentLog:
             self._files.close()
             self.content.close()
         self._waiters.wake()
-
-
-def _holds(segment: Segment, position: Position) -> bool:
-    """The segment has this boundary: at its ends, or before one of its batches."""
-    if position in (segment.start, segment.end):
-        return True
-    return same_epoch(segment.start, position) and segment.find(position.seq) is not None

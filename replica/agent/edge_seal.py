@@ -22,7 +22,7 @@ class Seal:
             The content where this history ends, all of it on disk.
         """
         agent = self._agent
-        with agent._turn:
+        with agent.turn():
             if agent._files.segments[-1].end != agent.head():  # an append got as far as the log
                 agent._recover()
             agent.sealed = True

@@ -110,14 +110,14 @@ class Snapshots:
             ZaibeiError(BUSY): SNAPSHOTS_MAX transfers run already. ZaibeiError(STOPPING): the log is closed.
         """
         transfer, first = await self._begun(request)
-        keep_s = RESUME_S_MAX
-        reading: asyncio.Future[bytes | None] | None = None
+        keep_s, loop = RESUME_S_MAX, asyncio.get_running_loop()
+        reading: asyncio.Future[bytes | None] | None = None  # no task: those are cancelled when a loop ends, under their thread
         try:
             transfer.told = True
             yield self._header(transfer)
             columns, number = transfer.parts(first), first
             while True:
-                reading = asyncio.ensure_future(asyncio.to_thread(next, columns, None))
+                reading = loop.run_in_executor(None, next, columns, None)
                 if (octets := await asyncio.shield(reading)) is None:
                     break
                 yield source_pb2.SnapshotPart(chunk=source_pb2.SnapshotChunk(part=number, columns=octets))
@@ -139,7 +139,7 @@ class Snapshots:
 
     async def _begun(self, request: source_pb2.SnapshotRequest) -> tuple[Transfer, int]:
         """A reader that is gone before it began must not keep its place: the thread that opens it cannot be stopped."""
-        opening = asyncio.ensure_future(asyncio.to_thread(self._begin, request))
+        opening = asyncio.get_running_loop().run_in_executor(None, self._begin, request)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:

@@ -173,6 +173,10 @@ class Segment:
         number = bisect_left(self.befores, seq)
         return number if number < len(self.befores) and self.befores[number] == seq else None
 
+    def holds(self, position: Position) -> bool:
+        """It has this boundary: at its ends, or before one of its batches."""
+        return position in (self.start, self.end) or (same_epoch(self.start, position) and self.find(position.seq) is not None)
+
     def full(self) -> bool:
         return self.octets >= SEGMENT_OCTETS_MAX or len(self.befores) >= SEGMENT_BATCHES_MAX
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from replica.agent import edge_files
+from replica.agent.edge_content import Content
 from replica.agent.edge_files import FileReader, InputState, inputs_of
 from replica.agent.mapping import Naming
 from replica.agent.retention import Spool
@@ -239,3 +240,17 @@ def test_a_disk_that_fails_for_a_moment_ends_no_reading_for_good(
     finally:
         watched.reader.stop()
         reading.join()
+
+
+def test_what_was_read_is_noted_in_turn_with_every_other_writer(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Housekeeping and grants write over the same connection: a second transaction on it fails, and undoes the first."""
+    note, in_turn = Content.note, list[bool]()
+
+    def noted(content: Content, name: str, value: str) -> None:
+        in_turn.append(watched.log._turn.locked())
+        note(content, name, value)
+
+    monkeypatch.setattr(Content, "note", noted)
+    watched.path.write_text(lines("A"))
+    assert watched.settle() == (1, 0, 0)
+    assert in_turn == [True]

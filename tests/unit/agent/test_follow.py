@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -246,6 +246,24 @@ def test_a_content_that_breaks_off_leaves_the_old_one(taken: Taken) -> None:
     assert refused.value.code is Code.MALFORMED and content_of(taken.log) == before
     follow.load(taken.log, taken.ours, position, [columns_of([put("a", "new")])], nothing)
     assert content_of(taken.reopen()) == {key("a"): value("new")}
+
+
+def test_a_log_that_was_closed_is_left_as_it_is(taken: Taken) -> None:
+    """A follower that is cancelled leaves its thread behind; the folder may be another process's by then."""
+    follow.stop_writing(taken.log)
+    position = cut(start_of(taken.ours), put("z")).after
+    taken.log.close()
+    found = sorted(path.name for path in taken.folder.rglob("*"))
+    acts: list[Callable[[], object]] = [
+        lambda: follow.stop_writing(taken.log),
+        lambda: follow.begin(taken.log, taken.ours, taken.own),
+        lambda: follow.take(taken.log, [], nothing),
+        lambda: follow.load(taken.log, taken.ours, position, [], nothing),
+    ]
+    for act in acts:
+        with pytest.raises(ZaibeiError, match="stopping"):
+            act()
+    assert sorted(path.name for path in taken.folder.rglob("*")) == found
 
 
 @pytest.mark.parametrize("seed", range(20))
