@@ -128,8 +128,7 @@ class SnapshotReader:
         Raises:
             ZaibeiError: NOT_FOUND (a part that was never made), DAMAGED.
         """
-        content = self._content
-        if content is None or not 0 <= first_part < len(self._starts):
+        if self._content is None or not 0 <= first_part < len(self._starts):
             raise ZaibeiError(Code.NOT_FOUND, f"part {first_part} of this snapshot is not known: begin a new one")
         header = source_pb2.SnapshotHeader(
             format=SNAPSHOT_FORMAT, suite="std", source=self._source, snapshot_id=self.snapshot_id,
@@ -139,21 +138,22 @@ class SnapshotReader:
         start, before = self._starts[first_part]
         hashed = before.copy()  # type: ignore[attr-defined]
         part = first_part
-        for columns, following in self._columns(content, start):
+        for columns, following in self._columns(start):
             hashed.update(columns)
             part += 1
             if part == len(self._starts):
                 self._starts.append((following, hashed.copy()))
             yield source_pb2.SnapshotPart(chunk=source_pb2.SnapshotChunk(part=part - 1, columns=columns))
+        self._moment()  # rows that were given up end early
         end = source_pb2.SnapshotEnd(parts=part, digest=self.digest.to_wire(), ordered_hash=hashed.digest())
         yield source_pb2.SnapshotPart(end=end)
 
-    def _columns(self, content: RdictIter, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _columns(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         """(columns, a key behind their last one and before the next one)."""
         keys: list[bytes] = []
         values: list[bytes] = []
         octets = 0
-        for key, value in self._records_from(content, start):
+        for key, value in self._records_from(start):
             size = len(key) + len(value) + FIELD_OCTETS_MAX
             if keys and (octets + size > BATCH_COLUMNS_OCTETS_MAX - 16 or len(keys) == PART_RECORDS_MAX):
                 yield _pack(keys, values), key
@@ -164,12 +164,20 @@ class SnapshotReader:
         if keys:
             yield _pack(keys, values), keys[-1] + b"\0"
 
-    def _records_from(self, content: RdictIter, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        rocks = self._generation.rocks
+    def _records_from(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         if start < b"\x01":
-            for stored, value in rocks.rows(max(stored_key(start), ESCAPED_RECORDS[0]), ESCAPED_RECORDS[1], content):
+            for stored, value in self._rows(max(stored_key(start), ESCAPED_RECORDS[0]), ESCAPED_RECORDS[1]):
                 yield record_key(stored), value
-        yield from rocks.rows(max(start, PLAIN_RECORDS[0]), PLAIN_RECORDS[1], content)
+        yield from self._rows(max(start, PLAIN_RECORDS[0]), PLAIN_RECORDS[1])
+
+    def _rows(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return self._generation.rocks.rows(start, stop, self._moment())
+
+    def _moment(self) -> RdictIter:
+        """`_content` alone holds it, so that it is gone with `close`, whoever still has parts. Raises ZaibeiError(NOT_FOUND)."""
+        if self._content is None:
+            raise ZaibeiError(Code.NOT_FOUND, "this snapshot was closed: begin a new one")
+        return self._content
 
     def close(self) -> None:
         """Let the content go. Idempotent."""

@@ -11,9 +11,10 @@ No write-ahead log (the journal replays), `no_slowdown` in every write, one colu
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import ref
 
 from rocksdict import (
     BlockBasedOptions,
@@ -182,7 +183,7 @@ class Rocks:
         ZaibeiError: DAMAGED, DISK_FULL, DISK_FAILED, CONFLICT (another process has it open).
     """
 
-    __slots__ = ("_db", "_write_options", "failed", "folder", "what")
+    __slots__ = ("_db", "_walks", "_write_options", "failed", "folder", "what")
 
     def __init__(self, folder: Path, budget: StoreBudget | None, what: str) -> None:
         self.folder, self.what = folder, what
@@ -193,6 +194,7 @@ class Rocks:
         except Exception as exc:
             raise translate(exc, f"opening {what}") from exc
         self._write_options = write_options()
+        self._walks: set[ref[Generator[tuple[bytes, bytes]]]] = set()  # that are not over
 
     def get(self, key: bytes) -> bytes | None:
         """Value of one key. Raises ZaibeiError."""
@@ -233,21 +235,33 @@ class Rocks:
         """The content at this moment, for `rows`. It holds back files and memtables: drop it soon, and before `close`.
 
         An iterator, because those of rocksdict's Snapshot read what is there now, not what was there then (seen with 0.3.29).
+        Raises ZaibeiError.
         """
         how = ReadOptions()
         how.set_readahead_size(READAHEAD_OCTETS)
-        return self._db.iter(how)
+        return self._iterator(how)
 
-    def rows(self, start: bytes, stop: bytes, moment: RdictIter | None = None) -> Iterator[tuple[bytes, bytes]]:
+    def _iterator(self, how: ReadOptions | None = None) -> RdictIter:
+        try:
+            return self._db.iter(how)
+        except Exception as exc:
+            raise translate(exc, f"reading {self.what}") from exc
+
+    def rows(self, start: bytes, stop: bytes, moment: RdictIter | None = None) -> Generator[tuple[bytes, bytes]]:
         """Rows with start <= key < stop, ascending, at one moment: now, or a given one (which serves one caller at a time).
 
         Raises:
             ZaibeiError(DAMAGED): after the last row that could be read, when a file is damaged there.
         """
+        walk = self._rows(start, stop, moment)
+        self._walks.add(ref(walk, self._walks.discard))
+        return walk
+
+    def _rows(self, start: bytes, stop: bytes, moment: RdictIter | None) -> Generator[tuple[bytes, bytes]]:
+        iterator = self.moment() if moment is None else moment
+        valid, key, value, following = iterator.valid, iterator.key, iterator.value, iterator.next
         try:
-            iterator = self.moment() if moment is None else moment
             iterator.seek(start)
-            valid, key, value, following = iterator.valid, iterator.key, iterator.value, iterator.next
             while valid():
                 at = key()
                 if at >= stop:
@@ -255,22 +269,22 @@ class Rocks:
                 yield at, value()
                 following()
             iterator.status()
-        except GeneratorExit:
-            raise
         except Exception as exc:
+            del iterator, moment, valid, key, value, following  # who keeps the error keeps this frame: see `close`
             raise translate(exc, f"reading {self.what}") from exc
 
     def first_keys(self, start: bytes, stop: bytes, count_max: int) -> list[bytes]:
         """At most that many keys with start <= key < stop; values are not read. Raises ZaibeiError."""
         found: list[bytes] = []
+        iterator = self._iterator()
         try:
-            iterator = self._db.iter()
             iterator.seek(start)
             while len(found) < count_max and iterator.valid() and (key := iterator.key()) < stop:
                 found.append(key)
                 iterator.next()
             iterator.status()
         except Exception as exc:
+            del iterator  # as in `_rows`
             raise translate(exc, f"reading {self.what}") from exc
         return found
 
@@ -302,8 +316,18 @@ class Rocks:
             remove_tree(folder)
             raise translate(exc, f"holding the files of {self.what}") from exc
 
-    def close(self) -> None:
-        """Close; RocksDB flushes what it can. Raises ZaibeiError."""
+    def close(self, *, under_readers: bool = False) -> None:
+        """Close; RocksDB flushes what it can. Raises ZaibeiError.
+
+        As long as an iterator is left the database stays open, and cannot be opened again: rows that nobody reads to their end
+        are given up, whoever still knows of them (the frames of an error that is kept, as a rule).
+
+        Args:
+            under_readers: somebody was waited for in vain, and is let read on: rows that end early would look like all of them.
+        """
+        for known in [] if under_readers else list(self._walks):
+            if (walk := known()) is not None:
+                walk.close()
         try:
             self._db.close()
         except Exception as exc:

@@ -93,7 +93,7 @@ class SourceStore(StoreBeside):
             self._live.rocks.flush()
         if not self._closed:
             self._closed = True
-            self._live.rocks.close()
+            self._live.rocks.close(under_readers=self._live.readers > 0)
 
     def reopen(self) -> tuple[int, int] | None:
         """After a disk error: close, open again, verify (trap d). On the apply thread; what is applied may have gone back.

@@ -14,7 +14,7 @@ from replica.model.position import ORIGIN
 from replica.store import BudgetLimits, DiskLimits, SourceStore, StoreBudget, check_open_files, edge_store
 from replica.store.edge_disk import CURRENT, DiskRoom, write_current
 from replica.store.edge_rocks import Rocks, new_batch, translate
-from replica.store.rows import Kind, numbered
+from replica.store.rows import PLAIN_RECORDS, Kind, numbered
 from tests.unit.store.conftest import World
 from tests.unit.store.support import SOURCE, Group, delete, held, key, put, small_budget
 
@@ -289,11 +289,52 @@ def test_reopening_waits_for_who_reads_it_out_and_takes_nothing_out_of_service(
         with pytest.raises(ZaibeiError) as caught:
             granted.store.reopen()
         assert (caught.value.code, caught.value.trouble.retry) == (Code.DISK_FULL, True)  # what makes the group ask again
-    assert held(granted.store) == granted.source.content and len(list(reader.parts())) == 3
+    parts = reader.parts()
+    assert held(granted.store) == granted.source.content and len([next(parts), next(parts)]) == 2
     reader.close()
-    assert granted.store.reopen() == granted.store.applied()
+    assert granted.store.reopen() == granted.store.applied(), "although whoever read still knows of parts"
     granted.group.replay(granted.store)
     assert held(granted.store) == granted.source.content
+    with pytest.raises(ZaibeiError, match="closed"):  # not the end of a content that is no whole one
+        next(parts)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_closed_database_is_closed_whoever_still_knows_of_its_rows(granted: World, fails: bool) -> None:
+    """One iterator that is left keeps it open, and then it cannot be opened again: not after a full disk, not to re-seed it.
+
+    An error that is kept keeps the frames it came through, and what they had open.
+    """
+    full(granted)
+    if fails:
+        granted.store.close()
+        flip(max(granted.folder.glob("gen-0/*.sst"), key=lambda path: path.stat().st_size), 0.8)
+        opened(granted)
+    rows = granted.store._live.rocks.rows(b"", b"\xff")
+    if fails:
+        with pytest.raises(ZaibeiError) as kept:
+            list(rows)
+        assert kept.value.code is Code.DAMAGED
+    else:
+        next(rows)
+    granted.store.close()
+    opened(granted)
+    granted.store.close()
+    granted.store = SourceStore.open(granted.folder.with_name("other"), SOURCE, granted.budget)
+
+
+def test_who_is_waited_for_in_vain_reads_on_and_is_not_told_less_than_all(
+    granted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_store, "CLOSE_WAIT_S_MAX", 0.05)
+    full(granted, 1_000)
+    reader = granted.store.snapshot(b"s")
+    rows = granted.store._live.rocks.rows(*PLAIN_RECORDS)
+    next(rows)
+    granted.store.close()
+    assert len(list(rows)) == 999
+    reader.close()
+    opened(granted)
 
 
 def test_a_moment_is_kept_while_the_content_changes(granted: World) -> None:
