@@ -92,8 +92,11 @@ def run(
         def tell(text: str) -> None:
             status.update(f"[{time.monotonic() - began:4.0f} s] {text}")
 
+        def say(text: str) -> None:
+            console.print(text, highlight=False, markup=False)
+
         scale = replace(FULL, kills=LONG_KILLS, flood_s=LONG_FLOOD_S) if long else QUICK if quick else FULL
-        bench = Bench(Path(folder), scale if deaths is None else replace(scale, deaths=deaths), tell, keep)
+        bench = Bench(Path(folder), scale if deaths is None else replace(scale, deaths=deaths), tell, keep, say)
         for name in names:
             made = STAGES[name](bench)
             rows += made

@@ -60,9 +60,12 @@ LONG_KILLS, LONG_FLOOD_S = 100, 600.0
 class Bench:
     """One run of the benchmark."""
 
-    def __init__(self, folder: Path, scale: Scale, tell: Tell, keep: Path | None = None) -> None:
-        """`keep`: where a stage that is run in pieces leaves its runs and finds those before; None: nowhere."""
-        self.folder, self.scale, self.tell, self.keep = folder, scale, tell, keep
+    def __init__(self, folder: Path, scale: Scale, tell: Tell, keep: Path | None = None, say: Tell | None = None) -> None:
+        """`keep`: where a stage that is run in pieces leaves its runs and finds those before; None: nowhere.
+
+        `tell`: how far the work is; `say`: what should stand there when it is done.
+        """
+        self.folder, self.scale, self.tell, self.keep, self.say = folder, scale, tell, keep, say or tell
         self._material: Material | None = None
 
     @property

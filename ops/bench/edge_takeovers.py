@@ -13,11 +13,13 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from math import inf
 from pathlib import Path
 
-from chaos.drills.outside import Lane, read_history, read_lates
+from chaos.drills.outside import NS_PER_MS, Lane, Lookup, read_history, read_lates
 from chaos.drills.prober import Tail
 from chaos.faults.edge_process import gone
 from chaos.faults.edge_stream_proxy import StreamProxy, Way
@@ -28,7 +30,7 @@ from ops.admin.values import SourceStatus
 from ops.bench import bench as stages
 from ops.bench.bench import Bench
 from ops.bench.table import Row
-from ops.bench.takeovers import Death, Found, Late, answered, joined, judge, kept, read_kept, rows
+from ops.bench.takeovers import Death, Found, Late, answered, joined, judge, kept, read_kept, rows, slow
 from ops.demo.stage import free_port
 from ops.drills.edge_stage_files import HOST, SITE_TTL_S
 from ops.drills.stage import Stage
@@ -42,6 +44,7 @@ CALM_S = 2.2  # clients ask before the first death
 LOOK_S = 0.1
 COPIED_S_MAX = 120.0
 READY_S_MAX = 90.0  # until one of the sources may die again
+SLOW_BEFORE_MS = 200  # what is shown of a slow run begins so long before the death
 TRIES = 1.25  # times as many deaths as are wanted, at most: those of a late moment do not count
 LOAD = Load(
     sources=NODES, records=100, every_ms=1_000, direct=True, lanes=((Lane.RECURSIVE, 20.0), (Lane.HEDGED, 5.0), (Lane.PORT, 1.0))
@@ -198,7 +201,7 @@ async def _play(bench: Bench, folder: Path, kind: str, wanted: int) -> Found:
             bench.tell(f"takeovers, {kind}: {len(deaths)} of {wanted}")
             if len(deaths) >= wanted:
                 await asyncio.sleep(FINISHED_S)
-                found = await asyncio.to_thread(_judged, stage, deaths)
+                found = await asyncio.to_thread(_judged, stage, deaths, bench.say)
     return found
 
 
@@ -213,9 +216,28 @@ async def _watch(told: Tail, source: str, at_ns: int) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-def _judged(stage: ManyNodes, deaths: list[Death]) -> Found:
+def _judged(stage: ManyNodes, deaths: list[Death], say: Callable[[str], None]) -> Found:
     octets = stage.history.read_bytes()
-    return judge(deaths, read_history(octets)[0], [Late(*one) for one in read_lates(octets)])
+    lookups = read_history(octets)[0]
+    for death, first_ms in slow(deaths, lookups):
+        say("\n".join([f"{death.source}, first answer after {first_ms or inf:.0f} ms:", *_what_happened(stage, death, lookups)]))
+    return judge(deaths, lookups, [Late(*one) for one in read_lates(octets)])
+
+
+def _what_happened(stage: ManyNodes, death: Death, lookups: list[Lookup]) -> list[str]:
+    """Lines of the member's log and the lookups through the recursive node, by ms since the death."""
+    since_epoch_ns = time.time_ns() - time.monotonic_ns()
+    told = list[tuple[float, str]]()
+    for line in (stage.folder / "member.log").read_text("utf-8", "replace").splitlines():
+        with suppress(ValueError):  # a line of a library, or the rest of one
+            moment = datetime.fromisoformat(line.partition(" ")[0])
+            told.append(((moment.timestamp() * 1e9 - since_epoch_ns - death.at_ns) / NS_PER_MS, line.partition(" ")[2]))
+    for one in lookups:
+        if one.lane is Lane.RECURSIVE and one.source == death.source:
+            how = "right" if one.right else f"failed, {one.note}"
+            told.append(((one.began_ns - death.at_ns) / NS_PER_MS, f"lookup, {how}, took {one.took_ms:.0f} ms"))
+    until = (death.healed_ns - death.at_ns) / NS_PER_MS
+    return [f"  {at_ms:7.0f} ms  {text}" for at_ms, text in sorted(told) if -SLOW_BEFORE_MS < at_ms < until]
 
 
 def _stage(kind: str) -> stages.Stage:

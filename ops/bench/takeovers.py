@@ -5,7 +5,7 @@ A run is one node's death and heal. One in which the clients' own process was la
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -81,18 +81,14 @@ def answered(lines: Iterable[Sequence[Any]], source: str, after_ns: int) -> bool
 
 def judge(deaths: Sequence[Death], lookups: Sequence[Lookup], lates: Sequence[Late]) -> Found:
     """Times through the recursive node, run by run."""
-    answered: dict[str, list[Lookup]] = {}
-    for one in lookups:
-        if one.lane is Lane.RECURSIVE and one.right:
-            answered.setdefault(one.source, []).append(one)
+    answered = _answered(lookups)
     first_ms, anew_ms, unanswered, late = list[float](), list[float](), 0, 0
     for death in deaths:
         if any(_spoils(one, death) for one in lates):
             late += 1
             continue
-        ends = [one.ended_ns for one in answered.get(death.source, ()) if death.at_ns < one.began_ns < death.healed_ns]
-        if ends and min(ends) <= death.healed_ns:
-            first_ms.append((min(ends) - death.at_ns) / NS_PER_MS)
+        if (first := _first_ms(death, answered)) is not None:
+            first_ms.append(first)
             anew_ms += first_ms[-1:] if death.began_anew else []
         else:
             unanswered += 1
@@ -101,6 +97,26 @@ def judge(deaths: Sequence[Death], lookups: Sequence[Lookup], lates: Sequence[La
         tuple(first_ms), tuple(anew_ms), unanswered, late, len(hedged), sum(not one.right for one in hedged),
         sum(one.lied for one in lookups),
     )  # fmt: skip
+
+
+def slow(deaths: Iterable[Death], lookups: Sequence[Lookup]) -> list[tuple[Death, float | None]]:
+    """Runs that missed the figure, late clients or not, with their first answer in ms: somebody should look at them."""
+    answered = _answered(lookups)
+    timed = [(death, _first_ms(death, answered)) for death in deaths]
+    return [(death, first) for death, first in timed if first is None or first > FIRST_TARGET_MS]
+
+
+def _answered(lookups: Iterable[Lookup]) -> dict[str, list[Lookup]]:
+    found: dict[str, list[Lookup]] = {}
+    for one in lookups:
+        if one.lane is Lane.RECURSIVE and one.right:
+            found.setdefault(one.source, []).append(one)
+    return found
+
+
+def _first_ms(death: Death, answered: Mapping[str, Sequence[Lookup]]) -> float | None:
+    ends = [one.ended_ns for one in answered.get(death.source, ()) if death.at_ns < one.began_ns < death.healed_ns]
+    return (min(ends) - death.at_ns) / NS_PER_MS if ends and min(ends) <= death.healed_ns else None
 
 
 def joined(pieces: Sequence[Found]) -> Found:

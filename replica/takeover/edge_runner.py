@@ -18,6 +18,7 @@ from replica.model.node import Endpoint
 from replica.model.outcome import OutcomeKind, Proposal
 from replica.model.states import Authority, Result
 from replica.takeover.detector import MS, Detector, DetectorLimits, Verdict, decide
+from replica.takeover.edge_asked import ask, standing_after
 from replica.takeover.edge_ladder import LadderDesk, LadderSettings
 from replica.takeover.edge_metrics import TakeoverMetrics
 from replica.takeover.families import Families, site_without
@@ -26,14 +27,13 @@ from replica.takeover.machine import RETURNING, SHOWN, Alarm, Commit, Order, Pha
 from replica.takeover.overlay import is_listed, is_site, live_overlays, overlay_entry, serial_above, site_with
 from replica.takeover.plan import Plan, already_done, plan_of
 from replica.takeover.ports import PublishedSites, SourcePort, not_leading
-from replica.takeover.publish import Confirmation, Publication, Publisher, Standing
+from replica.takeover.publish import Publication, Publisher, Standing
 from replica.takeover.readiness import Check, Peace, Rehearsal, assess, ready
 from replica.takeover.switchover import Drain
 
 LOOK_NS = 200 * MS  # the machine is asked at least so often
 TAKEN_PROBE_NS = 250 * MS  # between probes of a source that is taken over: its return should be seen
 SITES_REFRESH_NS = 10_000 * MS  # the node's published sites are read in peace, so that a takeover waits for nothing
-PUBLISH_S_MAX = 5.0
 COMMIT_S_MAX = 5.0
 COMMIT_RETRY_NS = 50 * MS
 ALARMS_REPEAT_NS = 60_000 * MS
@@ -355,7 +355,7 @@ class TakeoverRunner:
         )
         publication = Publication(shadow, sites, serial, act, withdrawn=withdrawn, shadow=True)
         for publisher in self._publishers.values():
-            confirmation = await self._ask(publisher, publication)
+            confirmation = await ask(publisher, publication)
             if not confirmation.confirmed:
                 raise ZaibeiError(Code.VERIFICATION_FAILED, f"{publisher.name}: {confirmation.detail}")
 
@@ -403,29 +403,14 @@ class TakeoverRunner:
         self._spawn(self._publish(place, step.publication))
 
     async def _publish(self, place: tuple[str, str], publication: Publication) -> None:
-        old = self._standings.get(place, Standing())
         try:
-            confirmation = await self._ask(self._publishers[place[0]], publication)
-            if confirmation.confirmed:
-                self._standings[place] = Standing(publication.serial, publication.withdrawn, True, confirmation.detail)
-            else:
-                self._standings[place] = old.failed(confirmation.detail, boottime_ns())
-        except ZaibeiError as exc:
-            self._standings[place] = old.failed(exc.trouble.message, boottime_ns())
+            old = self._standings.get(place, Standing())
+            self._standings[place] = await standing_after(self._publishers[place[0]], publication, old)
         finally:
             self._publishing.discard(place)
             self._changed = True
         if self._metrics:
             self._metrics.published(place[0], self._standings[place].confirmed)
-
-    @staticmethod
-    async def _ask(publisher: Publisher, publication: Publication) -> Confirmation:
-        try:
-            async with asyncio.timeout(PUBLISH_S_MAX):
-                return await publisher.publish(publication)
-        except TimeoutError:
-            trouble = f"{publisher.name} did not answer in {PUBLISH_S_MAX} s"
-            raise ZaibeiError(Code.UNREACHABLE, trouble, definite=False, retry=True) from None
 
     async def _run_probe(self, number: int) -> None:
         prefixes = self._source.state().prefixes

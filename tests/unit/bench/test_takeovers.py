@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chaos.drills.outside import Lane, Lookup, read_lates
-from ops.bench.takeovers import Death, Late, answered, joined, judge, kept, read_kept, rows
+from ops.bench.takeovers import Death, Late, answered, joined, judge, kept, read_kept, rows, slow
 from replica.model.errors import ZaibeiError
 
 MS = 1_000_000
@@ -94,3 +94,9 @@ def test_a_file_that_was_cut_off_is_refused(cut: int) -> None:
 )
 def test_a_death_is_watched_until_a_client_behind_the_recursive_node_was_answered(line: list[object], seen: bool) -> None:
     assert answered([["late", 51.0, 1_600], line], "a", 1_000) is seen
+
+
+def test_runs_that_missed_the_figure_are_pointed_at() -> None:
+    second, third = Death("b", 1_000 * MS, 3_000 * MS), Death("c", 1_000 * MS, 3_000 * MS)
+    lookups = [asked(1_100, 1_900), asked(1_100, 2_001, source="b"), asked(1_100, 1_200, right=False, source="c")]
+    assert slow([DEATH, second, third], lookups) == [(second, 1_001.0), (third, None)]
