@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from replica.consensus.group import GroupLog
 from replica.feed.ports import Difference, Staged
+from replica.model.edge_threads import ended_in_thread
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.outcome import Proposal
@@ -64,7 +65,14 @@ class GroupPort:
         return self._log.propose(entry)
 
     async def loader(self, side: int, position: Position) -> LoaderPort:
-        return LoaderPort(await asyncio.to_thread(self._store.loader, side, position))
+        made: list[GenerationLoader] = []
+        try:
+            await ended_in_thread(lambda: made.append(self._store.loader(side, position)))
+        except asyncio.CancelledError:  # who asked is gone: the helper must not wait for parts, nor hold its folder
+            for one in made:
+                await one.abort()
+            raise
+        return LoaderPort(made[0])
 
     async def difference(self, side: int) -> list[Difference]:
         found = await asyncio.to_thread(self._store.difference, side)

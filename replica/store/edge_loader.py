@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ import msgspec
 
 import replica
 from replica.model.digest import ContentDigest
+from replica.model.edge_threads import ended_in_thread
 from replica.model.errors import Code, ZaibeiError
 from replica.model.position import Position
 from replica.store.edge_disk import disk_error, move_durable, remove_tree
@@ -126,10 +128,9 @@ class GenerationLoader:
             self._verify(end, reply, digest)
             move_durable(self._building, generation_folder(self._folder, self._job.generation))
         except ZaibeiError:
-            self._stop()
+            self._clear()
             raise
-        self._ended = True
-        self._thread.shutdown(wait=False)
+        self._end()
         return Staged(digest, bytes.fromhex(reply.manifest), reply.cpu_ms)
 
     def _verify(self, end: source_pb2.SnapshotEnd, reply: Reply, digest: ContentDigest) -> None:
@@ -153,8 +154,17 @@ class GenerationLoader:
             )
 
     async def abort(self) -> None:
-        """Forget it; harmless at any time."""
-        await asyncio.to_thread(self._stop)
+        """Forget it; harmless at any time. What is left of it is gone by then, also for somebody who is cancelled meanwhile."""
+        await ended_in_thread(self.give_up)
+
+    def give_up(self) -> None:
+        """As `abort`; blocks. Any thread but the load's own.
+
+        Behind whatever that one is doing: what it just names, or writes to, is not taken away under it.
+        """
+        self._helper.kill()  # who writes to it, or waits for its word, goes on at once
+        with suppress(RuntimeError):  # it is over
+            self._thread.submit(self._clear).result()
 
     # ------------------------------------------------------------------------------------------------- the helper
     async def _in_thread(self, call: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
@@ -187,10 +197,11 @@ class GenerationLoader:
             raise ZaibeiError(Code(reply.code), reply.message, retry=reply.code == Code.DISK_FULL)
         return reply
 
-    def _stop(self) -> None:
+    def _clear(self) -> None:
+        """On the load's thread: nothing of it is left."""
         if self._ended:
             return
-        self._ended = True
+        self._end()
         self._helper.kill()
         self._helper.wait(STOP_S_MAX)
         for pipe in (self._helper.stdin, self._helper.stdout):
@@ -201,4 +212,7 @@ class GenerationLoader:
                     continue  # what was still buffered has nobody to read it
         remove_tree(self._building)
         remove_tree(self._building.with_name(self._building.name + ".files"))
+
+    def _end(self) -> None:
+        self._ended = True
         self._thread.shutdown(wait=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.outcome import OutcomeKind
 from replica.model.states import FeedState
-from replica.store import Difference, DiskLimits, SourceStore, StoreBudget, hold_ident
+from replica.store import Difference, DiskLimits, SourceStore, StoreBudget, edge_loader, hold_ident
 from replica.store.edge_manifest import check_files, read_load
 from replica.v1 import entry_pb2, source_pb2
 from tests.unit.store.conftest import World
@@ -269,6 +270,42 @@ async def test_a_helper_that_dies_ends_the_load(granted: World) -> None:
     await loader.abort()
     with pytest.raises(ZaibeiError, match="over"):
         await loader.write(columns_of([put(3)]))
+
+
+async def test_a_load_that_is_given_up_while_it_is_named_is_named_whole(granted: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked was cancelled, and its thread goes on: a half deleted generation would be taken for one that is staged."""
+    content = {key(n): put(n).value for n in range(10)}
+    digest = Source(granted.source.head, content).digest()
+    began, goes_on, move = threading.Event(), threading.Event(), edge_loader.move_durable
+
+    def slowly(old: Path, new: Path) -> None:
+        began.set()
+        assert goes_on.wait(10)
+        move(old, new)
+
+    monkeypatch.setattr(edge_loader, "move_durable", slowly)
+    granted.group.load_begin(1, digest.position)
+    loaders = list[Any]()
+    monkeypatch.setattr(granted.store, "loader", _kept(granted.store.loader, loaders))
+    finishing = asyncio.ensure_future(load(granted.store, 1, content, digest))
+    assert await asyncio.to_thread(began.wait, 10)
+    finishing.cancel()
+    aborting = asyncio.ensure_future(loaders[0].abort())
+    done, _ = await asyncio.wait({aborting}, timeout=0.2)
+    goes_on.set()
+    await aborting
+    assert not done
+    named = read_load(granted.folder / "gen-1")
+    assert named is not None
+    check_files(granted.folder / "gen-1", named)
+
+
+def _kept(make: Callable[..., Any], made: list[Any]) -> Callable[..., Any]:
+    def keeps(*arguments: Any) -> Any:
+        made.append(make(*arguments))
+        return made[-1]
+
+    return keeps
 
 
 async def test_a_loader_needs_a_committed_load(granted: World) -> None:
