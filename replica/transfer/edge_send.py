@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -173,16 +174,13 @@ class Serving:
         if self._set is None:
             return
         loop, threads = asyncio.get_running_loop(), self._server.threads
-        file = await loop.run_in_executor(threads, _File, self._set.held, line)
-        chunk_octets = self._server.limits.chunk_octets
+        part = partial(read, self._set.held, line, self._server.limits.chunk_octets)
         ahead: asyncio.Future[bytes] | None = None
         try:
             while offset < line.octets:
-                ahead = ahead or loop.run_in_executor(threads, file.read, offset, chunk_octets)
-                octets, following = await ahead, None
+                octets, ahead = await (ahead or loop.run_in_executor(threads, part, offset)), None
                 if offset + len(octets) < line.octets:  # the next one is read while this one is sent
-                    following = loop.run_in_executor(threads, file.read, offset + len(octets), chunk_octets)
-                ahead = following
+                    ahead = loop.run_in_executor(threads, part, offset + len(octets))
                 await self._server.pace.wait(len(octets))
                 if not await self._until(lambda: self._credits > 0):
                     return
@@ -193,8 +191,7 @@ class Serving:
                     self._server.metrics.sent.labels(self._set.manifest.source).inc(len(octets))
         finally:
             if ahead is not None:
-                await asyncio.gather(ahead, return_exceptions=True)  # it still reads: not closed under it
-            file.close()
+                await asyncio.gather(ahead, return_exceptions=True)  # its trouble is nobody's any more
 
     async def _write(self, reply: transfer_pb2.ReadReply) -> None:
         try:
@@ -203,33 +200,24 @@ class Serving:
             raise ZaibeiError(Code.UNREACHABLE, f"the stream broke: {exc}", retry=True) from exc
 
 
-class _File:
-    """A file held still, open. Any thread.
+def read(held: Held, line: FileLine, octets_max: int, offset: int) -> bytes:
+    """Octets of a file held still. Blocks; any thread.
+
+    Opened each time: who waits for the octets may be cancelled, and the number of a file that is closed under a thread is soon
+    another file's.
 
     Raises:
         ZaibeiError(DAMAGED): it is not as long as was promised, or gone.
     """
-
-    def __init__(self, held: Held, line: FileLine) -> None:
-        self._line = line
-        path = held.folder / line.name
+    try:
+        handle = os.open(held.folder / line.name, os.O_RDONLY | os.O_NOFOLLOW)
         try:
-            self._handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError as exc:
-            raise ZaibeiError(Code.DAMAGED, f"{line.name} cannot be read any more: {exc}") from exc
-        if os.fstat(self._handle).st_size != line.octets:
-            self.close()
-            raise ZaibeiError(Code.DAMAGED, f"{line.name} is not {line.octets} octets long any more")
-
-    def read(self, offset: int, octets_max: int) -> bytes:
-        """Raises ZaibeiError(DAMAGED)."""
-        try:
-            octets = os.pread(self._handle, min(octets_max, self._line.octets - offset), offset)
-        except OSError as exc:
-            raise ZaibeiError(Code.DAMAGED, f"{self._line.name} cannot be read: {exc}") from exc
-        if not octets:
-            raise ZaibeiError(Code.DAMAGED, f"{self._line.name} became shorter")
-        return octets
-
-    def close(self) -> None:
-        os.close(self._handle)
+            whole = os.fstat(handle).st_size == line.octets
+            octets = os.pread(handle, min(octets_max, line.octets - offset), offset)
+        finally:
+            os.close(handle)
+    except OSError as exc:
+        raise ZaibeiError(Code.DAMAGED, f"{line.name} cannot be read any more: {exc}") from exc
+    if not whole or not octets:
+        raise ZaibeiError(Code.DAMAGED, f"{line.name} is not {line.octets} octets long any more")
+    return octets
