@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from replica.consensus.group import GroupLog
 from replica.feed.ports import Difference, Staged
-from replica.model.edge_threads import ended_in_thread
+from replica.model.edge_threads import made_or_ended
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.outcome import Proposal
@@ -65,14 +66,8 @@ class GroupPort:
         return self._log.propose(entry)
 
     async def loader(self, side: int, position: Position) -> LoaderPort:
-        made: list[GenerationLoader] = []
-        try:
-            await ended_in_thread(lambda: made.append(self._store.loader(side, position)))
-        except asyncio.CancelledError:  # who asked is gone: the helper must not wait for parts, nor hold its folder
-            for one in made:
-                await one.abort()
-            raise
-        return LoaderPort(made[0])
+        made = await made_or_ended(partial(self._store.loader, side, position), GenerationLoader.give_up)
+        return LoaderPort(made)
 
     async def difference(self, side: int) -> list[Difference]:
         found = await asyncio.to_thread(self._store.difference, side)

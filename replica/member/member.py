@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -30,6 +31,7 @@ from replica.member.feeds import MemberFeeds
 from replica.member.outside import OutsideLooks
 from replica.member.scrubs import Scrubs
 from replica.member.settings import MemberSettings, SourceSettings
+from replica.model.edge_threads import ended, ended_in_thread, made_or_ended
 from replica.model.errors import Code, InvariantBroken, ZaibeiError, require
 from replica.model.identifier import prefix_key
 from replica.model.position import LINEAGE_OCTETS
@@ -76,13 +78,14 @@ class Member(MemberFeeds):
         takeover_metrics = TakeoverMetrics(registry) if registry else None
         table = BeatTable(takeover_metrics)
         await self._listen_for_beats(table)
-        self._journal = await asyncio.to_thread(
+        self._journal = await made_or_ended(
             lambda: Journal.open(
                 settings.data / "journal",
                 limits=JournalLimits(disk=_journal_disk(settings)),
                 on_failed=self._on_failed,
                 metrics=JournalMetrics(registry) if registry else None,
-            )
+            ),
+            Journal.close,
         )
         self._apply = ApplyThread(on_broken=self._invariant, metrics=ApplyMetrics(registry) if registry else None)
         self._apply.start()
@@ -182,7 +185,7 @@ class Member(MemberFeeds):
             await self.take_out(name)
             if forget:
                 data = self.settings.data  # the store first: a crash in between then refuses the log, and undoes nothing
-                await asyncio.to_thread(put_aside, store_folder(data, name), next_aside(data, name))
+                await ended_in_thread(lambda: put_aside(store_folder(data, name), next_aside(data, name)))
                 await self.forget_log(name)
             self.broken.pop(name, None)
             self._renew_catalog()
@@ -201,7 +204,7 @@ class Member(MemberFeeds):
     async def _open(self, source: SourceSettings, around: Around, first: Sequence[entry_pb2.Entry] = ()) -> None:
         """One source; when its store is bad the others go on without it."""
         try:
-            copy = await asyncio.to_thread(SourceCopy.open, source, around)
+            copy = await made_or_ended(partial(SourceCopy.open, source, around), SourceCopy.close)
             self.copies[source.name] = copy
             copy.driver.on_twins = lambda told: self.on_twins(told)
             copy.store.subscribe(self._on_state)
@@ -223,8 +226,14 @@ class Member(MemberFeeds):
             self._said.pop(source.name, None)
 
     async def take_out(self, name: str) -> None:
-        """Stop one source that is out of service and close what is open of it; it is answered by code 2 from now on."""
+        """Stop one source that is out of service and close what is open of it; it is answered by code 2 from now on.
+
+        As a whole, whoever is cancelled: what is open of it and nobody knows of any more could never be opened again.
+        """
         require(name in self.broken, f"{name} is in service: it is not taken out")
+        await ended(self._take_out(name))
+
+    async def _take_out(self, name: str) -> None:
         await self._end_pull(name)
         copy = self.copies.pop(name, None)
         self.takeover.runners.pop(name, None)
@@ -275,7 +284,11 @@ class Member(MemberFeeds):
         if around is not None:
             self.broken.pop(name, None)
             self.warnings.pop(name, None)
-            await self._open(source, around, first)
+            try:
+                await self._open(source, around, first)
+            except asyncio.CancelledError:  # whoever asked is gone: it is taken out and opened again by itself
+                self.broken[name] = ZaibeiError(Code.STOPPING, f"opening {name} was given up", retry=True)
+                raise
             self._renew_catalog()
             self._begin_pull(source)
 

@@ -8,16 +8,17 @@ except where a scrub found its copy damaged.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from replica.member.copy import store_folder
 from replica.member.edge_aside import next_aside, put_aside
 from replica.member.member import Member
+from replica.model.edge_threads import ended_in_thread
 from replica.model.errors import Code, ZaibeiError
 from replica.model.group_state import GroupState
 from replica.model.identifier import prefix_text
@@ -132,7 +133,7 @@ async def run(member: Member, token: str) -> ReseedPlan:
         log.warning("re-seeding", extra={"fields": {"source": plan.source, "aside": str(plan.aside), "why": plan.why}})
         member.broken.setdefault(plan.source, ZaibeiError(Code.DAMAGED, plan.why))
         await member.take_out(plan.source)
-        await asyncio.to_thread(put_aside, plan.store, plan.aside)
+        await ended_in_thread(partial(put_aside, plan.store, plan.aside))
         await member.forget_log(plan.source)
         await member.bring_in(plan.source, carried(plan.known))
     if (trouble := member.broken.get(plan.source)) is not None:

@@ -1,16 +1,17 @@
 """Work in threads for somebody who may be cancelled meanwhile: a cancellation does not stop the thread.
 
 What a thread made must not be lost (`made_in_thread`), and what it uses must not be closed under it (`ended_in_thread`): a file
-of SQLite or RocksDB that is closed while another thread is within it ends the process.
+of SQLite or RocksDB that is closed while another thread is within it ends the process. What nobody may have a second time, as an
+open database, is gone before its asker goes on (`made_or_ended`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -35,7 +36,27 @@ async def ended_in_thread(work: Callable[[], T]) -> T:
 
     For work that ends by itself. Raises as `work` does.
     """
-    working = asyncio.get_running_loop().run_in_executor(None, work)
+    return await _ended(asyncio.get_running_loop().run_in_executor(None, work))
+
+
+async def made_or_ended(make: Callable[[], T], end: Callable[[T], object]) -> T:
+    """As `made_in_thread`; but a cancellation is raised when what was made for nobody is ended."""
+    made: list[T] = []
+    try:
+        await ended_in_thread(lambda: made.append(make()))
+    except asyncio.CancelledError:
+        for one in made:
+            await ended_in_thread(partial(end, one))
+        raise
+    return made[0]
+
+
+async def ended(work: Coroutine[Any, Any, T]) -> T:
+    """As `ended_in_thread`, of what must not stop half way although nothing blocks in it."""
+    return await _ended(asyncio.ensure_future(work))
+
+
+async def _ended(working: asyncio.Future[T]) -> T:
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ops.metrics.names import faults_of_names
 from replica.feed.edge_pusher import Pusher
 from replica.feed.edge_tls import open_channel
-from replica.member.copy import store_folder
+from replica.member.copy import SourceCopy, store_folder
 from replica.member.edge_feed_port import PUSHES, READS
 from replica.model.edge_identity import Identity, ensure_identity
 from replica.model.errors import Code, InvariantBroken
 from replica.model.identity import Peer
-from tests.integration.member_world import Node, World, key, put, running, settings_of, until
+from tests.integration.member_world import WAIT_S, Node, World, key, put, running, settings_of, until
 
 
 @pytest.fixture
@@ -150,3 +151,45 @@ async def test_a_lost_journal_is_an_alarm_and_not_swallowed(tmp_path: Path, me: 
             await world.equal(node)
             assert "the journal holds nothing of the group" in world.member.warnings["node-a"]
             assert (await world.calls().status()).warnings == [world.member.warnings["node-a"]]
+
+
+@pytest.mark.parametrize("within", ["stop", "open", "start"])
+async def test_a_source_whose_operator_is_gone_half_way_comes_back_into_service(
+    tmp_path: Path, me: Identity, monkeypatch: pytest.MonkeyPatch, within: str
+) -> None:
+    """A call over its time limit is cancelled: a store that is open for nobody could not be opened again in this process."""
+    node = Node(tmp_path, "node-a", "88.118", me)
+    await node.write(put("88.118/1"))
+    began, goes_on, real = threading.Event(), threading.Event(), getattr(SourceCopy, within)
+
+    def first() -> bool:
+        return not began.is_set() and not began.set()
+
+    def blocks(*words: Any) -> Any:
+        assert not first() or goes_on.wait(WAIT_S)
+        return real(*words)
+
+    async def waits(*words: Any) -> Any:
+        assert not first() or await asyncio.to_thread(goes_on.wait, WAIT_S)
+        return await real(*words)
+
+    async with node.serving(), running(settings_of(tmp_path, me, [node.settings()])) as world:
+        await world.equal(node)
+        held: Any = waits if within in ("stop", "start") else staticmethod(blocks) if within == "open" else blocks
+        monkeypatch.setattr(SourceCopy, within, held)
+
+        async def anew() -> None:
+            await world.member.close_source("node-a", forget=False)
+            await world.member.open_source("node-a")
+
+        changing = asyncio.ensure_future(anew())
+        assert await asyncio.to_thread(began.wait, WAIT_S)
+        changing.cancel()
+        await asyncio.sleep(0.1)
+        goes_on.set()
+        await asyncio.wait({changing})
+        assert changing.cancelled()
+        copies, broken = world.member.copies, world.member.broken
+        await until(lambda: "node-a" not in broken and "node-a" in copies and copies["node-a"].led.is_set())
+        await node.write(put("88.118/after"))
+        await world.equal(node)
