@@ -113,8 +113,20 @@ class StoreBeside(StoreReads):
         return fetch_side_folder(self._folder, number, begun)
 
     def adopt_side(self, number: int, begun: int, throttle: Throttle = no_throttle) -> Staged:
-        """Give a fetched generation its name; STAGED may be said after it. Blocks long, any thread. Raises as `adopt`."""
-        return adopt(self._folder, self.source, number, begun, throttle)
+        """Give a fetched generation its name; STAGED may be said after it. Blocks long, any thread.
+
+        Raises:
+            ZaibeiError: as `adopt`; CONFLICT (it is not loaded any more, or the store was closed: nothing was named). Whoever
+                asked may be gone long ago, and the folder another load's.
+        """
+
+        def goes_on(octets: int) -> None:
+            side = self._stored.group.side
+            if self._closed or side is None or (side.number, side.first_index) != (number, begun):
+                raise ZaibeiError(Code.CONFLICT, f"generation {number} begun by entry {begun} is not being loaded here any more")
+            throttle(octets)
+
+        return adopt(self._folder, self.source, number, begun, goes_on)
 
     def checkpoint(self, throttle: Throttle = no_throttle) -> Checkpoint:
         """Hold the live generation's files still, at exactly one applied entry. Blocks long (hashing), any thread.

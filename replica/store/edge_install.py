@@ -141,8 +141,10 @@ def install(folder: Path, source: str, budget: StoreBudget, throttle: Throttle =
 def adopt(folder: Path, source: str, number: int, begun: int, throttle: Throttle = no_throttle) -> Staged:
     """Give the generation fetched into a store's folder its name; STAGED may be said after it. Blocks long. Idempotent.
 
+    Args:
+        throttle: asked once more before anything is changed.
     Raises:
-        ZaibeiError: as `open_beside`; nothing was changed then.
+        ZaibeiError: as `open_beside`, or what `throttle` raises; nothing was changed then.
     """
     home, fetched = generation_folder(folder, number), fetch_side_folder(folder, number, begun)
     load = read_load(home)
@@ -156,6 +158,7 @@ def adopt(folder: Path, source: str, number: int, begun: int, throttle: Throttle
             raise _unsound(f"{fetched} holds the load of {load.source!r}, generation {load.generation}, begun by {load.begun}")
         if not (fetched / OPENED).exists():
             _same_files(manifest, load.files)
+        throttle(0)
         discard(home)  # of a load that was given up
         (fetched / KEPT_MANIFEST).unlink(missing_ok=True)
         move_durable(fetched, home)

@@ -348,6 +348,27 @@ def taken_load_hash(granted: World) -> bytes:
     return sha256((granted.folder / "gen-1" / MANIFEST).read_bytes()).digest()
 
 
+@pytest.mark.parametrize("happens", ["closed", "given up"])
+async def test_a_fetched_generation_that_nobody_wants_any_more_is_not_named(granted: World, tmp_path: Path, happens: str) -> None:
+    """Its files are hashed for minutes, in a thread that whoever asked cannot stop: that name may be another load's by then."""
+    _, begun, taken = await staged(granted)
+    other = Other(tmp_path, granted.group, len(granted.group.log))
+    bring(taken, other.store.fetching_side(1, begun))
+
+    def meanwhile(_: int) -> None:
+        if happens == "closed" and not other.store._closed:
+            other.store.close()
+        elif happens == "given up" and other.store.state().side is not None:
+            granted.group.load_abort(1)
+            other.store.apply(granted.group.log[-1:])
+
+    with pytest.raises(ZaibeiError) as refused:
+        other.store.adopt_side(1, begun, meanwhile)
+    assert refused.value.code is Code.CONFLICT and "gen-1" not in other.names()
+    if happens == "given up":
+        other.store.close()
+
+
 async def test_a_member_that_comes_late_gets_both_and_switches(granted: World, tmp_path: Path) -> None:
     """A checkpoint taken while a load is under way, and the side generation as it stands now: opened, some entries further."""
     digest, begun, _ = await staged(granted)
