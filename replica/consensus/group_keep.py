@@ -115,6 +115,8 @@ class GroupKeep(GroupBase):
         require(meta is not None and pump is not None, "only a started group is fed, by a message that says what with")
         if meta is None or pump is None:
             return 0
+        if self._phase not in CHANGING:  # it ended while the state was fetched: its machine may be closed already
+            raise ZaibeiError(Code.STOPPING, f"group {self._group} takes no state any more: it is {self._phase}", retry=True)
         pump.close()
         self._switching = True
         try:

@@ -18,6 +18,7 @@ from replica.consensus.port import HardState
 from replica.consensus.raft.membership import Act, Membership, MembershipChange, Step
 from replica.consensus.raft.values import Kind, Message, SnapshotMeta
 from replica.consensus.seat import GroupSeat
+from replica.model.errors import Code, ZaibeiError
 from replica.model.outcome import LogEntry
 from replica.v1 import peer_pb2
 from tests.unit.consensus.host_world import GROUP, HostWorld, One, until
@@ -159,6 +160,18 @@ async def test_a_group_has_not_stopped_while_its_machine_is_switched() -> None:
     gate.set()
     await asyncio.wait_for(asyncio.gather(stopping, install), 30)
     assert rig.machine.applied() == (6, 1)
+
+
+async def test_the_machine_of_a_group_that_has_stopped_is_not_switched() -> None:
+    """The state came while the group stopped; its store is closed by then, or another one's."""
+    rig = Follower(applied=2)
+    await rig.group.start()
+    rig.group._tail.changed(7, THREE)  # nothing of the state's membership is to be kept first
+    await rig.group.stop()
+    state = Message(Kind.SNAPSHOT, 1, 2, 5, snapshot=SnapshotMeta(6, 1, THREE))
+    with pytest.raises(ZaibeiError) as refused:
+        await rig.group.install(state, lambda: rig.switch(6))
+    assert refused.value.code is Code.STOPPING and rig.machine.applied() == (2, 1)
 
 
 async def lagging(three: HostWorld) -> tuple[One, int]:
