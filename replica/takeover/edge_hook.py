@@ -12,7 +12,7 @@ import asyncio
 import os
 import signal
 import stat
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,28 +96,27 @@ class HookPublisher:
             printed = _Printed()
         except OSError as exc:
             raise ZaibeiError(Code.UNREACHABLE, f"{config.program} was not run: {exc}", retry=True) from exc
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *words, cwd="/", env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=printed.write_end,
-                stderr=asyncio.subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        except (OSError, ValueError) as exc:  # no such interpreter; a zero octet in an argument
-            printed.close()
-            raise ZaibeiError(Code.INVALID_CONFIG, f"{config.program} cannot be run: {exc}", retry=True) from exc
-        try:
-            printed.begin()
-            async with asyncio.timeout(config.run_s_max):
-                code = await process.wait()
-            return code, printed.end()
-        except TimeoutError:
-            text = f"{self.name}: {config.program} {verb} was killed after {config.run_s_max} s: {_shown(printed.end())}"
-            raise ZaibeiError(Code.UNREACHABLE, text, definite=False, retry=True) from None
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-            printed.close()
+        with closing(printed):
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *words, cwd="/", env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=printed.write_end,
+                    stderr=asyncio.subprocess.STDOUT, start_new_session=True,
+                )  # fmt: skip
+            except (OSError, ValueError) as exc:  # no such interpreter; a zero octet in an argument
+                raise ZaibeiError(Code.INVALID_CONFIG, f"{config.program} cannot be run: {exc}", retry=True) from exc
+            try:
+                printed.begin()
+                async with asyncio.timeout(config.run_s_max):
+                    code = await process.wait()
+                return code, printed.end()
+            except TimeoutError:
+                text = f"{self.name}: {config.program} {verb} was killed after {config.run_s_max} s: {_shown(printed.end())}"
+                raise ZaibeiError(Code.UNREACHABLE, text, definite=False, retry=True) from None
+            finally:
+                if process.returncode is None:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    await process.wait()
 
 
 class _Printed:

@@ -311,6 +311,23 @@ def alive(pid: int) -> bool:
         return False
 
 
+async def test_a_program_that_is_given_up_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that is cancelled while its program is being started would cost two files for good."""
+    hook, began = HookPublisher(program(tmp_path, "exit 0\n")), asyncio.Event()
+
+    async def slowly(*_: object, **__: object) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
+    before = set(os.listdir("/proc/self/fd"))
+    asking = asyncio.ensure_future(hook.publish(resolution(9)))
+    await began.wait()
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert asking.cancelled() and set(os.listdir("/proc/self/fd")) == before
+
+
 async def test_what_it_prints_and_leaves_running_holds_up_nobody(tmp_path: Path) -> None:
     hook = HookPublisher(program(tmp_path, f"sleep 30 & echo $! > {tmp_path}/left\nhead -c 300000 /dev/zero | tr '\\0' x\n"))
     said = await hook.publish(resolution(9))
