@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -106,6 +106,7 @@ class Publisher:
         self._stop = asyncio.Event()
         self._started = threading.Event()
         self._failures: list[ZaibeiError] = []
+        self._following: set[Future[Position]] = set()
         self._closed = False
         self._guard: Guard | None = None
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -284,6 +285,7 @@ class Publisher:
             if self._closed:
                 raise ZaibeiError(Code.STOPPING, "the publisher is closed")
             running = asyncio.run_coroutine_threadsafe(follower.run(), self._loop)
+            self._following.add(running)
         try:
             return running.result(timeout_s)
         except TimeoutError:
@@ -292,6 +294,8 @@ class Publisher:
             raise ZaibeiError(Code.UNKNOWN, text, definite=False, retry=True) from None
         except CancelledError:
             raise ZaibeiError(Code.STOPPING, "the publisher was closed before it was given back", retry=True) from None
+        finally:
+            self._following.discard(running)
 
     # --------------------------------------------------------------------------------------------------------- guard
 
@@ -356,6 +360,9 @@ class Publisher:
                 return
             self._closed = True
             self._ended.set()
+            following = list(self._following)
+        for one in following:  # first: a thread of theirs may hold the log, and wait for what comes over the loop
+            one.cancel()
         if self._guard is not None:
             self._guard.close()
         if self._thread.is_alive():

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from replica.agent.config import SourceConfig, read_config
 from replica.agent.records import site_from_json
 from replica.client import Publisher
+from replica.client.edge_follow import Follower, Way
 from replica.feed.desk import Setup
 from replica.feed.edge_driver import FeedDriver
 from replica.feed.edge_metrics import FeedMetrics
@@ -31,6 +33,7 @@ from replica.model.handle.types import decode_site
 from replica.model.handle.values import decode_record
 from replica.model.identifier import Identifier, document_key, prefix_key
 from replica.model.identity import Peer, Pins
+from replica.model.position import Position
 
 WAIT_S = 30
 ADDRESSES = ("127.0.0.1", "[::1]")
@@ -273,3 +276,37 @@ def test_what_cannot_be_published_is_refused_at_once(tmp_path: Path, copy: Copy)
     with pytest.raises(ZaibeiError, match="closed"):
         publisher.put("88.118.8/A", {"URL": "x"})
     publisher.close()
+
+
+def test_closing_waits_for_no_content_that_never_comes(tmp_path: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that takes the whole content holds its log in a thread, which waits for parts; of a member that is silent now."""
+    holds, released = threading.Event(), threading.Event()
+
+    async def run(follower: Follower) -> Position:
+        def load() -> None:
+            with follower._agent.turn():
+                holds.set()
+                released.wait(WAIT_S)
+
+        try:
+            await asyncio.to_thread(load)
+        finally:  # as the channel does that the parts came over
+            released.set()
+        return follower._agent.head()
+
+    monkeypatch.setattr(Follower, "run", run)
+    publisher, told = Publisher(config(tmp_path, copy.member, listen="127.0.0.1")), list[ZaibeiError]()
+    peer = Peer("member-1", copy.member.certificate_pem)
+
+    def follows() -> None:
+        with pytest.raises(ZaibeiError) as caught:
+            publisher.follow(lambda _: None, (Way(peer, "127.0.0.1:1"),))
+        told.append(caught.value)
+
+    following = threading.Thread(target=follows)
+    following.start()
+    assert holds.wait(WAIT_S)
+    began_s = time.monotonic()
+    publisher.close()
+    following.join()
+    assert time.monotonic() - began_s < WAIT_S / 2 and told[0].code is Code.STOPPING
