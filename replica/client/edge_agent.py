@@ -32,6 +32,7 @@ from replica.feed.edge_source_server import SourceService, add_source_service
 from replica.feed.edge_tls import SERVER_OPTIONS, server_credentials
 from replica.feed.source_port import LeaseHolder
 from replica.model.edge_identity import Identity, ensure_identity
+from replica.model.edge_threads import ended_in_thread
 from replica.model.edge_trust import LiveTrust
 from replica.model.errors import Code, ZaibeiError
 from replica.model.identity import Peer, Trusts
@@ -169,7 +170,7 @@ class Source:
             await self._stop(server, tasks)
             if stop_metrics is not None:
                 stop_metrics()
-            await asyncio.to_thread(self.close)
+            await ended_in_thread(self.close)  # not twice at once: the number of a closed file is soon another file's
 
     async def _stop(self, server: grpc.aio.Server | None, tasks: list[asyncio.Task[None]]) -> None:
         if self.reader is not None:
@@ -181,7 +182,7 @@ class Source:
         if server is not None:
             await server.stop(STOP_GRACE_S)
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            await ended_in_thread(self._thread.join)
 
     def close(self) -> None:
         """Close log and folder. Calling twice is harmless."""

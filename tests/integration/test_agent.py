@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -260,6 +261,34 @@ def test_one_process_per_folder(tmp_path: Path) -> None:
         Source.open(config)
     source.close()
     Source.open(config).close()
+
+
+async def test_whoever_is_told_to_end_twice_leaves_nobody_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who closes it a second time meanwhile would close files by numbers that are other files' by then."""
+    source = Source.open(load_source_config(Node(tmp_path).config))
+    began, goes_on, close = threading.Event(), threading.Event(), source.close
+
+    def slowly() -> None:
+        began.set()
+        assert goes_on.wait(30)
+        close()
+
+    monkeypatch.setattr(source, "close", slowly)
+
+    async def run() -> None:
+        async with source.running():
+            await asyncio.Event().wait()
+
+    serving = asyncio.ensure_future(run())
+    while not source.addresses:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    serving.cancel()
+    assert await asyncio.to_thread(began.wait, 30)
+    serving.cancel()
+    done, _ = await asyncio.wait({serving}, timeout=0.2)
+    goes_on.set()
+    await asyncio.wait({serving})
+    assert not done and serving.cancelled()
 
 
 async def test_a_port_in_use_is_told(tmp_path: Path) -> None:
