@@ -93,7 +93,7 @@ def run(
             status.update(f"[{time.monotonic() - began:4.0f} s] {text}")
 
         def say(text: str) -> None:
-            console.print(text, highlight=False, markup=False)
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
         scale = replace(FULL, kills=LONG_KILLS, flood_s=LONG_FLOOD_S) if long else QUICK if quick else FULL
         bench = Bench(Path(folder), scale if deaths is None else replace(scale, deaths=deaths), tell, keep, say)

@@ -13,13 +13,12 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
 from math import inf
 from pathlib import Path
 
-from chaos.drills.outside import NS_PER_MS, Lane, Lookup, read_history, read_lates
+from chaos.drills.outside import Lane, read_history, read_lates
 from chaos.drills.prober import Tail
 from chaos.faults.edge_process import gone
 from chaos.faults.edge_stream_proxy import StreamProxy, Way
@@ -30,7 +29,7 @@ from ops.admin.values import SourceStatus
 from ops.bench import bench as stages
 from ops.bench.bench import Bench
 from ops.bench.table import Row
-from ops.bench.takeovers import Death, Found, Late, answered, joined, judge, kept, read_kept, rows, slow
+from ops.bench.takeovers import Death, Found, Late, answered, happened, joined, judge, kept, read_kept, rows, slow
 from ops.demo.stage import free_port
 from ops.drills.edge_stage_files import HOST, SITE_TTL_S
 from ops.drills.stage import Stage
@@ -44,7 +43,6 @@ CALM_S = 2.2  # clients ask before the first death
 LOOK_S = 0.1
 COPIED_S_MAX = 120.0
 READY_S_MAX = 90.0  # until one of the sources may die again
-SLOW_BEFORE_MS = 200  # what is shown of a slow run begins so long before the death
 TRIES = 1.25  # times as many deaths as are wanted, at most: those of a late moment do not count
 LOAD = Load(
     sources=NODES, records=100, every_ms=1_000, direct=True, lanes=((Lane.RECURSIVE, 20.0), (Lane.HEDGED, 5.0), (Lane.PORT, 1.0))
@@ -188,20 +186,22 @@ async def _play(bench: Bench, folder: Path, kind: str, wanted: int) -> Found:
         await _calm_ones(stage, NODES, COPIED_S_MAX)
         await stage.start_prober()
         await asyncio.sleep(CALM_S)
-        died, told = dict.fromkeys(stage.sources, 0), Tail(stage.history)
-        found = judge((), (), ())
+        died, tail = dict.fromkeys(stage.sources, 0), Tail(stage.history)
+        found, told = judge((), (), ()), list[str]()
         while len(found.first_ms) < wanted and len(deaths) < wanted * TRIES:
             source = min(await _calm_ones(stage, 1, READY_S_MAX), key=lambda one: died[one])
             died[source] = time.monotonic_ns()
             before = await stage.began_anew(source)
             async with stage.dead(kind, source) as at_ns:
-                await _watch(told, source, at_ns)
+                await _watch(tail, source, at_ns)
                 healed_ns = time.monotonic_ns()
                 deaths.append(Death(source, at_ns, healed_ns, await stage.began_anew(source) > before))
             bench.tell(f"takeovers, {kind}: {len(deaths)} of {wanted}")
             if len(deaths) >= wanted:
                 await asyncio.sleep(FINISHED_S)
-                found = await asyncio.to_thread(_judged, stage, deaths, bench.say)
+                found, told = await asyncio.to_thread(_judged, stage, deaths)
+    for line in told:
+        bench.say(line)
     return found
 
 
@@ -216,28 +216,16 @@ async def _watch(told: Tail, source: str, at_ns: int) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-def _judged(stage: ManyNodes, deaths: list[Death], say: Callable[[str], None]) -> Found:
+def _judged(stage: ManyNodes, deaths: list[Death]) -> tuple[Found, list[str]]:
+    """What came of it, and what happened in the runs that took long."""
     octets = stage.history.read_bytes()
     lookups = read_history(octets)[0]
+    log = (stage.folder / "member.log").read_text("utf-8", "replace").splitlines()
+    told = list[str]()
     for death, first_ms in slow(deaths, lookups):
-        say("\n".join([f"{death.source}, first answer after {first_ms or inf:.0f} ms:", *_what_happened(stage, death, lookups)]))
-    return judge(deaths, lookups, [Late(*one) for one in read_lates(octets)])
-
-
-def _what_happened(stage: ManyNodes, death: Death, lookups: list[Lookup]) -> list[str]:
-    """Lines of the member's log and the lookups through the recursive node, by ms since the death."""
-    since_epoch_ns = time.time_ns() - time.monotonic_ns()
-    told = list[tuple[float, str]]()
-    for line in (stage.folder / "member.log").read_text("utf-8", "replace").splitlines():
-        with suppress(ValueError):  # a line of a library, or the rest of one
-            moment = datetime.fromisoformat(line.partition(" ")[0])
-            told.append(((moment.timestamp() * 1e9 - since_epoch_ns - death.at_ns) / NS_PER_MS, line.partition(" ")[2]))
-    for one in lookups:
-        if one.lane is Lane.RECURSIVE and one.source == death.source:
-            how = "right" if one.right else f"failed, {one.note}"
-            told.append(((one.began_ns - death.at_ns) / NS_PER_MS, f"lookup, {how}, took {one.took_ms:.0f} ms"))
-    until = (death.healed_ns - death.at_ns) / NS_PER_MS
-    return [f"  {at_ms:7.0f} ms  {text}" for at_ms, text in sorted(told) if -SLOW_BEFORE_MS < at_ms < until]
+        told.append(f"{death.source}, first answer after {first_ms or inf:.0f} ms:")
+        told += happened(death, lookups, log, time.time_ns() - time.monotonic_ns())
+    return judge(deaths, lookups, [Late(*one) for one in read_lates(octets)]), told
 
 
 def _stage(kind: str) -> stages.Stage:

@@ -6,7 +6,9 @@ A run is one node's death and heal. One in which the clients' own process was la
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
 from statistics import median
 from typing import Any
 
@@ -18,6 +20,7 @@ from replica.model.errors import Code, ZaibeiError
 
 LATE_MS_MAX = 100
 FIRST_TARGET_MS = 1_000
+SHOWN_BEFORE_MS = 200  # what is shown of a slow run begins so long before the death
 STAGE = "takeovers"
 
 
@@ -71,6 +74,14 @@ class Piece:
     found: Found
 
 
+@dataclass(frozen=True, slots=True)
+class _Event:
+    time: str
+    message: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
 _decode = msgspec.json.Decoder(Piece).decode  # made once: threads that decode a type first in one moment crash msgspec 0.22
 
 
@@ -104,6 +115,27 @@ def slow(deaths: Iterable[Death], lookups: Sequence[Lookup]) -> list[tuple[Death
     answered = _answered(lookups)
     timed = [(death, _first_ms(death, answered)) for death in deaths]
     return [(death, first) for death, first in timed if first is None or first > FIRST_TARGET_MS]
+
+
+def happened(death: Death, lookups: Iterable[Lookup], log: Iterable[str], since_epoch_ns: int) -> list[str]:
+    """Lookups of a dead node's source through the recursive node, and its member's log: a line each, by ms since the death.
+
+    Args:
+        log: lines of JSON, one an event; others (of a library) are left out.
+        since_epoch_ns: of the wall clock, when the clock of deaths and lookups stood at 0.
+    """
+    told = list[tuple[float, str]]()
+    for line in log:
+        with suppress(msgspec.DecodeError, ValueError):
+            event = _decode_event(line)
+            at_ms = (datetime.fromisoformat(event.time).timestamp() * 1e9 - since_epoch_ns - death.at_ns) / NS_PER_MS
+            told.append((at_ms, f"{event.message} {event.fields}"))
+    for one in lookups:
+        if one.lane is Lane.RECURSIVE and one.source == death.source:
+            how = "right" if one.right else "failed"
+            told.append(((one.began_ns - death.at_ns) / NS_PER_MS, f"lookup, {how}, took {one.took_ms:.0f} ms"))
+    until = (death.healed_ns - death.at_ns) / NS_PER_MS
+    return [f"  {at_ms:7.0f} ms  {text}" for at_ms, text in sorted(told) if -SHOWN_BEFORE_MS < at_ms < until]
 
 
 def _answered(lookups: Iterable[Lookup]) -> dict[str, list[Lookup]]:

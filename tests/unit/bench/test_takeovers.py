@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chaos.drills.outside import Lane, Lookup, read_lates
-from ops.bench.takeovers import Death, Late, answered, joined, judge, kept, read_kept, rows, slow
+from ops.bench.takeovers import Death, Late, answered, happened, joined, judge, kept, read_kept, rows, slow
 from replica.model.errors import ZaibeiError
 
 MS = 1_000_000
@@ -100,3 +100,18 @@ def test_runs_that_missed_the_figure_are_pointed_at() -> None:
     second, third = Death("b", 1_000 * MS, 3_000 * MS), Death("c", 1_000 * MS, 3_000 * MS)
     lookups = [asked(1_100, 1_900), asked(1_100, 2_001, source="b"), asked(1_100, 1_200, right=False, source="c")]
     assert slow([DEATH, second, third], lookups) == [(second, 1_001.0), (third, None)]
+
+
+def test_what_happened_in_a_slow_run_is_told_in_order() -> None:
+    log = [
+        '{"time":"1970-01-01T00:00:06.550Z","level":"warning","room":"takeover","message":"takeover phase","fields":{"to":"X"}}',
+        '{"time":"1970-01-01T00:00:05.000Z","level":"info","room":"takeover","message":"long before"}',
+        "a library speaks",
+        '{"time":"no time","message":"broken"}',
+    ]
+    lookups = [asked(1_600, 1_700), asked(1_500, 1_540, right=False), asked(1_510, 1_540, source="b"), asked(3_100, 3_101)]
+    assert [line.split(" ms  ") for line in happened(DEATH, lookups, log, 5_000 * MS)] == [
+        ["      500", "lookup, failed, took 40 ms"],
+        ["      550", "takeover phase {'to': 'X'}"],
+        ["      600", "lookup, right, took 100 ms"],
+    ]
