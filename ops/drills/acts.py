@@ -302,8 +302,7 @@ class Acts:
         await self.settled()
         rows = await stage.rows()
         ends = {source: Position.parse(row.position).place for source, row in rows.items()}
-        # What an agent said a second ago may be of before the last padding: receipted to the end of all of it.
-        await self.said(lambda status: Position.parse(status["receipted"]).place >= ends[status["source"]])
+        await self.receipted(ends)
 
         generations = {source: row.detail.get("generation", 0) for source, row in rows.items()}
 
@@ -336,6 +335,17 @@ class Acts:
         async with asyncio.timeout(STATE_S_MAX):
             while not all(reached(self._status(source)) for source in self.stage.sources):  # noqa: ASYNC110 - of another process
                 await asyncio.sleep(LOOK_S)
+
+    async def receipted(self, ends: Mapping[str, tuple[int, int]]) -> None:
+        """Wait until every agent knows of a receipt so far, and knows of it again when it is killed. Raises TimeoutError.
+
+        Args:
+            ends: places; what an agent said a second ago may be of before its last changes, and then all of it was receipted too.
+        """
+        await self.said(lambda status: Position.parse(status["receipted"]).place >= ends[status["source"]])
+        said_s = {source: self._status(source)["stated_s"] for source in self.stage.sources}
+        # The newest receipt is noted before each statement: that one was, when the next one is there.
+        await self.said(lambda status: status["stated_s"] > said_s[status["source"]])
 
     # ------------------------------------------------------------------------------------------------- a mass delete
 

@@ -48,8 +48,9 @@ async def _snapshot_interrupted(acts: Acts) -> AsyncIterator[None]:
         await stage.ask(do="put", node=source, first=0, count=BIG, text=f"v{turn + 2}", pad=PAD_OCTETS)
         await stage.ask(do="put", node=source, first=BIG, count=PADDED - BIG, text=f"v{turn + 2}", pad=0 if last else PAD_OCTETS)
     await acts.settled()
-    await acts.said(lambda status: status["receipted"] == status["head"])
-    generation = (await stage.rows())[source].detail.get("generation", 0)
+    row = (await stage.rows())[source]
+    await acts.receipted({source: Position.parse(row.position).place})
+    generation = row.detail.get("generation", 0)
 
     async def begin() -> None:
         os.kill(stage.pid("member"), signal.SIGKILL)
