@@ -170,6 +170,7 @@ async def test_an_error_of_work_that_was_given_up_is_nobodys_trouble() -> None:
     goes_on.set()
     await asyncio.wait({task})
     assert task.cancelled()
+    del task  # it holds the frames, and they the error
     gc.collect()
     await asyncio.sleep(0)
     assert not heard
